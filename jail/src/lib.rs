@@ -1,0 +1,4 @@
+//! `p2p-jail`: puts one process into namespaces, limits, Landlock and seccomp, and watches it until it ends.
+
+pub mod message;
+pub mod spec;
