@@ -2,3 +2,9 @@
 
 pub mod message;
 pub mod spec;
+
+/// The program.
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}
