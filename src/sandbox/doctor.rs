@@ -84,7 +84,8 @@ impl Diagnosis {
     fn of(driver: Driver, profiles: &[Profile], machine: &Machine) -> Self {
         let probed: Vec<_> = profiles.iter().map(|profile| (profile, driver.probe(profile, machine))).collect();
         let holds = |profile: &Profile, layers: &[(Layer, Enforcement)]| {
-            let enforced = |layer: &Layer| layers.iter().any(|(l, e)| l == layer && matches!(e, Enforcement::Enforced(_)));
+            let enforced =
+                |layer: &Layer| layers.iter().any(|(l, e)| l == layer && matches!(e, Enforcement::Enforced(_)));
             if driver == Driver::None { profile.without_sandbox } else { profile.required.iter().all(enforced) }
         };
         let runs = probed.iter().filter(|(profile, layers)| holds(profile, layers));
@@ -128,9 +129,20 @@ impl Doctor {
         let facts = &self.machine;
         let or = |value: &Option<String>, none: &str| value.clone().unwrap_or_else(|| none.to_owned());
         let landlock = facts.landlock_abi.map_or_else(|| "none".to_owned(), |abi| format!("ABI {abi}"));
-        writeln!(out, "Linux {}, Landlock {landlock}, {} CPUs, {}", facts.kernel, facts.cpus, show_bytes(facts.memory >> 20 << 20))?;
+        writeln!(
+            out,
+            "Linux {}, Landlock {landlock}, {} CPUs, {}",
+            facts.kernel,
+            facts.cpus,
+            show_bytes(facts.memory >> 20 << 20)
+        )?;
         let uid = facts.task_uid.map_or_else(|| "?".to_owned(), |uid| uid.to_string());
-        writeln!(out, "tasks run as uid {uid}; bubblewrap {}; R {}\n", or(&facts.bubblewrap, "not installed"), or(&facts.r, "not looked for"))?;
+        writeln!(
+            out,
+            "tasks run as uid {uid}; bubblewrap {}; R {}\n",
+            or(&facts.bubblewrap, "not installed"),
+            or(&facts.r, "not looked for")
+        )?;
         self.matrix(out)?;
         self.details(out)?;
         for fix in &self.fixes {

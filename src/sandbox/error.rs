@@ -8,7 +8,10 @@ use super::{Driver, Enforcement, Layer, MachineError, PlanError, ProfileError};
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// Required layers do not hold on this machine. Exit status 3.
-    #[error("the profile {profile} cannot be enforced here by the driver {driver}, so nothing is run:{}", list(missing))]
+    #[error(
+        "the profile {profile} cannot be enforced here by the driver {driver}, so nothing is run:{}",
+        list(missing)
+    )]
     NotEnforced {
         /// The driver.
         driver: Driver,

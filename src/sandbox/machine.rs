@@ -161,8 +161,11 @@ impl Machine {
             return Err(MachineError::RootTasks);
         }
         let jail_for_tasks = match become_user {
-            Some(user) => reachable_jail(&jail, user)
-                .map_err(|source| MachineError::Copy { jail: jail.clone(), uid: user.uid, source })?,
+            Some(user) => reachable_jail(&jail, user).map_err(|source| MachineError::Copy {
+                jail: jail.clone(),
+                uid: user.uid,
+                source,
+            })?,
             None => jail.clone(),
         };
         Ok(Self {
@@ -335,9 +338,10 @@ fn total_memory(meminfo: &str) -> u64 {
 
 /// Whether anything is mounted over parts of `/proc`, as container engines do.
 fn masked_proc(mountinfo: &str) -> bool {
-    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|target| {
-        target.starts_with("/proc/") && target != "/proc/sys/fs/binfmt_misc"
-    })
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .any(|target| target.starts_with("/proc/") && target != "/proc/sys/fs/binfmt_misc")
 }
 
 /// The first three numbers of a version.

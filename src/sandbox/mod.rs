@@ -7,6 +7,9 @@
 mod doctor;
 mod driver;
 mod error;
+mod facts;
+mod judge;
+mod launch;
 mod machine;
 mod probe;
 mod profile;
@@ -24,8 +27,8 @@ pub use driver::{Driver, PlanError, Ready, select};
 pub use error::SandboxError;
 pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind, UserNamespaces};
 pub use profile::{
-    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Surroundings, TASK_ID,
-    Written, unsafe_to_share,
+    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Surroundings,
+    TASK_ID, Written, unsafe_to_share,
 };
 pub use show::{list, show};
 pub use syscalls::CallError;

@@ -66,7 +66,12 @@ fn layers(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine
         let allowed = if profile.without_sandbox { "waives all layers" } else { "never runs with this driver" };
         return writeln!(out, "Layers\n  {} {allowed}", profile.name);
     }
-    writeln!(out, "Layers (what holds here: p2p-worker doctor)\n  required  {}\n  optional  {}", names(true), names(false))?;
+    writeln!(
+        out,
+        "Layers (what holds here: p2p-worker doctor)\n  required  {}\n  optional  {}",
+        names(true),
+        names(false)
+    )?;
     writeln!(out, "  Landlock  {}", landlock_in_words(profile.landlock, machine))
 }
 
@@ -109,7 +114,8 @@ fn files(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine)
                 writeln!(out, "  {:<22} made up: {why}", at.display())?;
             }
             Mount::Proc { to, only_processes } => {
-                let whose = if *only_processes { "the task's own processes, nothing else" } else { "the task's own processes" };
+                let whose =
+                    if *only_processes { "the task's own processes, nothing else" } else { "the task's own processes" };
                 writeln!(out, "  {:<22} {whose}", to.display())?;
             }
             Mount::Devices { to } => writeln!(out, "  {:<22} null, zero, full, random, urandom", to.display())?,

@@ -9,7 +9,7 @@ use syscalls::Sysno;
 
 /// What a name stands for here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub(super) enum Call {
     /// This number.
     Number(i64),
     /// Nothing on this architecture, but it is a system call of another.
@@ -43,11 +43,52 @@ pub enum CallError {
 
 /// System calls of the older architectures, which the newer ones (`aarch64`, `riscv64`) never had.
 const ELSEWHERE: [&str; 46] = [
-    "access", "alarm", "arch_prctl", "chmod", "chown", "creat", "dup2", "epoll_create", "epoll_wait", "eventfd",
-    "fadvise64", "fork", "fstat", "fstatat", "futimesat", "getdents", "getpgrp", "getrlimit", "lchown", "link", "lstat",
-    "mkdir", "mknod", "newfstatat", "open", "pause", "pipe", "poll", "readlink", "rename", "renameat", "rmdir",
-    "select", "setrlimit", "signalfd", "stat", "symlink", "time", "umask", "unlink", "utime", "utimes", "vfork",
-    "ustat", "_llseek", "fcntl64",
+    "access",
+    "alarm",
+    "arch_prctl",
+    "chmod",
+    "chown",
+    "creat",
+    "dup2",
+    "epoll_create",
+    "epoll_wait",
+    "eventfd",
+    "fadvise64",
+    "fork",
+    "fstat",
+    "fstatat",
+    "futimesat",
+    "getdents",
+    "getpgrp",
+    "getrlimit",
+    "lchown",
+    "link",
+    "lstat",
+    "mkdir",
+    "mknod",
+    "newfstatat",
+    "open",
+    "pause",
+    "pipe",
+    "poll",
+    "readlink",
+    "rename",
+    "renameat",
+    "rmdir",
+    "select",
+    "setrlimit",
+    "signalfd",
+    "stat",
+    "symlink",
+    "time",
+    "umask",
+    "unlink",
+    "utime",
+    "utimes",
+    "vfork",
+    "ustat",
+    "_llseek",
+    "fcntl64",
 ];
 
 /// What no profile may allow.
@@ -138,7 +179,7 @@ const CONSTANTS: [(&str, u32); 26] = [
 ///
 /// # Errors
 /// [`CallError::Unknown`] and [`CallError::Never`].
-pub fn call(name: &str) -> Result<Call, CallError> {
+pub(super) fn call(name: &str) -> Result<Call, CallError> {
     if let Some((_, why)) = NEVER.iter().find(|(never, _)| *never == name) {
         return Err(CallError::Never { name: name.to_owned(), why });
     }
@@ -153,7 +194,7 @@ pub fn call(name: &str) -> Result<Call, CallError> {
 ///
 /// # Errors
 /// [`CallError::Constant`].
-pub fn constant(name: &str) -> Result<u32, CallError> {
+pub(super) fn constant(name: &str) -> Result<u32, CallError> {
     let found = CONSTANTS.iter().find(|(known, _)| *known == name);
     found.map(|(_, value)| *value).ok_or_else(|| CallError::Constant { name: name.to_owned() })
 }

@@ -73,7 +73,8 @@ fn rlimits(profile: &Profile, machine: &Machine) -> Vec<(Rlimit, u64)> {
 /// Neighbouring CPUs, beginning where the slot's turn is.
 fn cpus(profile: &Profile, task: &Task, machine: &Machine) -> Vec<u32> {
     let wanted = usize::try_from(profile.limits.cpus).unwrap_or(usize::MAX).min(machine.cpus.len());
-    let first = usize::try_from(task.slot).unwrap_or(0).wrapping_mul(wanted).checked_rem(machine.cpus.len()).unwrap_or(0);
+    let first =
+        usize::try_from(task.slot).unwrap_or(0).wrapping_mul(wanted).checked_rem(machine.cpus.len()).unwrap_or(0);
     let mut cpus: Vec<u32> = machine.cpus.iter().cycle().skip(first).take(wanted).copied().collect();
     cpus.sort_unstable();
     cpus

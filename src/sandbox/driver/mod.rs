@@ -25,8 +25,8 @@ use super::{
     task::{Share, Task},
 };
 
-pub(super) use bubblewrap::{JAIL_INSIDE, LIMITS_SIZE, OLDEST};
-pub(super) use confinement::{memory_limit, uses_landlock};
+pub(super) use bubblewrap::{JAIL_INSIDE, LIMITS_SIZE};
+pub(super) use confinement::memory_limit;
 
 /// Who makes the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -157,12 +157,7 @@ pub struct Ready {
 /// # Errors
 /// [`SandboxError::NotEnforced`] names every required layer that does not hold, and what would mend it;
 /// [`SandboxError::WithoutSandbox`] when the profile does not allow the driver `none`.
-pub fn select(
-    driver: Driver,
-    profile: Profile,
-    mut machine: Machine,
-    shares: &[Share],
-) -> Result<Ready, SandboxError> {
+pub fn select(driver: Driver, profile: Profile, mut machine: Machine, shares: &[Share]) -> Result<Ready, SandboxError> {
     if driver == Driver::None && !profile.without_sandbox {
         return Err(SandboxError::WithoutSandbox { profile: profile.name });
     }
@@ -249,11 +244,21 @@ fn bare_folder(machine: &mut Machine) -> Result<tempfile::TempDir, SandboxError>
     Ok(folder)
 }
 
+/// Where a mount is inside.
+pub(super) fn target(mount: &Mount) -> &Path {
+    match mount {
+        Mount::Bind { to, .. } | Mount::Tmpfs { to, .. } | Mount::Proc { to, .. } | Mount::Devices { to } => to,
+        Mount::Symlink { at, .. } | Mount::File { at, .. } | Mount::Directory { at } => at,
+    }
+}
+
 /// What the profile says of Landlock, in words, for those who report it.
 pub(super) fn landlock_in_words(policy: LandlockPolicy, machine: &Machine) -> String {
     let wanted = if policy.required { "required" } else { "used where the kernel has it" };
     match machine.landlock_abi {
-        Some(abi) => format!("{wanted}; this kernel has ABI {abi}, the profile asks for {} or newer", policy.minimum_abi),
+        Some(abi) => {
+            format!("{wanted}; this kernel has ABI {abi}, the profile asks for {} or newer", policy.minimum_abi)
+        }
         None => format!("{wanted}; this kernel has no Landlock"),
     }
 }

@@ -75,7 +75,9 @@ impl World {
         };
         safe(share, found, machine)?;
         match self.covering(&share.to) {
-            Some(Mount::Bind { from, to, .. }) if share.to.strip_prefix(to).ok() == share.from.strip_prefix(from).ok() => {
+            Some(Mount::Bind { from, to, .. })
+                if share.to.strip_prefix(to).ok() == share.from.strip_prefix(from).ok() =>
+            {
                 // It is there already; only the right to execute can be new.
                 self.grant(share);
                 return Ok(());
@@ -137,7 +139,9 @@ fn safe(share: &Share, found: &HostPath, machine: &Machine) -> Result<(), PlanEr
     if repeated || found.real == machine.jail_for_tasks {
         return Ok(());
     }
-    match unsafe_to_share(&share.from, &machine.surroundings).or_else(|| unsafe_to_share(&found.real, &machine.surroundings)) {
+    match unsafe_to_share(&share.from, &machine.surroundings)
+        .or_else(|| unsafe_to_share(&found.real, &machine.surroundings))
+    {
         Some(why) => Err(refuse(why)),
         None => Ok(()),
     }

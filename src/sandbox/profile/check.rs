@@ -33,8 +33,23 @@ const NOT_WHOLE: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Entries of a home folder in which secrets live.
 const SECRETS: [&str; 18] = [
-    ".ssh", ".gnupg", ".aws", ".azure", ".config", ".docker", ".kube", ".mozilla", ".netrc", ".pgpass",
-    ".password-store", ".git-credentials", ".gitconfig", ".Renviron", ".Rprofile", ".bash_history", ".Rhistory",
+    ".ssh",
+    ".gnupg",
+    ".aws",
+    ".azure",
+    ".config",
+    ".docker",
+    ".kube",
+    ".mozilla",
+    ".netrc",
+    ".pgpass",
+    ".password-store",
+    ".git-credentials",
+    ".gitconfig",
+    ".Renviron",
+    ".Rprofile",
+    ".bash_history",
+    ".Rhistory",
     ".thunderbird",
 ];
 
@@ -78,7 +93,8 @@ fn overlaps(one: &Path, other: &Path) -> bool {
 
 /// Refuses what contradicts itself and what is not safe.
 pub(super) fn check(profile: &Profile, surroundings: &Surroundings) -> Result<(), ProfileError> {
-    let wrong = limits(profile).or_else(|| scratch(profile)).or_else(|| written(profile)).or_else(|| variables(profile));
+    let wrong =
+        limits(profile).or_else(|| scratch(profile)).or_else(|| written(profile)).or_else(|| variables(profile));
     if let Some(what) = wrong {
         return Err(ProfileError::Contradiction { profile: profile.name.clone(), what });
     }
@@ -115,7 +131,9 @@ fn limits(profile: &Profile) -> Option<String> {
         }
     }
     if limits.wall_time < Duration::from_secs(1) || limits.cpu_time < Duration::from_secs(1) {
-        return Some("limits.wall_time and limits.cpu_time are at least 1 s: R needs a part of that to start".to_owned());
+        return Some(
+            "limits.wall_time and limits.cpu_time are at least 1 s: R needs a part of that to start".to_owned(),
+        );
     }
     let reachable = limits.wall_time.saturating_mul(limits.cpus);
     (limits.cpu_time > reachable).then(|| {
@@ -129,7 +147,9 @@ fn scratch(profile: &Profile) -> Option<String> {
     for (path, scratch) in &profile.scratch {
         let shown = path.display();
         if !path.is_absolute() || path.parent().is_none() || path.starts_with("/proc") || path.starts_with("/run") {
-            return Some(format!("scratch.\"{shown}\" must be an absolute path outside /proc and /run, and not / itself"));
+            return Some(format!(
+                "scratch.\"{shown}\" must be an absolute path outside /proc and /run, and not / itself"
+            ));
         }
         if scratch.size > memory {
             let (size, memory) = (show_bytes(scratch.size), show_bytes(memory));

@@ -23,7 +23,7 @@ use super::{Layer, syscalls::CallError};
 pub const TASK_ID: u32 = 1000;
 
 /// The host name that every task sees.
-pub const TASK_HOSTNAME: &str = "task";
+pub(in crate::sandbox) const TASK_HOSTNAME: &str = "task";
 
 /// The largest profile file that is read, in bytes.
 const MAX_PROFILE_BYTES: u64 = 256 << 10;
@@ -160,7 +160,9 @@ pub struct CallRule {
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     /// No such name, and no such file.
-    #[error("no profile is named \"{name}\" and there is no such file; known: strict, standard, or the path of a .toml file")]
+    #[error(
+        "no profile is named \"{name}\" and there is no such file; known: strict, standard, or the path of a .toml file"
+    )]
     NotFound {
         /// What was asked for.
         name: String,
@@ -251,7 +253,8 @@ impl Profile {
         }
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         if EMBEDDED.iter().any(|(taken, _)| *taken == name) {
-            let what = "that name is taken by the program's own; results would be misleading, rename the file".to_owned();
+            let what =
+                "that name is taken by the program's own; results would be misleading, rename the file".to_owned();
             return Err(ProfileError::Contradiction { profile: name.into_owned(), what });
         }
         Self::parse(&name, &read(path)?, surroundings)

@@ -5,9 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use p2p_jail::spec::{Condition, DenyRule, Test};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{
-    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Written,
-};
+use super::{CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Written};
 use crate::sandbox::{
     Layer,
     syscalls::{self, Call, CallError},
@@ -167,7 +165,8 @@ impl Raw {
 
     fn over(self, mut parent: Self, name: &str) -> Result<Self, ProfileError> {
         if let Some(rule) = self.syscalls.rules.keys().find(|rule| parent.syscalls.rules.contains_key(*rule)) {
-            let what = format!("the rule syscalls.rules.{rule} is inherited and cannot be replaced; give yours a new name");
+            let what =
+                format!("the rule syscalls.rules.{rule} is inherited and cannot be replaced; give yours a new name");
             return Err(ProfileError::Contradiction { profile: name.to_owned(), what });
         }
         for path in &self.files.hide {
@@ -338,6 +337,9 @@ impl Value {
 }
 
 fn number(profile: &str, place: &str, name: &str) -> Result<Call, ProfileError> {
-    syscalls::call(name)
-        .map_err(|source| ProfileError::Call { profile: profile.to_owned(), place: place.to_owned(), source })
+    syscalls::call(name).map_err(|source| ProfileError::Call {
+        profile: profile.to_owned(),
+        place: place.to_owned(),
+        source,
+    })
 }
