@@ -39,7 +39,7 @@ impl Prepared {
         let command = Program::new(&spec.command.argv, &spec.command.environment)?;
         let outer = match &spec.container {
             Container::External(external) => Some(Program::new(&external.argv, &external.environment)?),
-            Container::Builtin(_) | Container::None => None,
+            Container::Builtin(_) | Container::None { .. } => None,
         };
         let filters = spec.confinement.seccomp.as_ref().map(Filters::compile).transpose()?;
         if !spec.command.directory.is_absolute() {

@@ -73,6 +73,12 @@ pub(crate) fn adopt(fd: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether this descriptor is open.
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: fcntl(2) with F_GETFD has no effect on memory, whatever the number.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
 /// Makes `fd` also known as `number`, which stays open across exec (dup2(2)). Whatever `number` was is closed.
 pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
     // SAFETY: dup2(2) has no effect on memory. The callers run in a fresh child, before exec, and have moved every
@@ -134,8 +140,7 @@ pub(crate) fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, set: u64) -
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let (fd, size) = (mount.as_raw_fd(), size_of_val(&values));
     // SAFETY: the path is an empty string, `values` has the layout of `struct mount_attr` (four u64) and its size is given.
-    let result =
-        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, values.as_ptr(), size) };
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, values.as_ptr(), size) };
     Errno::result(result).map(drop)
 }
 
