@@ -149,7 +149,7 @@ pub enum MachineError {
 }
 
 impl Machine {
-    /// Finds out all but [`Machine::paths`].
+    /// Finds out all but what is at the paths of a profile.
     ///
     /// # Errors
     /// [`MachineError`].
@@ -168,7 +168,7 @@ impl Machine {
             })?,
             None => jail.clone(),
         };
-        Ok(Self {
+        let mut machine = Self {
             jail,
             jail_for_tasks,
             me: Some(me),
@@ -182,7 +182,10 @@ impl Machine {
             bubblewrap: Bubblewrap::discover(known.search_path.as_deref()),
             bare_folder: None,
             paths: BTreeMap::new(),
-        })
+        };
+        let program = machine.jail_for_tasks.clone();
+        machine.look([program.as_path()]);
+        Ok(machine)
     }
 
     /// Looks what is at these paths.

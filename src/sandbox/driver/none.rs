@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use p2p_jail::spec::{Command, Confinement, Container, External, Spec, Watch};
+use p2p_jail::spec::{Command, Confinement, Container, Spec, Watch};
 
 use super::{
     PlanError,
@@ -16,18 +16,9 @@ use crate::sandbox::{machine::Machine, profile::Profile, task::Task};
 
 pub(super) fn spec(profile: &Profile, task: &Task, machine: &Machine) -> Result<Spec, PlanError> {
     let folder = machine.bare_folder.as_deref().ok_or(PlanError::NoFolder)?;
-    // Root's tasks never run as uid 0, not even here.
-    let container = match machine.become_user {
-        None => Container::None,
-        Some(user) => Container::External(External {
-            become_user: Some(user),
-            argv: vec![machine.jail_for_tasks.to_string_lossy().into_owned(), "confine".to_owned()],
-            environment: Vec::new(),
-            files: Vec::new(),
-        }),
-    };
     Ok(Spec {
-        container,
+        // Root's tasks never run as uid 0, not even here.
+        container: Container::None { become_user: machine.become_user },
         confinement: Confinement::default(),
         watch: Watch { wall_time_ms: Some(milliseconds(profile.limits.wall_time)), ..Watch::default() },
         command: translate(command(profile, task), &places(profile, task, folder)),
