@@ -12,8 +12,8 @@ use std::{
 
 use p2p_jail::spec::{Command, Exit, Stop};
 use p2p_worker::sandbox::{
-    Driver, Enforcement, Finished, Known, Layer, Machine, NOBODY, Profile, Ready, SandboxError, Share, Surroundings, Task,
-    examine, run_to_end, select, show,
+    Driver, Enforcement, Finished, Known, Layer, Machine, NOBODY, Profile, Ready, SandboxError, Share, Surroundings,
+    Task, examine, run_to_end, select, show,
 };
 
 /// Names the program `p2p-jail` for the run as an ordinary user.
@@ -166,10 +166,11 @@ fn a_memory_bomb_is_stopped() {
 fn endless_loops_end() {
     for driver in DRIVERS {
         let mut profile = profile("strict");
-        profile.limits.wall_time = Duration::from_secs(2);
         profile.limits.cpu_time = Duration::from_secs(1);
-        let ready = select(driver, profile, machine(), &[]).unwrap();
+        let ready = select(driver, profile.clone(), machine(), &[]).unwrap();
         assert_eq!(run(&ready, &rscript("repeat {}")).stopped, Some(Stop::CpuTime), "{driver}");
+        profile.limits.wall_time = Duration::from_secs(1);
+        let ready = select(driver, profile, machine(), &[]).unwrap();
         let asleep = "system('trap \"\" TERM INT HUP; setsid sleep 600 & sleep 600')";
         assert_eq!(run(&ready, &rscript(asleep)).stopped, Some(Stop::WallTime), "{driver}");
     }
@@ -184,7 +185,8 @@ fn none_is_no_sandbox_and_is_refused_by_strict() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     fs::set_permissions(secret.path(), fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(secret.path(), "secret").unwrap();
-    let mut task = rscript(&format!("source('/run/script.R'); cat(readLines('{}', warn = FALSE))", secret.path().display()));
+    let mut task =
+        rscript(&format!("source('/run/script.R'); cat(readLines('{}', warn = FALSE))", secret.path().display()));
     task.command.argv = ["/usr/bin/Rscript", "--vanilla", "/run/p2p/script.R"].map(str::to_owned).to_vec();
     let script = format!("cat(readLines('{}', warn = FALSE), path.expand('~'))", secret.path().display());
     task.files = vec![("/run/p2p/script.R".into(), script.into_bytes())];
