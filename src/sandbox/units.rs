@@ -88,7 +88,7 @@ fn parse(text: &str, units: &[(&str, u64)], known: &'static str) -> Result<u64, 
 }
 
 fn show(value: u64, units: &[(&str, u64)]) -> String {
-    let largest = units.iter().filter(|(_, factor)| value >= *factor && value.is_multiple_of(*factor)).next_back();
+    let largest = units.iter().rfind(|(_, factor)| value >= *factor && value.is_multiple_of(*factor));
     let (unit, factor) = largest.or(units.first()).copied().unwrap_or(("", 1));
     format!("{} {unit}", value / factor)
 }
