@@ -82,7 +82,7 @@ impl Facts {
 
 impl Diagnosis {
     fn of(driver: Driver, profiles: &[Profile], machine: &Machine) -> Self {
-        let probed: Vec<_> = profiles.iter().map(|profile| (profile, driver.probe(profile, machine))).collect();
+        let probed: Vec<_> = profiles.iter().map(|profile| (profile, driver.probe(profile, machine, &[]))).collect();
         let holds = |profile: &Profile, layers: &[(Layer, Enforcement)]| {
             let enforced =
                 |layer: &Layer| layers.iter().any(|(l, e)| l == layer && matches!(e, Enforcement::Enforced(_)));

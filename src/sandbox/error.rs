@@ -54,7 +54,7 @@ impl SandboxError {
     /// Whether this means that the sandbox cannot be enforced here (exit status 3), and not a wrong configuration (2).
     #[must_use]
     pub fn is_not_enforced(&self) -> bool {
-        matches!(self, Self::NotEnforced { .. } | Self::WithoutSandbox { .. } | Self::Plan(_) | Self::BareFolder { .. })
+        matches!(self, Self::NotEnforced { .. } | Self::WithoutSandbox { .. })
     }
 }
 

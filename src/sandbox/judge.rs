@@ -6,7 +6,7 @@
 use p2p_jail::spec::{Container, Rlimit, Stage};
 
 use super::{
-    Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, TASK_ID,
+    Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, Share, TASK_ID,
     driver::{LIMITS_SIZE, memory_limit},
     facts::Facts,
     show_bytes, show_duration,
@@ -44,6 +44,7 @@ pub(super) struct Judge<'a> {
     pub(super) machine: &'a Machine,
     pub(super) plan: &'a LaunchPlan,
     pub(super) stages: &'a [(Stage, String)],
+    pub(super) shares: &'a [Share],
     pub(super) facts: Facts<'a>,
 }
 
@@ -103,6 +104,7 @@ impl Judge<'_> {
         let planned = self.driver.mounts(self.profile, self.machine).unwrap_or_default();
         let first = |path: &std::path::Path| path.iter().nth(1).map(|name| name.to_string_lossy().into_owned());
         let mut planned: Vec<_> = planned.iter().filter_map(|mount| first(super::driver::target(mount))).collect();
+        planned.extend(self.shares.iter().filter_map(|share| first(&share.to)));
         planned.push("run".to_owned());
         let found = self.facts.get("entries /").split(',').filter(|name| !name.is_empty());
         let strangers: Vec<&str> = found.filter(|name| !planned.iter().any(|known| known == name)).collect();

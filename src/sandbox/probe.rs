@@ -22,13 +22,18 @@ pub(super) const NO_LANDLOCK: &str =
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the driver enforces of the profile on this machine.
-pub(super) fn probe(driver: Driver, profile: &Profile, machine: &Machine) -> Vec<(Layer, Enforcement)> {
+pub(super) fn probe(
+    driver: Driver,
+    profile: &Profile,
+    machine: &Machine,
+    shares: &[Share],
+) -> Vec<(Layer, Enforcement)> {
     if driver == Driver::None {
         return without_sandbox(profile);
     }
-    match run_check(driver, profile, machine) {
+    match run_check(driver, profile, machine, shares) {
         Ok((plan, stages, text)) => {
-            Judge { driver, profile, machine, plan: &plan, stages: &stages, facts: Facts(&text) }.all()
+            Judge { driver, profile, machine, plan: &plan, stages: &stages, shares, facts: Facts(&text) }.all()
         }
         Err(why) => Layer::ALL.into_iter().map(|layer| (layer, Enforcement::Missing(why.clone()))).collect(),
     }
@@ -45,13 +50,13 @@ fn without_sandbox(profile: &Profile) -> Vec<(Layer, Enforcement)> {
 
 type Checked = (LaunchPlan, Vec<(Stage, String)>, String);
 
-fn run_check(driver: Driver, profile: &Profile, machine: &Machine) -> Result<Checked, String> {
+fn run_check(driver: Driver, profile: &Profile, machine: &Machine, shares: &[Share]) -> Result<Checked, String> {
     let in_words = |error: &dyn std::error::Error| {
         let causes = std::iter::successors(Some(error), |error| error.source());
         causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     };
     let canary = canary().map_err(|error| in_words(&error))?;
-    let task = check_task(machine, canary.path());
+    let task = check_task(machine, canary.path(), shares);
     let mut plan = driver.plan(profile, &task, machine).map_err(|error| in_words(&error))?;
     let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
     plan.spec.watch.wall_time_ms = plan.spec.watch.wall_time_ms.map(|limit| limit.min(patience));
@@ -73,18 +78,20 @@ fn canary() -> std::io::Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-fn check_task(machine: &Machine, canary: &Path) -> Task {
+fn check_task(machine: &Machine, canary: &Path, shares: &[Share]) -> Task {
     let mut argv = vec![JAIL_INSIDE.to_owned(), "check".to_owned()];
-    argv.extend(outside_paths(machine, canary));
+    let hidden = |path: &String| !shares.iter().any(|share| share.to.starts_with(path));
+    argv.extend(outside_paths(machine, canary).into_iter().filter(hidden));
+    let jail = Share { from: machine.jail_for_tasks.clone(), to: JAIL_INSIDE.into(), execute: true };
     Task {
         command: Command { argv, environment: Vec::new(), directory: "/".into() },
         files: Vec::new(),
-        shares: vec![Share { from: machine.jail_for_tasks.clone(), to: JAIL_INSIDE.into(), execute: true }],
+        shares: shares.iter().cloned().chain([jail]).collect(),
         slot: 0,
     }
 }
 
-/// Paths that exist outside and must not exist inside.
+/// Paths that exist outside and must not exist inside, where no share leads through them.
 fn outside_paths(machine: &Machine, canary: &Path) -> Vec<String> {
     let home = machine.surroundings.home.as_deref().filter(|home| home.parent().is_some() && home.exists());
     let system = ["/etc/shadow", "/etc/machine-id", "/sys", "/run/dbus", "/var/lib"].map(Path::new);

@@ -2,11 +2,11 @@
 
 use std::fmt::{self, Write};
 
-use p2p_jail::spec::{Command, Container, Mount};
+use p2p_jail::spec::{Container, Mount};
 
 use super::{
-    Driver, EMBEDDED, Layer, Machine, Profile, ProfileError, Surroundings, Task,
-    driver::{landlock_in_words, memory_limit},
+    Driver, EMBEDDED, Layer, Machine, Profile, ProfileError, Surroundings,
+    driver::{landlock_in_words, memory_limit, nothing},
     show_bytes, show_duration,
 };
 
@@ -41,9 +41,7 @@ fn write_all(out: &mut String, profile: &Profile, driver: Driver, machine: &Mach
         writeln!(out, "\nNo sandbox: of the limits only wall_time, text and result hold, and of the rest nothing.")?;
         return Ok(());
     }
-    let nothing = Command { argv: Vec::new(), environment: Vec::new(), directory: "/".into() };
-    let task = Task { command: nothing, files: Vec::new(), shares: Vec::new(), slot: 0 };
-    match driver.plan(profile, &task, machine) {
+    match driver.plan(profile, &nothing(), machine) {
         Ok(plan) => {
             files(out, profile, driver, machine)?;
             variables(out, &plan.spec.command.environment)?;

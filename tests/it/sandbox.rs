@@ -185,14 +185,13 @@ fn none_is_no_sandbox_and_is_refused_by_strict() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     fs::set_permissions(secret.path(), fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(secret.path(), "secret").unwrap();
-    let mut task =
-        rscript(&format!("source('/run/script.R'); cat(readLines('{}', warn = FALSE))", secret.path().display()));
-    task.command.argv = ["/usr/bin/Rscript", "--vanilla", "/run/p2p/script.R"].map(str::to_owned).to_vec();
-    let script = format!("cat(readLines('{}', warn = FALSE), path.expand('~'))", secret.path().display());
+    let script = format!("cat(readLines('{}', warn = FALSE), path.expand('~'), '\\n')", secret.path().display());
+    let mut task = task(&["/usr/lib/R/bin/exec/R", "--vanilla", "--no-echo", "--file=/run/p2p/script.R"]);
+    task.command.environment = vec![("R_HOME".to_owned(), "/usr/lib/R".to_owned())];
     task.files = vec![("/run/p2p/script.R".into(), script.into_bytes())];
     let finished = run(&ready, &task);
     assert!(finished.text.starts_with("secret /"), "{}", finished.text);
-    assert!(!finished.text.contains("/home/task\n"), "home is translated: {}", finished.text);
+    assert!(!finished.text.contains(" /home/task "), "home is translated: {}", finished.text);
     let enforced: Vec<Layer> = ready
         .layers()
         .iter()

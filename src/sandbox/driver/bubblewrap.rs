@@ -29,7 +29,7 @@ pub(in crate::sandbox) const OLDEST: (u32, u32) = (0, 5);
 /// The oldest version that can limit the size of a tmpfs.
 pub(in crate::sandbox) const LIMITS_SIZE: (u32, u32) = (0, 7);
 
-/// The oldest version that can forbid user namespaces inside.
+/// The oldest version that can forbid user namespaces inside; a set-uid one cannot. The filter of system calls does anyway.
 const FORBIDS_NESTED: (u32, u32) = (0, 8);
 
 /// The links of `/dev`.
@@ -81,7 +81,7 @@ impl Arguments {
         let mut arguments = Self { argv: vec![text(&bubblewrap.path)], files: Vec::new() };
         arguments.add(&["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]);
         arguments.add(&["--unshare-cgroup", "--uid", &id, "--gid", &id, "--hostname", TASK_HOSTNAME]);
-        if bubblewrap.at_least(FORBIDS_NESTED.0, FORBIDS_NESTED.1) {
+        if bubblewrap.at_least(FORBIDS_NESTED.0, FORBIDS_NESTED.1) && !bubblewrap.setuid {
             arguments.add(&["--disable-userns"]);
         }
         arguments.add(&["--cap-drop", "ALL", "--die-with-parent", "--new-session", "--clearenv"]);

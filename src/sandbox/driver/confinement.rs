@@ -22,7 +22,7 @@ pub(in crate::sandbox) fn uses_landlock(profile: &Profile, machine: &Machine) ->
 pub(super) fn confinement(profile: &Profile, task: &Task, machine: &Machine, world: &World) -> Confinement {
     let landlock = Landlock { minimum_abi: profile.landlock.minimum_abi, ..world.landlock.clone() };
     Confinement {
-        rlimits: rlimits(profile, machine),
+        rlimits: rlimits(profile),
         cpus: cpus(profile, task, machine),
         drop_capabilities: true,
         no_nested_user_namespaces: false,
@@ -51,12 +51,12 @@ pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn rlimits(profile: &Profile, machine: &Machine) -> Vec<(Rlimit, u64)> {
+fn rlimits(profile: &Profile) -> Vec<(Rlimit, u64)> {
     let limits = &profile.limits;
     // The kernel counts whole seconds; what is below is for the watch.
     let seconds = limits.cpu_time.as_secs().saturating_add(1);
     vec![
-        (Rlimit::AddressSpace, limits.address_space.min(machine.memory.saturating_mul(8).max(limits.memory))),
+        (Rlimit::AddressSpace, limits.address_space),
         (Rlimit::Processes, u64::from(limits.processes)),
         (Rlimit::CpuSeconds, seconds),
         (Rlimit::FileSize, limits.file_size),

@@ -123,9 +123,8 @@ impl Driver {
     /// # Errors
     /// [`PlanError`].
     pub(super) fn mounts(self, profile: &Profile, machine: &Machine) -> Result<Vec<Mount>, PlanError> {
-        let nothing = Command { argv: Vec::new(), environment: Vec::new(), directory: "/".into() };
-        let task = Task { command: nothing, files: Vec::new(), shares: Vec::new(), slot: 0 };
-        let mut mounts = if self == Self::None { Vec::new() } else { World::build(profile, &task, machine)?.mounts() };
+        let mut mounts =
+            if self == Self::None { Vec::new() } else { World::build(profile, &nothing(), machine)?.mounts() };
         for mount in &mut mounts {
             if let (Self::Bubblewrap, Mount::Proc { only_processes, .. }) = (self, mount) {
                 *only_processes = false;
@@ -134,11 +133,11 @@ impl Driver {
         Ok(mounts)
     }
 
-    /// What this driver enforces of this profile on this machine, layer by layer, proven by running a check inside.
-    /// Blocks for some ten milliseconds.
+    /// What this driver enforces of this profile on this machine, layer by layer, proven by running a check inside, with
+    /// what tasks will need beside the profile's paths. Blocks for some ten milliseconds.
     #[must_use]
-    pub fn probe(self, profile: &Profile, machine: &Machine) -> Vec<(Layer, Enforcement)> {
-        probe::probe(self, profile, machine)
+    pub fn probe(self, profile: &Profile, machine: &Machine, shares: &[Share]) -> Vec<(Layer, Enforcement)> {
+        probe::probe(self, profile, machine, shares)
     }
 }
 
@@ -158,14 +157,23 @@ pub struct Ready {
 ///
 /// # Errors
 /// [`SandboxError::NotEnforced`] names every required layer that does not hold, and what would mend it;
-/// [`SandboxError::WithoutSandbox`] when the profile does not allow the driver `none`.
+/// [`SandboxError::WithoutSandbox`] when the profile does not allow the driver `none`; [`SandboxError::Plan`] when something
+/// is wrong with a path.
 pub fn select(driver: Driver, profile: Profile, mut machine: Machine, shares: &[Share]) -> Result<Ready, SandboxError> {
     if driver == Driver::None && !profile.without_sandbox {
         return Err(SandboxError::WithoutSandbox { profile: profile.name });
     }
     let bare = if driver == Driver::None { Some(bare_folder(&mut machine)?) } else { None };
     machine.look(profile.read.keys().map(PathBuf::as_path).chain(shares.iter().map(|share| share.from.as_path())));
-    let layers = driver.probe(&profile, &machine);
+    // What is wrong with the paths is an error of its own, not a layer that does not hold.
+    match driver.plan(&profile, &Task { shares: shares.to_vec(), ..nothing() }, &machine) {
+        Err(error @ (PlanError::NoBubblewrap | PlanError::OldBubblewrap { .. })) => {
+            let missing = Layer::ALL.map(|layer| (layer, Enforcement::Missing(error.to_string()))).to_vec();
+            return Err(SandboxError::NotEnforced { driver, profile: profile.name, missing });
+        }
+        planned => planned?,
+    };
+    let layers = driver.probe(&profile, &machine, shares);
     let waived = driver == Driver::None;
     let missing: Vec<_> = layers
         .iter()
@@ -234,6 +242,12 @@ impl Ready {
         }
         Ok(())
     }
+}
+
+/// A task that only shows what every task gets.
+pub(super) fn nothing() -> Task {
+    let command = Command { argv: Vec::new(), environment: Vec::new(), directory: "/".into() };
+    Task { command, files: Vec::new(), shares: Vec::new(), slot: 0 }
 }
 
 fn bare_folder(machine: &mut Machine) -> Result<tempfile::TempDir, SandboxError> {

@@ -55,8 +55,13 @@ fn translate(command: Command, places: &[(PathBuf, PathBuf)]) -> Command {
         let parts = text.split(':').map(|part| path(Path::new(part)).to_string_lossy().into_owned());
         if text.is_empty() { String::new() } else { parts.collect::<Vec<_>>().join(":") }
     };
+    // `PATH` or `--option=PATH`.
+    let argument = |argument: &String| match argument.split_once('=') {
+        Some((option, value)) if option.starts_with('-') => format!("{option}={}", list(value)),
+        _ => path(Path::new(argument)).to_string_lossy().into_owned(),
+    };
     Command {
-        argv: command.argv.iter().map(|argument| path(Path::new(argument)).to_string_lossy().into_owned()).collect(),
+        argv: command.argv.iter().map(argument).collect(),
         environment: command.environment.iter().map(|(name, value)| (name.clone(), list(value))).collect(),
         directory: path(&command.directory),
     }
