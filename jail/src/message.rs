@@ -71,10 +71,13 @@ pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> Result<T, MessageError
     let mut header = [0u8; 4];
     let mut filled = 0;
     while filled < header.len() {
-        match from.read(header.get_mut(filled..).unwrap_or_default())? {
-            0 if filled == 0 => return Err(MessageError::Closed),
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            n => filled += n,
+        match from.read(header.get_mut(filled..).unwrap_or_default()) {
+            Ok(0) if filled == 0 => return Err(MessageError::Closed),
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(n) => filled += n,
+            // A socket with a time-out is interrupted even by a stop and a continuation (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
         }
     }
     let mut body = vec![0u8; body_length(header)?];

@@ -12,12 +12,15 @@ use std::{
 
 use p2p_jail::spec::{Command, Exit, Stop};
 use p2p_worker::sandbox::{
-    Driver, Enforcement, Finished, Known, Layer, Machine, NOBODY, Profile, Ready, SandboxError, Share, Surroundings,
-    Task, examine, run_to_end, select, show,
+    Driver, Enforcement, Finished, Known, Layer, Machine, Profile, Ready, SandboxError, Share, Surroundings, Task,
+    examine, run_to_end, select, show,
 };
 
 /// Names the program `p2p-jail` for the run as an ordinary user.
 const JAIL: &str = "P2P_WORKER_TEST_JAIL";
+
+/// A user that nobody else uses, so that nobody else's tests can send signals to these.
+const ORDINARY: u32 = 61234;
 
 const DRIVERS: [Driver; 2] = [Driver::Jail, Driver::Bubblewrap];
 
@@ -55,7 +58,7 @@ fn rscript(code: &str) -> Task {
 }
 
 fn run(ready: &Ready, task: &Task) -> Finished {
-    run_to_end(&ready.plan(task).unwrap(), Duration::from_secs(60)).unwrap_or_else(|error| panic!("{error}"))
+    run_to_end(&ready.plan(task).unwrap(), Duration::from_secs(60)).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 /// Runs R code in both drivers, and checks how it ends and what it says.
@@ -299,8 +302,8 @@ fn all_of_it_holds_for_an_ordinary_user_too() {
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("HOME", "/nonexistent")
         .current_dir("/")
-        .uid(NOBODY.uid)
-        .gid(NOBODY.gid)
+        .uid(ORDINARY)
+        .gid(ORDINARY)
         .output()
         .unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
