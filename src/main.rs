@@ -1,1 +1,3 @@
-fn main(){}
+//! The program `p2p-worker`.
+
+fn main() {}

@@ -1,0 +1,56 @@
+//! The message board: how lines get to the other peers of a cluster and back.
+//!
+//! A [`Board`] is trusted with nothing: it may drop, repeat, reorder and forge lines. What a line means is the business
+//! of [`crate::proto`]; here it is bytes without a line end.
+
+pub mod error;
+
+use tokio::sync::mpsc;
+
+pub use error::BoardError;
+
+use crate::ids::{Topic, UserName};
+
+/// The longest line, without its end, that is passed on. The longest honest line is an `accept` with a handful of
+/// addresses, under 1 KiB.
+pub const MAX_LINE: usize = 4096;
+
+/// How many lines and events wait in a [`Link`] in each direction.
+pub const LINK_QUEUE: usize = 256;
+
+/// What comes from a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BoardEvent {
+    /// The topic is joined, for the first time or again: lines sent from now on reach the others.
+    Joined,
+    /// A line, without its end; at most [`MAX_LINE`] bytes of anything.
+    Line(Vec<u8>),
+    /// So many lines were over [`MAX_LINE`] and thrown away.
+    Overlong(u64),
+    /// The connection broke; a [`BoardEvent::Joined`] follows if it can be had again, else the link ends.
+    Lost(String),
+}
+
+/// A joined topic. The link ends for good when `incoming` yields `None`; dropping it leaves the topic.
+#[derive(Debug)]
+pub struct Link {
+    /// Events in their order.
+    pub incoming: mpsc::Receiver<BoardEvent>,
+    /// Lines to post, without their end. A line that is sent while the connection is lost is lost too.
+    pub outgoing: mpsc::Sender<String>,
+}
+
+/// A board that one has signed in to.
+pub trait Board: Send + Sync {
+    /// The name of one's account.
+    ///
+    /// # Errors
+    /// When the board cannot be reached, does not prove its host key, or refuses the sign-in.
+    fn user(&self) -> impl Future<Output = Result<UserName, BoardError>> + Send;
+
+    /// Joins a topic.
+    ///
+    /// # Errors
+    /// As [`Board::user`], and [`BoardError::NoAccess`] where the topic belongs to somebody who does not share it.
+    fn join(&self, topic: &Topic) -> impl Future<Output = Result<Link, BoardError>> + Send;
+}

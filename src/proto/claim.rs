@@ -1,0 +1,457 @@
+//! The worker's side of the board: which requests are open, which one to offer on, which accepts are for us.
+//!
+//! Events and the time go in, actions come out. The rules:
+//! - An offer takes a slot until it is accepted, until somebody else is, or until it expires; so a worker never promises
+//!   more than it has slots.
+//! - Only an accept for an offer of ours starts a task, and only once. Lines are forgeable, so what an accept leads to is
+//!   settled by the transfer's handshake, not here.
+//! - A `withdraw` counts until the accept. After it only the client's own authenticated stream can cancel, or anybody
+//!   who can write to the board could stop anybody's future.
+//! - Everything that strangers can make us remember is bounded.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use super::message::{LineError, Message, Protocols, Received, Role, Via};
+use crate::{
+    clock::Timestamp,
+    ids::{Address, FutureId, NodeId, PeerName, Ticket},
+};
+
+/// How long an offer is valid.
+pub const OFFER_VALIDITY: Duration = Duration::from_secs(15);
+
+/// How much later than its validity an accept still counts: the client may have written it in time.
+const OFFER_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a worker's hello is valid; it is said again after half of it.
+const HELLO_VALIDITY: Duration = Duration::from_secs(600);
+
+/// The most open requests that are remembered, and of one client.
+const MAX_REQUESTS: usize = 1024;
+const MAX_REQUESTS_OF_ONE: usize = 256;
+
+/// A future of a client. Two clients may use the same future's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The client, as it writes itself.
+    pub client: PeerName,
+    /// The future.
+    pub future: FutureId,
+}
+
+/// Who we are and how much we take.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Our name on the board.
+    pub me: PeerName,
+    /// Our libp2p peer id.
+    pub node: NodeId,
+    /// Tasks at a time.
+    pub slots: usize,
+    /// The largest future that we take, in bytes of its RDS.
+    pub max_future: u64,
+}
+
+/// What happens to a worker.
+#[derive(Debug)]
+pub enum Event {
+    /// The topic is joined, for the first time or again.
+    Joined,
+    /// The connection to the board broke.
+    Lost,
+    /// A line came.
+    Line(Vec<u8>),
+    /// So many lines were too long.
+    Overlong(u64),
+    /// A task that was started is over, in whatever way.
+    Ended(Key),
+    /// Offer no more.
+    Drain,
+    /// The time of [`Claims::next_wakeup`] has come.
+    Tick,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Post this, valid until then.
+    Say(Message, Timestamp),
+    /// Fetch, evaluate and deliver.
+    Start(Job),
+}
+
+/// An accepted future.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Whose, and which.
+    pub key: Key,
+    /// The client's peer id.
+    pub node: NodeId,
+    /// What to show it.
+    pub ticket: Ticket,
+    /// Where it listens.
+    pub at: Vec<Address>,
+}
+
+#[derive(Debug)]
+struct Request {
+    first_seen: Timestamp,
+    expires: Timestamp,
+    /// Not offered on before this.
+    quiet_until: Timestamp,
+}
+
+/// Lines and requests that were passed over, by reason.
+pub type Counters = BTreeMap<&'static str, u64>;
+
+/// The worker's claims.
+#[derive(Debug)]
+pub struct Claims {
+    settings: Settings,
+    joined: bool,
+    draining: bool,
+    hello_due: Timestamp,
+    requests: BTreeMap<Key, Request>,
+    offers: HashMap<Key, Timestamp>,
+    running: HashSet<Key>,
+    counters: Counters,
+}
+
+impl Claims {
+    /// A worker that has not joined yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            joined: false,
+            draining: false,
+            hello_due: Timestamp::default(),
+            requests: BTreeMap::new(),
+            offers: HashMap::new(),
+            running: HashSet::new(),
+            counters: Counters::new(),
+        }
+    }
+
+    /// Takes an event; the actions are to be done in their order.
+    pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Joined => {
+                self.joined = true;
+                self.hello_due = now;
+            }
+            Event::Lost => {
+                // What was offered may never have arrived; clients post their requests again.
+                self.joined = false;
+                self.offers.clear();
+                self.requests.clear();
+            }
+            Event::Line(line) => match Received::read(&line, now) {
+                Ok(received) => self.hear(received, now, &mut actions),
+                Err(error) => self.count_line(&error),
+            },
+            Event::Overlong(lines) => *self.counters.entry("overlong line").or_default() += lines,
+            Event::Ended(key) => {
+                self.running.remove(&key);
+            }
+            Event::Drain => self.draining = true,
+            Event::Tick => {}
+        }
+        self.forget_expired(now);
+        self.say_hello(now, &mut actions);
+        self.offer(now, &mut actions);
+        actions
+    }
+
+    /// When [`Event::Tick`] is due, if nothing else happens before.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        let hello = self.joined.then_some(self.hello_due);
+        let offers = self.offers.values().copied();
+        let free = !self.draining && self.joined && self.free_slots() > 0;
+        let quiet = self.requests.iter().filter(|(key, _)| free && self.is_offerable(key)).map(|(_, r)| r.quiet_until);
+        offers.chain(quiet).chain(hello).min()
+    }
+
+    /// Tasks that run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// What was passed over, by reason.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn count(&mut self, reason: &'static str) {
+        *self.counters.entry(reason).or_default() += 1;
+    }
+
+    fn count_line(&mut self, error: &LineError) {
+        self.count(match error {
+            LineError::NotAMessage => "not a message",
+            LineError::Expired => "expired line",
+            LineError::Absurd => "absurd time",
+            LineError::UnknownType => "unknown type",
+            LineError::Repeated => "repeated key",
+            LineError::Missing(_) => "missing key",
+            LineError::Malformed | LineError::Value { .. } => "malformed line",
+        });
+    }
+
+    fn free_slots(&self) -> usize {
+        self.settings.slots.saturating_sub(self.running.len() + self.offers.len())
+    }
+
+    fn is_offerable(&self, key: &Key) -> bool {
+        !self.offers.contains_key(key) && !self.running.contains(key)
+    }
+
+    fn hear(&mut self, received: Received, now: Timestamp, actions: &mut Vec<Action>) {
+        let Received { message, expires } = received;
+        match message {
+            Message::Request { from, future, size, protocols } => {
+                self.hear_request(Key { client: from, future }, size, protocols, expires, now);
+            }
+            Message::Accept { from, to, future, via, at } => {
+                let key = Key { client: from, future };
+                if to == self.settings.me {
+                    self.hear_accept(key, via, at, actions);
+                } else {
+                    self.requests.remove(&key);
+                    self.offers.remove(&key);
+                }
+            }
+            Message::Withdraw { from, future, .. } => {
+                let key = Key { client: from, future };
+                self.requests.remove(&key);
+                self.offers.remove(&key);
+            }
+            Message::Hello { .. } | Message::Offer { .. } | Message::Result { .. } => {}
+        }
+    }
+
+    fn hear_request(&mut self, key: Key, size: u64, protocols: Protocols, expires: Option<Timestamp>, now: Timestamp) {
+        let expires = expires.unwrap_or(now);
+        if let Some(request) = self.requests.get_mut(&key) {
+            request.expires = expires;
+            return;
+        }
+        let of_this_client = self.requests.keys().filter(|other| other.client == key.client).count();
+        if !protocols.libp2p {
+            self.count("request without libp2p");
+        } else if size > self.settings.max_future {
+            self.count("request over --max-future");
+        } else if self.requests.len() >= MAX_REQUESTS || of_this_client >= MAX_REQUESTS_OF_ONE {
+            self.count("too many open requests");
+        } else if !self.running.contains(&key) {
+            self.requests.insert(key, Request { first_seen: now, expires, quiet_until: now });
+        }
+    }
+
+    fn hear_accept(&mut self, key: Key, via: Via, at: Vec<Address>, actions: &mut Vec<Action>) {
+        if self.offers.remove(&key).is_none() {
+            self.count("accept without an offer");
+            return;
+        }
+        self.requests.remove(&key);
+        match via {
+            Via::Libp2p { node, ticket } => {
+                self.running.insert(key.clone());
+                actions.push(Action::Start(Job { key, node, ticket, at }));
+            }
+            Via::Wormhole { .. } => self.count("accept via an unknown transfer"),
+        }
+    }
+
+    fn forget_expired(&mut self, now: Timestamp) {
+        let expired: Vec<Key> =
+            self.offers.iter().filter(|(_, until)| **until <= now).map(|(k, _)| k.clone()).collect();
+        for key in expired {
+            self.offers.remove(&key);
+            self.count("offer not taken");
+            if let Some(request) = self.requests.get_mut(&key) {
+                request.quiet_until = now + OFFER_VALIDITY;
+            }
+        }
+        self.requests.retain(|_, request| request.expires > now);
+    }
+
+    fn say_hello(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.joined && self.hello_due <= now {
+            self.hello_due = now + HELLO_VALIDITY / 2;
+            let from = self.settings.me.clone();
+            actions.push(Action::Say(
+                Message::Hello { role: Role::Worker, from, protocols: our_protocols() },
+                now + HELLO_VALIDITY,
+            ));
+        }
+    }
+
+    /// Offers on the request that was seen first, as long as slots are free.
+    fn offer(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        while self.joined && !self.draining && self.free_slots() > 0 {
+            let open =
+                self.requests.iter().filter(|(key, request)| request.quiet_until <= now && self.is_offerable(key));
+            let Some((key, _)) = open.min_by_key(|(_, request)| request.first_seen) else { return };
+            let key = key.clone();
+            self.offers.insert(key.clone(), now + OFFER_VALIDITY + OFFER_GRACE);
+            let offer = Message::Offer {
+                from: self.settings.me.clone(),
+                to: key.client,
+                future: key.future,
+                protocols: our_protocols(),
+                peer: Some(self.settings.node.clone()),
+            };
+            actions.push(Action::Say(offer, now + OFFER_VALIDITY));
+        }
+    }
+}
+
+/// The transfers that our own peers know.
+#[must_use]
+pub fn our_protocols() -> Protocols {
+    Protocols { libp2p: true, wormhole: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const T0: Timestamp = Timestamp(1_795_361_280_000);
+
+    fn claims(slots: usize) -> Claims {
+        let me = "worker@w:1".parse().unwrap();
+        let mut claims = Claims::new(Settings { me, node: "12D3KooWw".parse().unwrap(), slots, max_future: 1000 });
+        let actions = claims.handle(Event::Joined, T0);
+        assert!(matches!(actions.as_slice(), [Action::Say(Message::Hello { .. }, _)]));
+        claims
+    }
+
+    fn request(client: &str, future: &str) -> Event {
+        line(format!("type=request,from={client},future={future},size=10,protocols=libp2p"), 10)
+    }
+
+    fn accept(client: &str, worker: &str, future: &str) -> Event {
+        let ticket = Ticket([1; 16]);
+        line(format!("type=accept,from={client},to={worker},future={future},via=libp2p://12D3KooWc/{ticket}"), 10)
+    }
+
+    fn line(rest: String, seconds: u64) -> Event {
+        Event::Line(format!("when=x,expires={},{rest}", T0.unix_seconds() + seconds).into_bytes())
+    }
+
+    fn offers(actions: &[Action]) -> Vec<String> {
+        let offer = |action: &Action| match action {
+            Action::Say(Message::Offer { to, future, .. }, _) => Some(format!("{to} {future}")),
+            _ => None,
+        };
+        actions.iter().filter_map(offer).collect()
+    }
+
+    fn starts(actions: &[Action]) -> usize {
+        actions.iter().filter(|action| matches!(action, Action::Start(_))).count()
+    }
+
+    #[test]
+    fn a_request_is_offered_on_accepted_and_run_once() {
+        let mut worker = claims(1);
+        assert_eq!(offers(&worker.handle(request("c@h:1", "f-1"), T0)), ["c@h:1 f-1"]);
+        assert_eq!(offers(&worker.handle(request("c@h:1", "f-1"), T0)), [""; 0], "not twice");
+        assert_eq!(starts(&worker.handle(accept("c@h:1", "worker@w:1", "f-1"), T0)), 1);
+        assert_eq!(starts(&worker.handle(accept("c@h:1", "worker@w:1", "f-1"), T0)), 0, "a repeated accept");
+        assert_eq!(offers(&worker.handle(request("c@h:1", "f-2"), T0)), [""; 0], "the slot is taken");
+        let ended = Key { client: "c@h:1".parse().unwrap(), future: "f-1".parse().unwrap() };
+        assert_eq!(offers(&worker.handle(Event::Ended(ended), T0)), ["c@h:1 f-2"]);
+    }
+
+    #[test]
+    fn an_accept_without_an_offer_starts_nothing() {
+        let mut worker = claims(1);
+        assert_eq!(starts(&worker.handle(accept("c@h:1", "worker@w:1", "f-1"), T0)), 0);
+        worker.handle(request("c@h:1", "f-1"), T0);
+        assert_eq!(starts(&worker.handle(accept("d@h:1", "worker@w:1", "f-1"), T0)), 0, "another client");
+        assert_eq!(starts(&worker.handle(accept("c@h:1", "other@w:1", "f-1"), T0)), 0, "another worker");
+        assert_eq!(worker.counters()["accept without an offer"], 2);
+        assert_eq!(offers(&worker.handle(request("c@h:1", "f-2"), T0)), ["c@h:1 f-2"], "the slot is free again");
+    }
+
+    #[test]
+    fn an_offer_that_nobody_takes_frees_its_slot_and_is_not_repeated_at_once() {
+        let mut worker = claims(1);
+        worker.handle(line("type=request,from=c@h:1,future=f-1,size=1,protocols=libp2p".into(), 100), T0);
+        worker.handle(line("type=request,from=c@h:1,future=f-2,size=1,protocols=libp2p".into(), 100), T0);
+        let later = worker.next_wakeup().unwrap();
+        assert_eq!(later, T0 + OFFER_VALIDITY + OFFER_GRACE);
+        assert_eq!(offers(&worker.handle(Event::Tick, later)), ["c@h:1 f-2"]);
+    }
+
+    #[test]
+    fn a_draining_worker_offers_nothing_but_honours_what_it_offered() {
+        let mut worker = claims(2);
+        worker.handle(request("c@h:1", "f-1"), T0);
+        worker.handle(Event::Drain, T0);
+        assert_eq!(offers(&worker.handle(request("c@h:1", "f-2"), T0)), [""; 0]);
+        assert_eq!(starts(&worker.handle(accept("c@h:1", "worker@w:1", "f-1"), T0)), 1);
+    }
+
+    #[test]
+    fn requests_that_cannot_be_served_are_counted() {
+        let mut worker = claims(1);
+        worker.handle(line("type=request,from=c@h:1,future=f,size=1001,protocols=libp2p".into(), 10), T0);
+        worker.handle(line("type=request,from=c@h:1,future=f,size=1,protocols=wormhole".into(), 10), T0);
+        worker.handle(Event::Line(b"hello".to_vec()), T0);
+        let counted: Vec<_> = worker.counters().iter().collect();
+        assert_eq!(
+            counted,
+            [(&"not a message", &1), (&"request over --max-future", &1), (&"request without libp2p", &1)]
+        );
+    }
+
+    #[test]
+    fn a_flood_of_requests_is_bounded() {
+        let mut worker = claims(1);
+        for i in 0..3000 {
+            worker.handle(request(&format!("c@h:{}", i % 20), &format!("f-{i}")), T0);
+        }
+        assert!(worker.requests.len() <= MAX_REQUESTS);
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: never more promises than slots, never the same future twice at a time.
+        #[test]
+        fn promises_never_exceed_slots(steps in proptest::collection::vec((0u8..6, 0u8..4, 0u64..20), 0..200)) {
+            let mut worker = claims(2);
+            let mut now = T0;
+            let mut running = HashSet::new();
+            for (what, which, seconds) in steps {
+                let key = Key { client: "c@h:1".parse().unwrap(), future: format!("f-{which}").parse().unwrap() };
+                let until = now.unix_seconds() + 10;
+                let text = |rest: String| Event::Line(format!("when=x,expires={until},{rest}").into_bytes());
+                let event = match what {
+                    0 => text(format!("type=request,from=c@h:1,future=f-{which},size=1,protocols=libp2p")),
+                    1 => text(format!(
+                        "type=accept,from=c@h:1,to=worker@w:1,future=f-{which},via=libp2p://12D3KooWc/{}", Ticket([1; 16]))),
+                    2 => text(format!("type=accept,from=c@h:1,to=other@w:1,future=f-{which},via=wormhole://1-a")),
+                    3 => { running.remove(&key); Event::Ended(key) }
+                    4 => Event::Line(format!("when=x,type=withdraw,from=c@h:1,future=f-{which}").into_bytes()),
+                    _ => { now = now + Duration::from_secs(seconds); Event::Tick }
+                };
+                for action in worker.handle(event, now) {
+                    if let Action::Start(job) = action {
+                        prop_assert!(running.insert(job.key), "started twice");
+                    }
+                }
+                prop_assert!(worker.offers.len() + worker.running.len() <= 2);
+                prop_assert_eq!(worker.running.len(), running.len());
+            }
+        }
+    }
+}

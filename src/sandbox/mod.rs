@@ -1,0 +1,96 @@
+//! What a task may do and who makes sure of it: profiles, layers, drivers.
+//!
+//! A *profile* is commented data: what each layer must be and how much of everything a task may use. A *driver* says
+//! what it can enforce on this machine ([`Layer`] by layer, each proven by a probe) and turns a profile into a
+//! [`LaunchPlan`] by a pure function. Nothing here starts a task; [`crate::runner`] does, from the plan alone.
+
+use std::{fmt, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// One kind of protection. A profile says of each whether it is required; a driver says of each whether it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// Only the files that the profile names are there at all.
+    Filesystem,
+    /// No network, not even the host's loopback.
+    Network,
+    /// No process of the host or of another task is visible or can be signalled.
+    Processes,
+    /// No shared memory, message queue or abstract socket is shared.
+    Ipc,
+    /// Only the system calls of an allow-list.
+    Syscalls,
+    /// No capability, no way to gain one, never uid 0 of the host.
+    Privileges,
+    /// A limit on memory, tmpfs included.
+    Memory,
+    /// A limit on CPUs and CPU time.
+    Cpu,
+    /// A limit on processes and threads.
+    Pids,
+    /// A limit on bytes and files written.
+    Disk,
+    /// A limit on wall time.
+    Time,
+    /// A limit on the text and on the result.
+    Output,
+}
+
+/// Whether a layer holds, as proven by a probe on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state", content = "detail")]
+pub enum Enforcement {
+    /// It holds; the text says how.
+    Enforced(String),
+    /// Part of it holds; the text says what does not and why.
+    Partly(String),
+    /// It does not hold; the text says why and what would mend it.
+    Missing(String),
+}
+
+/// Under what a task ran. Goes with every result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The driver's name.
+    pub driver: String,
+    /// The profile's name.
+    pub profile: String,
+    /// Every layer and whether it was enforced.
+    pub layers: Vec<(Layer, Enforcement)>,
+}
+
+/// Everything about one start of a task. Pure data: the same profile, machine and task give the same plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchPlan {
+    /// The program `p2p-jail`.
+    pub jail: PathBuf,
+    /// What it is told.
+    pub spec: p2p_jail::spec::Spec,
+    /// The largest result that is taken from the task, in bytes.
+    pub max_result: u64,
+    /// How much of the task's text (its fd 1 and 2) is kept, in bytes; the rest is counted and thrown away.
+    pub max_text: u64,
+    /// Under what the task runs.
+    pub provenance: Provenance,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Filesystem => "filesystem",
+            Self::Network => "network",
+            Self::Processes => "processes",
+            Self::Ipc => "ipc",
+            Self::Syscalls => "syscalls",
+            Self::Privileges => "privileges",
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Pids => "pids",
+            Self::Disk => "disk",
+            Self::Time => "time",
+            Self::Output => "output",
+        })
+    }
+}

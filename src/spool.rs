@@ -1,0 +1,192 @@
+//! Bytes of unknown size on their way from somewhere to somewhere: an unnamed file with its size and digest.
+//!
+//! The file has no name, so it is gone when the process is, however it ends.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::ids::Digest;
+
+/// Why bytes could not be spooled.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// More bytes than were allowed.
+    #[error("more than {limit} bytes")]
+    TooLarge {
+        /// The bound.
+        limit: u64,
+    },
+    /// The disk is full, or the folder cannot be written.
+    #[error("cannot write a temporary file in {}", directory.display())]
+    Write {
+        /// The folder of the unnamed file.
+        directory: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The bytes cannot be read back, or the source cannot be read.
+    #[error("cannot read {what}")]
+    Read {
+        /// What was being read.
+        what: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An unnamed file that is being written.
+#[derive(Debug)]
+pub struct SpoolWriter {
+    file: File,
+    directory: PathBuf,
+    limit: u64,
+    size: u64,
+    hasher: blake3::Hasher,
+}
+
+impl SpoolWriter {
+    /// Begins an unnamed file in a folder (`O_TMPFILE` where the file system has it), for at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`SpoolError::Write`].
+    pub fn new(directory: &Path, limit: u64) -> Result<Self, SpoolError> {
+        let file = tempfile::tempfile_in(directory)
+            .map_err(|source| SpoolError::Write { directory: directory.to_owned(), source })?;
+        Ok(Self { file, directory: directory.to_owned(), limit, size: 0, hasher: blake3::Hasher::new() })
+    }
+
+    /// Appends bytes. Blocks on the disk: call it from a blocking thread, or with chunks that the page cache takes.
+    ///
+    /// # Errors
+    /// [`SpoolError::TooLarge`] before anything over the limit is written; [`SpoolError::Write`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
+        let size = self.size.saturating_add(bytes.len() as u64);
+        if size > self.limit {
+            return Err(SpoolError::TooLarge { limit: self.limit });
+        }
+        let failed = |source| SpoolError::Write { directory: self.directory.clone(), source };
+        self.file.write_all(bytes).map_err(failed)?;
+        self.hasher.update(bytes);
+        self.size = size;
+        Ok(())
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Ends the file.
+    #[must_use]
+    pub fn finish(self) -> Spooled {
+        let digest = Digest(*self.hasher.finalize().as_bytes());
+        Spooled { file: self.file, size: self.size, digest }
+    }
+}
+
+/// A finished file with its size and digest.
+#[derive(Debug)]
+pub struct Spooled {
+    file: File,
+    size: u64,
+    digest: Digest,
+}
+
+impl Spooled {
+    /// Measures and digests a file of the user's, which must not change afterwards. Reads it once, blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError::Read`]; [`SpoolError::TooLarge`] without reading when the file is over `limit`.
+    pub fn from_path(path: &Path, limit: u64) -> Result<Self, SpoolError> {
+        let failed = |source| SpoolError::Read { what: path.display().to_string(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() > limit {
+            return Err(SpoolError::TooLarge { limit });
+        }
+        let mut hasher = blake3::Hasher::new();
+        let size = io::copy(&mut (&mut file).take(limit.saturating_add(1)), &mut hasher).map_err(failed)?;
+        if size > limit {
+            return Err(SpoolError::TooLarge { limit });
+        }
+        Ok(Self { file, size, digest: Digest(*hasher.finalize().as_bytes()) })
+    }
+
+    /// Spools bytes that are in memory already.
+    ///
+    /// # Errors
+    /// [`SpoolError::Write`].
+    pub fn from_bytes(directory: &Path, bytes: &[u8]) -> Result<Self, SpoolError> {
+        let mut writer = SpoolWriter::new(directory, bytes.len() as u64)?;
+        writer.write(bytes)?;
+        Ok(writer.finish())
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// BLAKE3 of the bytes.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// A reader at the first byte. All readers of one file share one position: have one at a time.
+    ///
+    /// # Errors
+    /// [`SpoolError::Read`].
+    pub fn reader(&self) -> Result<File, SpoolError> {
+        let failed = |source| SpoolError::Read { what: "a temporary file".to_owned(), source };
+        let mut file = self.file.try_clone().map_err(failed)?;
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        Ok(file)
+    }
+
+    /// Copies the bytes to a file beside `path` and renames it to `path`, so that nobody ever sees half of it.
+    ///
+    /// # Errors
+    /// [`SpoolError::Write`] and [`SpoolError::Read`].
+    pub fn save_as(&self, path: &Path) -> Result<(), SpoolError> {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let failed = |source| SpoolError::Write { directory: directory.to_owned(), source };
+        let mut to = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+        io::copy(&mut self.reader()?, &mut to).map_err(failed)?;
+        to.as_file().sync_all().map_err(failed)?;
+        to.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_held_before_the_byte_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = SpoolWriter::new(directory.path(), 3).unwrap();
+        writer.write(b"abc").unwrap();
+        assert!(matches!(writer.write(b"d"), Err(SpoolError::TooLarge { limit: 3 })));
+        assert_eq!(writer.finish().size(), 3);
+    }
+
+    #[test]
+    fn what_was_spooled_is_read_back_and_saved_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let spooled = Spooled::from_bytes(directory.path(), b"bytes").unwrap();
+        assert_eq!(spooled.digest().0, *blake3::hash(b"bytes").as_bytes());
+        let path = directory.path().join("out.rds");
+        spooled.save_as(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"bytes");
+        assert_eq!(Spooled::from_path(&path, 5).unwrap().digest(), spooled.digest());
+        assert!(matches!(Spooled::from_path(&path, 4), Err(SpoolError::TooLarge { .. })));
+    }
+}
