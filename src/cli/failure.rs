@@ -1,9 +1,9 @@
 //! How a command fails: an exit status that is the same everywhere, a chain of causes, a line that says what to do.
 
-use std::{error::Error, fmt::Write as _, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 
 use crate::{
-    board::BoardError, config::ConfigError, runner::RInstallationError, sandbox::SandboxError, text,
+    board::BoardError, config::ConfigError, error_chain, runner::RInstallationError, sandbox::SandboxError, text,
     transfer::TransferError,
 };
 
@@ -63,14 +63,9 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         let error = self.error.as_deref()?;
-        let mut message = format!("p2p-worker: {error}");
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let _ = write!(message, ": {error}");
-            cause = error.source();
-        }
+        let chain = error_chain(error);
         let hint = self.hint.as_deref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-        Some(text::for_terminal(&format!("{message}{hint}")))
+        Some(text::for_terminal(&format!("p2p-worker: {chain}{hint}")))
     }
 }
 
