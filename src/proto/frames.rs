@@ -252,10 +252,7 @@ pub enum FromClient {
         max_result: u64,
     },
     /// Go on where the broken stream ended; a result is sent from its first byte.
-    Resume {
-        /// The largest result that the client takes, in bytes.
-        max_result: u64,
-    },
+    Resume,
     /// The answer to a heartbeat.
     Heartbeat,
     /// The future is not wanted any more: drop it, or stop it. The last frame.
