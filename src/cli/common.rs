@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, Status};
 use crate::{
     board::{SshBoard, SshBoardConfig},
-    config::{self, BoardAccess, ConfigFile, Folders},
-    ids::{ClusterName, FutureId, PeerName, UserName},
+    config::{self, ConfigFile, Folders},
+    ids::{ClusterName, FutureId, UserName},
     runner::{Verdict, Workbench},
+    sandbox::{Driver, Known, Machine, SandboxError, Surroundings},
     spool::Spooled,
     text,
 };
@@ -78,33 +79,27 @@ impl PlaceArgs {
 }
 
 impl BoardArgs {
-    pub(super) fn resolve(&self, file: &ConfigFile) -> Result<BoardAccess, Failure> {
-        let board = self.board.as_deref().or(file.board.as_deref()).unwrap_or(config::DEFAULT_BOARD);
-        let (host, port) = config::parse_board(board)?;
-        let cluster = self.cluster.as_deref().or(file.cluster.as_deref()).map(config::parse_cluster).transpose()?;
+    /// The board and the cluster; `None` for the personal one.
+    pub(super) fn resolve(&self, place: &Place) -> Result<(SshBoard, Option<ClusterName>), Failure> {
+        let file = &place.file;
+        let address = self.board.as_deref().or(file.board.as_deref());
+        let address = address.map(|text| config::name("board", text)).transpose()?.unwrap_or_default();
+        let cluster = self.cluster.as_deref().or(file.cluster.as_deref());
+        let cluster = cluster.map(|text| config::name("cluster", text)).transpose()?;
         let named = file.identity.clone().unwrap_or_default();
-        let identities = if self.identity.is_empty() { named } else { self.identity.clone() };
-        let accept_new = self.accept_new || file.accept_new.unwrap_or(false);
-        Ok(BoardAccess { host, port, login: self.login.clone().or(file.login.clone()), identities, accept_new, cluster })
+        let board = SshBoard::new(SshBoardConfig {
+            login: self.login.clone().or(file.login.clone()),
+            identities: if self.identity.is_empty() { named } else { self.identity.clone() },
+            accept_new: self.accept_new || file.accept_new.unwrap_or(false),
+            ..SshBoardConfig::new(address, &place.state)
+        });
+        Ok((board, cluster))
     }
 }
 
 /// The cluster that was asked for, else the personal one.
-pub(super) fn cluster_of(access: &BoardAccess, me: &UserName) -> Result<ClusterName, Failure> {
-    match &access.cluster {
-        Some(cluster) => Ok(cluster.clone()),
-        None => Ok(config::parse_cluster(&format!("{me}/personal"))?),
-    }
-}
-
-/// Our name on the board: `user@host:pid`, with what a board line cannot carry left out.
-pub(super) fn peer_name(me: &UserName) -> Result<PeerName, Failure> {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')).take(64).collect();
-    let host = if host.is_empty() { "localhost" } else { &host };
-    let name = format!("{me}@{host}:{}", std::process::id());
-    let wrong = |source| config::ConfigError::Name { flag: "login", value: name.clone(), source };
-    Ok(name.parse().map_err(wrong)?)
+pub(super) fn cluster_of(cluster: Option<ClusterName>, me: &UserName) -> Result<ClusterName, Failure> {
+    Ok(cluster.map_or_else(|| config::name("cluster", &format!("{me}/personal")), Ok)?)
 }
 
 /// A folder below the state folder for unnamed temporary files.
@@ -155,20 +150,6 @@ impl SandboxArgs {
     }
 }
 
-/// The board, as a client of it.
-pub(super) fn sign_in(access: &BoardAccess, place: &Place) -> Result<SshBoard, Failure> {
-    let known_hosts = place.folders.home.iter().map(|home| home.join(".ssh/known_hosts"));
-    Ok(SshBoard::new(SshBoardConfig {
-        host: access.host.clone(),
-        port: access.port,
-        login: access.login.clone(),
-        identities: access.identities.clone(),
-        known_hosts: known_hosts.collect(),
-        accept_new: access.accept_new,
-        state: place.state.clone(),
-    }))
-}
-
 /// SIGINT and SIGTERM cancel; the second one is the default of the kernel again only by SIGKILL, because what runs is
 /// stopped at once anyway.
 pub(super) fn cancel_on_interrupt(cancel: CancellationToken) -> Result<(), Failure> {
@@ -202,7 +183,7 @@ pub(super) async fn conclude(workbench: &Workbench, result: &Spooled, output: Op
 }
 
 /// Copies text of a stranger to our own stream: as it is into a file or pipe, without escapes onto a terminal.
-fn print(bytes: &[u8], mut to: impl Write + IsTerminal) -> Result<(), Failure> {
+pub(super) fn print(bytes: &[u8], mut to: impl Write + IsTerminal) -> Result<(), Failure> {
     let written = if to.is_terminal() {
         to.write_all(text::for_terminal(&String::from_utf8_lossy(bytes)).as_bytes())
     } else {
@@ -213,4 +194,17 @@ fn print(bytes: &[u8], mut to: impl Write + IsTerminal) -> Result<(), Failure> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Status::Usage, error)),
         _ => Ok(()),
     }
+}
+
+/// A driver by its name.
+pub(super) fn driver(name: &str) -> Result<Driver, Failure> {
+    let unknown = || Failure::new(Status::Usage, SandboxError::UnknownDriver { name: name.to_owned() });
+    name.parse().map_err(|_| unknown())
+}
+
+/// This machine, with the places of its owner.
+pub(super) fn machine(place: &Place) -> Result<Machine, Failure> {
+    let surroundings = Surroundings { home: place.folders.home.clone(), state: Some(place.state.clone()) };
+    let known = Known { surroundings, search_path: std::env::var_os("PATH"), ..Known::default() };
+    Ok(Machine::discover(&known).map_err(SandboxError::from)?)
 }

@@ -11,18 +11,19 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, Status,
     common::{
-        BoardArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude, peer_name, sign_in,
+        BoardArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude,
         spool_folder,
     },
 };
 use crate::{
     board::Board,
-    client::{Client, ClientError, ClientEvent, DEFAULT_ATTEMPTS, Setup},
+    client::{Client, ClientError, ClientEvent, DEFAULT_ATTEMPTS, Setup, listening_transfer},
     config,
+    ids::PeerName,
     ids::FutureId,
     sandbox::units::show_bytes,
     spool::Spooled,
-    transfer::{self, Transfer},
+    transfer::Network,
 };
 
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
     let file = &place.file;
-    let access = args.board.resolve(file)?;
+    let (board, cluster) = args.board.resolve(&place)?;
     let limit = |flag, typed: &Option<String>, filed: &Option<String>| {
         config::bytes_or(flag, typed.as_deref().or(filed.as_deref()), config::DEFAULT_MAX_BYTES)
     };
@@ -60,15 +61,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     cancel_on_interrupt(cancel.clone())?;
     let (id, future) = args.source.read(&workbench, &cancel).await?;
 
-    let board = sign_in(&access, &place)?;
     let me = board.user().await?;
-    let cluster = cluster_of(&access, &me)?;
+    let cluster = cluster_of(cluster, &me)?;
     let topic = cluster.topic(&me).map_err(|error| Failure::new(Status::Usage, error))?;
-    let node = transfer::libp2p_listener().await?;
     let setup = Setup {
-        me: peer_name(&me)?,
+        me: PeerName::of_this_process(&me),
         link: board.join(&topic).await?,
-        transfer: Transfer::new(node, transfer::TransferConfig::default()),
+        transfer: listening_transfer().await?,
         spool_directory: spool_folder(&place.state)?,
         max_result,
         max_attempts: DEFAULT_ATTEMPTS,
@@ -78,7 +77,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Posts the future and waits for its result, telling where it is.
-async fn wait<N: transfer::Network + 'static>(
+async fn wait<N: Network>(
     setup: Setup<N>,
     id: FutureId,
     payload: Arc<Spooled>,

@@ -6,15 +6,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Failure, Status,
-    common::{BoardArgs, Place, PlaceArgs, SandboxArgs, cluster_of, peer_name, sign_in},
+    common::{BoardArgs, Place, PlaceArgs, SandboxArgs, cluster_of},
 };
 use crate::{
     board::Board,
     config,
+    ids::PeerName,
     proto::claim::Settings,
     runner::Workbench,
     supervisor::{self, Setup, Shutdown, Summary},
-    transfer::{self, Transfer},
+    transfer::{
+        Network, Transfer, TransferConfig, TransferError,
+        libp2p::{Node, NodeConfig, NodeKey},
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -44,22 +48,23 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let file = &place.file;
     let slots = config::slots(args.slots.or(file.slots).unwrap_or(1))?;
     let duration = config::duration("duration", args.duration.as_deref().or(file.duration.as_deref()))?;
-    let access = args.board.resolve(file)?;
+    let (board, cluster) = args.board.resolve(&place)?;
     let workbench = Arc::new(prepare(&args, &place).await?);
 
-    let board = sign_in(&access, &place)?;
     let me = board.user().await?;
-    let cluster = cluster_of(&access, &me)?;
+    let cluster = cluster_of(cluster, &me)?;
     let topic = cluster.topic(&me).map_err(|error| Failure::new(Status::Usage, error))?;
-    let name = peer_name(&me)?;
+    let name = PeerName::of_this_process(&me);
     let shutdown = Shutdown::default();
     watch_signals(shutdown.clone(), duration)?;
-    let node = transfer::libp2p_dialer(&place.state.join("node.key")).await?;
-    let transfer = Transfer::new(node, transfer::TransferConfig::default());
+    let key = NodeKey::File(place.state.join("node.key"));
+    let node = Node::start(NodeConfig { key, ..NodeConfig::default() }).await.map_err(TransferError::from)?;
+    let transfer = Transfer::new(Arc::new(node), TransferConfig::default());
+    let node = transfer.network().id().clone();
     let link = board.join(&topic).await?;
-    tracing::info!(%cluster, as = %name, node = %transfer.id(), slots, sandbox = %workbench.describe(), "signed in");
+    tracing::info!(%cluster, as = %name, %node, slots, sandbox = %workbench.describe(), "signed in");
 
-    let settings = Settings { me: name, node: transfer.id(), slots, max_future: workbench.max_future() };
+    let settings = Settings { me: name, node, slots, max_future: workbench.max_future() };
     let summary = supervisor::run(Setup { settings, link, transfer, workbench }, shutdown).await;
     finish(&summary)
 }

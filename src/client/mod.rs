@@ -15,10 +15,17 @@ use crate::{
     board::{BoardEvent, Link},
     clock,
     ids::{FutureId, NodeId, PeerName},
-    proto::posting::{Action, Event, Postings},
+    proto::{
+        message::Message,
+        posting::{Action, Event, Postings},
+        refusal::Payload,
+    },
     sandbox::Provenance,
     spool::Spooled,
-    transfer::{Delivery, DeliveryEvent, Grant, Network, Transfer, TransferError},
+    transfer::{
+        Delivery, DeliveryEvent, Grant, Network, Transfer, TransferConfig, TransferError,
+        libp2p::{Listen, Node, NodeConfig},
+    },
 };
 
 /// How many workers get a future, one after the other, before the client gives up.
@@ -88,6 +95,15 @@ enum Command {
     Withdraw(FutureId),
 }
 
+/// The transfer of a client: a libp2p node with a key for this once, which listens everywhere on free ports.
+///
+/// # Errors
+/// [`TransferError::Network`].
+pub async fn listening_transfer() -> Result<Transfer<Node>, TransferError> {
+    let config = NodeConfig { listen: Listen::Everywhere, loopback: true, ..NodeConfig::default() };
+    Ok(Transfer::new(Arc::new(Node::start(config).await?), TransferConfig::default()))
+}
+
 /// A running client. It ends, and withdraws what is still open, when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -114,7 +130,7 @@ pub struct Setup<N: Network> {
 impl Client {
     /// Starts the dispatcher. The join handle ends when everything is withdrawn and said.
     #[must_use]
-    pub fn start<N: Network + 'static>(setup: Setup<N>) -> (Self, JoinHandle<()>) {
+    pub fn start<N: Network>(setup: Setup<N>) -> (Self, JoinHandle<()>) {
         let (commands, orders) = mpsc::channel(EVENT_QUEUE);
         let (deliveries, delivered) = mpsc::channel(EVENT_QUEUE);
         let postings = Postings::new(setup.me.clone(), setup.max_attempts);
@@ -160,7 +176,7 @@ struct Dispatcher<N: Network> {
     deliveries: mpsc::Sender<(FutureId, DeliveryEvent)>,
 }
 
-impl<N: Network + 'static> Dispatcher<N> {
+impl<N: Network> Dispatcher<N> {
     async fn run(
         mut self,
         mut orders: mpsc::Receiver<Command>,
@@ -228,7 +244,7 @@ impl<N: Network + 'static> Dispatcher<N> {
         match action {
             Action::Say(message, expires) => {
                 let posted = match &message {
-                    crate::proto::message::Message::Request { future, .. } => Some(future.clone()),
+                    Message::Request { future, .. } => Some(future.clone()),
                     _ => None,
                 };
                 let line = message.to_line(&clock::local_time(), expires);
@@ -257,12 +273,16 @@ impl<N: Network + 'static> Dispatcher<N> {
             max_result: self.setup.max_result,
             spool_directory: self.setup.spool_directory.clone(),
         };
-        let delivery = self.setup.transfer.grant(grant);
+        let delivery = match self.setup.transfer.grant(grant) {
+            Ok(delivery) => delivery,
+            Err(error) => return Box::pin(self.transfer_failed(future, error)).await,
+        };
         let ticket = delivery.ticket;
         let forward = forward(future.clone(), delivery, self.deliveries.clone());
         open.delivery = Some(tokio::spawn(forward).abort_handle());
         self.tell(&future, ClientEvent::Accepted(worker.clone()));
-        let (me, at) = (self.setup.transfer.id(), self.setup.transfer.addresses());
+        let network = self.setup.transfer.network();
+        let (me, at) = (network.id().clone(), network.addresses());
         let accept = self.postings.accept(future, worker, me, ticket, at, clock::now());
         if let Action::Say(message, expires) = accept {
             let _ = self.setup.link.outgoing.send(message.to_line(&clock::local_time(), expires)).await;
@@ -287,7 +307,7 @@ impl<N: Network + 'static> Dispatcher<N> {
     }
 
     async fn transfer_failed(&mut self, future: FutureId, error: TransferError) {
-        if error.is_final() {
+        if is_final(&error) {
             self.tell(&future, ClientEvent::Failed(ClientError::Refused(error)));
             self.open.remove(&future);
             return self.step(Event::Withdraw(future)).await;
@@ -310,6 +330,14 @@ impl<N: Network + 'static> Dispatcher<N> {
             let _ = open.events.try_send(event);
         }
     }
+}
+
+/// Whether another worker would fail in the same way.
+fn is_final(error: &TransferError) -> bool {
+    matches!(
+        error,
+        TransferError::TooLarge { what: Payload::Result, .. } | TransferError::Spool(_) | TransferError::Random(_)
+    )
 }
 
 async fn forward(future: FutureId, mut delivery: Delivery, to: mpsc::Sender<(FutureId, DeliveryEvent)>) {

@@ -24,15 +24,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     board::{
         Board, SshBoard, SshBoardConfig,
-        server::{Accounts, BoardServer, ServerConfig},
+        server::{BoardServer, BoardServerConfig},
     },
     cli::{Failure, Status},
     client::{self, Client, ClientEvent},
     config::DEFAULT_MAX_BYTES,
-    ids::{FutureId, Topic},
+    ids::{FutureId, PeerName, Topic, UserName},
     runner::{Shown, Workbench},
     spool::Spooled,
-    transfer::{self, Transfer},
 };
 
 /// The one account of the demo's board; worker and client have a key of it each.
@@ -190,21 +189,19 @@ async fn serve_board(path: &Path, shutdown: CancellationToken) -> Result<u16, Fa
 
 async fn start_client(path: &Path, port: u16) -> Result<Client, Failure> {
     let state = path.join("client");
+    let address = format!("127.0.0.1:{port}").parse().map_err(usage)?;
     let board = SshBoard::new(SshBoardConfig {
-        host: "127.0.0.1".to_owned(),
-        port,
-        login: Some(ACCOUNT.to_owned()),
         identities: vec![state.join("key")],
-        known_hosts: Vec::new(),
+        ssh_folder: None,
         accept_new: true,
-        state: state.clone(),
+        ..SshBoardConfig::new(address, &state)
     });
     let me = board.user().await?;
     let topic: Topic = "personal/future.p2p".parse().map_err(usage)?;
     let setup = client::Setup {
-        me: peer_name(&me)?,
+        me: PeerName::of_this_process(&me),
         link: board.join(&topic).await?,
-        transfer: Transfer::new(transfer::libp2p_listener().await?, transfer::TransferConfig::default()),
+        transfer: client::listening_transfer().await?,
         spool_directory: state,
         max_result: DEFAULT_MAX_BYTES,
         max_attempts: 1,

@@ -60,7 +60,7 @@ pub struct Summary {
 }
 
 /// Runs a worker until it is told to leave or the board is lost for good.
-pub async fn run<N: Network + 'static>(setup: Setup<N>, shutdown: Shutdown) -> Summary {
+pub async fn run<N: Network>(setup: Setup<N>, shutdown: Shutdown) -> Summary {
     let slots = setup.settings.slots;
     let dispatcher = Dispatcher {
         claims: Claims::new(setup.settings),
@@ -89,7 +89,7 @@ struct Dispatcher<N: Network> {
     summary: Summary,
 }
 
-impl<N: Network + 'static> Dispatcher<N> {
+impl<N: Network> Dispatcher<N> {
     async fn run(mut self, mut link: Link, shutdown: Shutdown) -> Summary {
         let mut draining = false;
         let mut connected = true;

@@ -9,6 +9,7 @@ use crate::{
     error_chain,
     proto::claim::Job,
     runner::{AttemptEvent, Outcome, Workbench},
+    sandbox::Provenance,
     spool::Spooled,
     transfer::{Invitation, Network, Session, Transfer},
 };
@@ -32,7 +33,7 @@ pub(super) enum SlotEnd {
     Failed(String),
 }
 
-impl<N: Network + 'static> Slot<N> {
+impl<N: Network> Slot<N> {
     pub(super) async fn serve(self) -> SlotEnd {
         let fetched = tokio::select! {
             fetched = self.transfer.fetch(self.invitation()) => fetched,
@@ -55,20 +56,35 @@ impl<N: Network + 'static> Slot<N> {
         }
     }
 
-    async fn evaluate(&self, future: &Spooled, mut session: Session<N>) -> SlotEnd {
+    async fn evaluate(&self, future: &Spooled, session: Session) -> SlotEnd {
         let provenance = self.workbench.provenance().clone();
-        session.begin(provenance.clone());
+        if let Err(error) = session.begin(provenance.clone()).await {
+            return SlotEnd::Failed(error_chain(&error));
+        }
         let cancel = self.stop.child_token();
         let (events, mut happened) = mpsc::channel(EVENT_QUEUE);
-        let attempt = self.workbench.evaluate(self.number, future, &self.job.key.future, cancel.clone(), events);
+        let attempt = self.workbench.evaluate(
+            self.number,
+            future,
+            &self.job.key.future,
+            session.max_result(),
+            cancel.clone(),
+            events,
+        );
         tokio::pin!(attempt);
         let mut listening = true;
         let outcome = loop {
             tokio::select! {
                 outcome = &mut attempt => break outcome,
-                () = session.cancelled(), if !cancel.is_cancelled() => cancel.cancel(),
+                cause = session.cancelled(), if !cancel.is_cancelled() => {
+                    tracing::info!(future = %self.job.key.future, ?cause, "stopping");
+                    cancel.cancel();
+                }
                 event = happened.recv(), if listening => match event {
-                    Some(AttemptEvent::Progress(condition)) => session.progress(condition),
+                    Some(AttemptEvent::Progress(condition)) => {
+                        // A client that is too slow for progress goes without.
+                        let _ = session.progress(condition);
+                    }
                     Some(_) => {}
                     None => listening = false,
                 },
@@ -77,7 +93,7 @@ impl<N: Network + 'static> Slot<N> {
         self.deliver(&outcome, session, provenance).await
     }
 
-    async fn deliver(&self, outcome: &Outcome, session: Session<N>, provenance: crate::sandbox::Provenance) -> SlotEnd {
+    async fn deliver(&self, outcome: &Outcome, session: Session, provenance: Provenance) -> SlotEnd {
         let how = outcome.ended.to_string();
         let delivery = session.deliver(&outcome.result, provenance);
         let delivered = tokio::select! {
