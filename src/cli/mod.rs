@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The command line: one file per subcommand, each from arguments to a [`Failure`] or success.
 
 mod board;
@@ -63,3 +64,8 @@ pub async fn run() -> Result<(), Failure> {
         Some(Command::Demo(args)) => demo::run(args).await,
     }
 }
+=======
+//! The command line: one file for each subcommand. Nothing else depends on it.
+
+pub mod board;
+>>>>>>> bd8b5133f25f7c27ceda34409a60be870312a492
