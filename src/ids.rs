@@ -135,7 +135,8 @@ impl PeerName {
     #[must_use]
     pub fn of_this_process(me: &UserName) -> Self {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-        let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')).take(64).collect();
+        let host: String =
+            host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')).take(64).collect();
         let host = if host.is_empty() { "localhost" } else { &host };
         // An account has at most 64 characters, all of which a peer's name may have.
         Self(format!("{me}@{host}:{}", std::process::id()))

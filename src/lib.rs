@@ -16,10 +16,7 @@ use std::{error::Error, fmt::Write as _};
 
 pub mod board;
 pub mod cli;
-<<<<<<< HEAD
 pub mod client;
-=======
->>>>>>> bd8b5133f25f7c27ceda34409a60be870312a492
 pub mod clock;
 pub mod config;
 pub mod demo;

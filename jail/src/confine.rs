@@ -25,8 +25,7 @@ pub(crate) fn confine() -> ExitCode {
 
 fn prepare(status: &Status) -> Outcome<Prepared> {
     let order = sys::adopt(CONFINE_FD).at(Stage::Spec, || format!("fd {CONFINE_FD}, which has the spec"))?;
-    let spec: Spec =
-        message::read(&mut File::from(order)).map_err(|error| Failure::new(Stage::Spec, chain(&error)))?;
+    let spec: Spec = message::read(&mut File::from(order)).map_err(|error| Failure::new(Stage::Spec, chain(&error)))?;
     let made_by = match &spec.container {
         Container::External(external) => external.argv.first().cloned().unwrap_or_default(),
         Container::Builtin(_) | Container::None => {

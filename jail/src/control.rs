@@ -53,9 +53,8 @@ impl Control {
         let mut header = [0u8; 4];
         // Room for more than the three that there must be, so that more are noticed.
         let mut space = cmsg_space!([RawFd; 8]);
-        let (length, fds) =
-            receive_with_fds(self.socket.as_fd(), &mut header, &mut space, MsgFlags::MSG_CMSG_CLOEXEC)
-                .at(Stage::Spec, || "recvmsg on the control socket (fd 0)".into())?;
+        let (length, fds) = receive_with_fds(self.socket.as_fd(), &mut header, &mut space, MsgFlags::MSG_CMSG_CLOEXEC)
+            .at(Stage::Spec, || "recvmsg on the control socket (fd 0)".into())?;
         let rest = header.get_mut(length..).unwrap_or_default();
         self.socket.read_exact(rest).at(Stage::Spec, || "reading the length of the spec".into())?;
         Ok((header, fds))

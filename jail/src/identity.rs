@@ -23,9 +23,10 @@ pub(crate) fn assume(container: &Container) -> Outcome<String> {
         }
         Some(identity) if geteuid().is_root() => become_user(identity),
         Some(identity) if identity.uid == geteuid().as_raw() => Ok(format!("uid {}", geteuid())),
-        Some(identity) => {
-            Err(Failure::new(STAGE, format!("only root can become uid {}, and this is uid {}", identity.uid, geteuid())))
-        }
+        Some(identity) => Err(Failure::new(
+            STAGE,
+            format!("only root can become uid {}, and this is uid {}", identity.uid, geteuid()),
+        )),
     }
 }
 

@@ -55,8 +55,7 @@ pub(crate) struct Notes(OwnedFd);
 
 /// A new status socket.
 pub(crate) fn channel() -> nix::Result<(Status, Notes)> {
-    let (inside, outside) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let (inside, outside) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     Ok((Status(inside), Notes(outside)))
 }
 

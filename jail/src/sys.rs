@@ -134,8 +134,7 @@ pub(crate) fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, set: u64) -
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let (fd, size) = (mount.as_raw_fd(), size_of_val(&values));
     // SAFETY: the path is an empty string, `values` has the layout of `struct mount_attr` (four u64) and its size is given.
-    let result =
-        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, values.as_ptr(), size) };
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, values.as_ptr(), size) };
     Errno::result(result).map(drop)
 }
 

@@ -72,7 +72,8 @@ pub(super) struct Place {
 impl PlaceArgs {
     pub(super) fn resolve(&self) -> Result<Place, Failure> {
         let folders = Folders::from_environment();
-        let file = ConfigFile::load(self.config.as_deref(), folders.config.as_deref()).map_err(config::ConfigError::from)?;
+        let file =
+            ConfigFile::load(self.config.as_deref(), folders.config.as_deref()).map_err(config::ConfigError::from)?;
         let state = folders.make_state(self.state.as_deref().or(file.state.as_deref()))?;
         Ok(Place { file, folders, state })
     }

@@ -19,8 +19,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
     let machine = machine(&place)?;
     let examined = tokio::task::spawn_blocking(|| doctor::examine(machine)).await;
-    let doctor = examined.map_err(|error| Failure::new(Status::Usage, error))?.map_err(|error| Failure::new(Status::Usage, error))?;
-    let text = if args.json { doctor.to_json().map_err(|error| Failure::new(Status::Usage, error))? } else { doctor.render() };
+    let doctor = examined
+        .map_err(|error| Failure::new(Status::Usage, error))?
+        .map_err(|error| Failure::new(Status::Usage, error))?;
+    let text =
+        if args.json { doctor.to_json().map_err(|error| Failure::new(Status::Usage, error))? } else { doctor.render() };
     print(text.as_bytes(), std::io::stdout())?;
     if doctor.strict_runs() { Ok(()) } else { Err(Failure::silent(Status::Sandbox)) }
 }

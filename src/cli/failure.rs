@@ -2,6 +2,7 @@
 
 use std::{error::Error, process::ExitCode};
 
+use super::board::BoardCommandError;
 use crate::{
     board::BoardError, config::ConfigError, error_chain, runner::RInstallationError, sandbox::SandboxError, text,
     transfer::TransferError,
@@ -82,9 +83,27 @@ macro_rules! fails_with {
 fails_with! {
     ConfigError => Status::Usage,
     RInstallationError => Status::Usage,
-    SandboxError => Status::Sandbox,
-    BoardError => Status::Network,
     TransferError => Status::Network,
+}
+
+impl From<BoardError> for Failure {
+    fn from(error: BoardError) -> Self {
+        let hint = error.hint();
+        Self { hint, ..Self::new(Status::Network, error) }
+    }
+}
+
+impl From<SandboxError> for Failure {
+    fn from(error: SandboxError) -> Self {
+        Self::new(if error.is_not_enforced() { Status::Sandbox } else { Status::Usage }, error)
+    }
+}
+
+impl From<BoardCommandError> for Failure {
+    fn from(error: BoardCommandError) -> Self {
+        let hint = error.hint();
+        Self { hint, ..Self::new(if error.is_usage() { Status::Usage } else { Status::Network }, error) }
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The command line: one file per subcommand, each from arguments to a [`Failure`] or success.
 
 mod board;
@@ -12,8 +11,9 @@ mod submit;
 mod worker;
 
 use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
-use crate::observe;
+use crate::{config::Folders, observe};
 pub use failure::{Failure, Status};
 
 /// Run your friends' R futures on a spare machine, each in a sandbox that you can check.
@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a message board over SSH
-    Board(board::Args),
+    Board(board::BoardArgs),
     /// Post a future to a cluster and wait for its result
     Submit(submit::Args),
     /// Evaluate here, in the sandbox, with no board
@@ -56,7 +56,14 @@ pub async fn run() -> Result<(), Failure> {
     observe::start(if matches!(cli.command, None | Some(Command::Board(_))) { "info" } else { "warn" });
     match cli.command {
         None => worker::run(cli.worker).await,
-        Some(Command::Board(args)) => board::run(args).await,
+        Some(Command::Board(args)) => {
+            let state = Folders::from_environment().make_state(args.state.as_deref())?;
+            let shutdown = CancellationToken::new();
+            common::cancel_on_interrupt(shutdown.clone())?;
+            // The folder of a board is its own, beside that of a worker of the same user.
+            let state = if args.state.is_some() { state } else { state.join("board") };
+            Ok(board::run(args, &state, &mut std::io::stdout(), shutdown.cancelled()).await?)
+        }
         Some(Command::Submit(args)) => submit::run(args).await,
         Some(Command::Exec(args)) => exec::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
@@ -64,8 +71,3 @@ pub async fn run() -> Result<(), Failure> {
         Some(Command::Demo(args)) => demo::run(args).await,
     }
 }
-=======
-//! The command line: one file for each subcommand. Nothing else depends on it.
-
-pub mod board;
->>>>>>> bd8b5133f25f7c27ceda34409a60be870312a492

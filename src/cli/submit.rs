@@ -10,17 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{
-        BoardArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude,
-        spool_folder,
-    },
+    common::{BoardArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude, spool_folder},
 };
 use crate::{
     board::Board,
     client::{Client, ClientError, ClientEvent, DEFAULT_ATTEMPTS, Setup, listening_transfer},
     config,
-    ids::PeerName,
     ids::FutureId,
+    ids::PeerName,
     sandbox::units::show_bytes,
     spool::Spooled,
     transfer::Network,
@@ -125,7 +122,9 @@ impl ProgressLine {
         let text = match event {
             ClientEvent::Posted => "posted; waiting for a worker".to_owned(),
             ClientEvent::Accepted(worker) => format!("{worker} takes it"),
-            ClientEvent::Sending { bytes, total } => format!("sending {} of {}", show_bytes(*bytes), show_bytes(*total)),
+            ClientEvent::Sending { bytes, total } => {
+                format!("sending {} of {}", show_bytes(*bytes), show_bytes(*total))
+            }
             ClientEvent::Running(provenance) => {
                 format!("running under {}, profile {}", provenance.driver, provenance.profile)
             }

@@ -29,7 +29,10 @@ pub(super) const FUTURES: [(&str, &str); 4] = [
     ("6 * 7", "[1] 42"),
     ("x <- c(2, 4, 4, 4, 5, 5, 7, 9); sd(x) * sqrt(7 / 8)", "[1] 2"),
     ("round(unname(coef(lm(dist ~ speed, data = cars))), 2)", "[1] -17.58   3.93"),
-    ("paste(\"R\", getRversion() >= \"4.0.0\", \"as\", Sys.info()[[\"user\"]], \"on\", Sys.info()[[\"nodename\"]])", "task"),
+    (
+        "paste(\"R\", getRversion() >= \"4.0.0\", \"as\", Sys.info()[[\"user\"]], \"on\", Sys.info()[[\"nodename\"]])",
+        "task",
+    ),
 ];
 
 /// One element of the parallel map: sleeps, then answers.
@@ -74,7 +77,8 @@ pub(super) fn attacks(home: &Path, port: u16, marker: u32) -> Vec<Attack> {
         Attack {
             tried: "see the owner's processes",
             stopped_by: "process namespace",
-            code: "n <- length(grep('^[0-9]+$', list.files('/proc'))); cat(if (n < 10) 'only its own' else n, '\\n')".to_owned(),
+            code: "n <- length(grep('^[0-9]+$', list.files('/proc'))); cat(if (n < 10) 'only its own' else n, '\\n')"
+                .to_owned(),
             expected: Expected::Prints("only its own"),
         },
         Attack {
@@ -84,14 +88,17 @@ pub(super) fn attacks(home: &Path, port: u16, marker: u32) -> Vec<Attack> {
                    cat(grep('^(CapEff|CapBnd|NoNewPrivs|Seccomp):', s, value = TRUE), sep = '\\n'); \
                    cat(suppressWarnings(system('unshare --user --map-root-user true 2>/dev/null')) != 0, '\\n')"
                 .to_owned(),
-            expected: Expected::Prints("CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nTRUE"),
+            expected: Expected::Prints(
+                "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nTRUE",
+            ),
         },
         Attack {
             tried: "a fork bomb",
             stopped_by: "limit on processes",
-            code: "n <- 0; while (n < 5000 && !is.null(tryCatch(suppressWarnings(parallel::mcparallel(Sys.sleep(60))), \
+            code:
+                "n <- 0; while (n < 5000 && !is.null(tryCatch(suppressWarnings(parallel::mcparallel(Sys.sleep(60))), \
                    error = function(e) NULL))) n <- n + 1; cat(if (n < 1000) 'the bomb fizzled out' else n, '\\n')"
-                .to_owned(),
+                    .to_owned(),
             expected: Expected::Prints("the bomb fizzled out"),
         },
         Attack {

@@ -1,4 +1,6 @@
 //! `p2p-jail check`
 use std::path::PathBuf;
 use std::process::ExitCode;
-pub(crate) fn check(_paths: Vec<PathBuf>) -> ExitCode { ExitCode::SUCCESS }
+pub(crate) fn check(_paths: Vec<PathBuf>) -> ExitCode {
+    ExitCode::SUCCESS
+}

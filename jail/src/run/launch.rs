@@ -37,7 +37,9 @@ pub(crate) fn start(prepared: &Prepared, descriptors: TaskDescriptors) -> Outcom
     let (status, notes) = status::channel().at(Stage::Namespaces, || "socketpair".into())?;
     match (&prepared.spec.container, &prepared.outer) {
         (Container::Builtin(builtin), _) => start_builtin(prepared, builtin, descriptors, status, notes),
-        (Container::External(_), Some(program)) => start_external(&prepared.spec, program, &descriptors, &status, notes),
+        (Container::External(_), Some(program)) => {
+            start_external(&prepared.spec, program, &descriptors, &status, notes)
+        }
         _ => start_bare(prepared, &descriptors, &status, notes),
     }
 }
@@ -81,8 +83,7 @@ fn order(spec: &Spec) -> Outcome<File> {
     let mut file = File::from(memfd_create("spec", flags).at(stage, || "memfd_create".into())?);
     let bytes = message::encode(spec).map_err(|error| Failure::new(stage, chain(&error)))?;
     file.write_all(&bytes).and_then(|()| file.rewind()).at(stage, || "writing the spec to memory".into())?;
-    let seals =
-        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).at(stage, || "sealing the spec".into())?;
     Ok(file)
 }
@@ -109,12 +110,7 @@ fn become_external(program: &Program, descriptors: &TaskDescriptors, status: &St
     }
 }
 
-fn start_bare(
-    prepared: &Prepared,
-    descriptors: &TaskDescriptors,
-    status: &Status,
-    notes: Notes,
-) -> Outcome<Started> {
+fn start_bare(prepared: &Prepared, descriptors: &TaskDescriptors, status: &Status, notes: Notes) -> Outcome<Started> {
     match sys::fork(CloneFlags::empty()).at(Stage::Init, || "fork".into())? {
         Forked::Child => {
             let arranged = join(descriptors, status, &[]).and_then(|()| descriptors::arrange(descriptors, status));

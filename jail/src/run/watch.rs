@@ -41,7 +41,12 @@ pub(crate) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Begins now.
-    pub(crate) fn new(limits: &'a Limits, confinement: &Confinement, processes: Processes, tmpfs: Vec<OwnedFd>) -> Self {
+    pub(crate) fn new(
+        limits: &'a Limits,
+        confinement: &Confinement,
+        processes: Processes,
+        tmpfs: Vec<OwnedFd>,
+    ) -> Self {
         let cpus = if confinement.cpus.is_empty() { available() } else { confinement.cpus.len() as u64 };
         let began = clock::now();
         Self { limits, processes, tmpfs, cpus, began, next: began, suspected: false, peak: 0 }

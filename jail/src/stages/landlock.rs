@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use crate::control::chain;
@@ -19,8 +19,10 @@ const NEWEST: u32 = 10;
 
 /// Puts the ruleset in force. Returns a line for the owner.
 pub(crate) fn apply(landlock: &Landlock) -> Outcome<String> {
-    let found = sys::landlock_abi()
-        .map_err(|errno| Failure { errno: errno as i32, ..failed("landlock_create_ruleset: this kernel has no Landlock") })?;
+    let found = sys::landlock_abi().map_err(|errno| Failure {
+        errno: errno as i32,
+        ..failed("landlock_create_ruleset: this kernel has no Landlock")
+    })?;
     if found < landlock.minimum_abi {
         return Err(failed(format!("this kernel has Landlock ABI {found}, {} is required", landlock.minimum_abi)));
     }

@@ -19,11 +19,8 @@ const STAGE: Stage = Stage::Mounts;
 const FOLDER: Mode = Mode::from_bits_truncate(0o755);
 const FILE: Mode = Mode::from_bits_truncate(0o444);
 const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-const NEW_FILE: OFlag = OFlag::O_CREAT
-    .union(OFlag::O_EXCL)
-    .union(OFlag::O_WRONLY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
+const NEW_FILE: OFlag =
+    OFlag::O_CREAT.union(OFlag::O_EXCL).union(OFlag::O_WRONLY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// The root file system while it is built.
 pub(crate) struct Place<'root>(pub(crate) BorrowedFd<'root>);
@@ -49,8 +46,7 @@ impl Place<'_> {
     pub(crate) fn write(&self, path: &Path, contents: &[u8]) -> Outcome<()> {
         let (folder, name) = self.parent(path)?;
         let file = openat(folder, name, NEW_FILE, FILE);
-        let mut file: std::fs::File =
-            file.at(STAGE, || format!("making {} in the new root", path.display()))?.into();
+        let mut file: std::fs::File = file.at(STAGE, || format!("making {} in the new root", path.display()))?.into();
         file.write_all(contents).at(STAGE, || format!("writing {} in the new root", path.display()))
     }
 

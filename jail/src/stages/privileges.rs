@@ -25,7 +25,11 @@ pub(crate) fn give_up_capabilities(all: bool) -> Outcome<&'static str> {
         return Err(Failure::new(STAGE, "no CAP_SETPCAP, so the bounding set cannot be emptied"));
     }
     sys::clear_capabilities().at(STAGE, || "capset to nothing".into())?;
-    Ok(if able { "all five sets empty, securebits locked" } else { "bounding set and securebits as they were (no CAP_SETPCAP)" })
+    Ok(if able {
+        "all five sets empty, securebits locked"
+    } else {
+        "bounding set and securebits as they were (no CAP_SETPCAP)"
+    })
 }
 
 fn empty_bounding_set() -> Outcome<()> {

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use nix::errno::Errno;
 use nix::libc;
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 use crate::control::chain;
@@ -65,7 +65,8 @@ impl Filters {
         }
         let allow = seccomp.allow.iter().map(|number| (*number, Vec::new())).collect();
         let deny = rules(&seccomp.deny)?;
-        let summary = format!("{} system calls allowed, {} rules deny arguments", seccomp.allow.len(), seccomp.deny.len());
+        let summary =
+            format!("{} system calls allowed, {} rules deny arguments", seccomp.allow.len(), seccomp.deny.len());
         Ok(Self {
             deny: (!deny.is_empty()).then(|| program(deny, SeccompAction::Allow, errno(Errno::EPERM))).transpose()?,
             allow: program(allow, errno(Errno::ENOSYS), SeccompAction::Allow)?,

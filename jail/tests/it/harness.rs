@@ -100,10 +100,7 @@ pub(crate) fn seccomp() -> Seccomp {
         deny: vec![
             deny(libc::SYS_ioctl, vec![when(1, Test::Equal(0x5412))]),
             deny(libc::SYS_clone, vec![when(0, Test::BitSet(0x1000_0000))]),
-            deny(
-                libc::SYS_personality,
-                vec![when(0, Test::NotEqual(0)), when(0, Test::NotEqual(0xffff_ffff))],
-            ),
+            deny(libc::SYS_personality, vec![when(0, Test::NotEqual(0)), when(0, Test::NotEqual(0xffff_ffff))]),
             deny(libc::SYS_socket, vec![when(0, Test::NotEqual(1))]),
         ],
     }

@@ -185,11 +185,7 @@ async fn load_known(config: &SshBoardConfig, address: &BoardAddress) -> Result<K
 }
 
 /// Bounds a step in time.
-pub(super) async fn within<T>(
-    host: &str,
-    step: &'static str,
-    work: impl Future<Output = T>,
-) -> Result<T, BoardError> {
+pub(super) async fn within<T>(host: &str, step: &'static str, work: impl Future<Output = T>) -> Result<T, BoardError> {
     let late = |_| BoardError::TimedOut { host: host.to_owned(), step, seconds: STEP.as_secs() };
     timeout_at(Instant::now() + STEP, work).await.map_err(late)
 }
