@@ -28,7 +28,7 @@ fn prepare(status: &Status) -> Outcome<Prepared> {
     let spec: Spec = message::read(&mut File::from(order)).map_err(|error| Failure::new(Stage::Spec, chain(&error)))?;
     let made_by = match &spec.container {
         Container::External(external) => external.argv.first().cloned().unwrap_or_default(),
-        Container::Builtin(_) | Container::None => {
+        Container::Builtin(_) | Container::None { .. } => {
             return Err(Failure::new(Stage::Spec, "confine is for external containers"));
         }
     };

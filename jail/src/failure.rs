@@ -55,7 +55,8 @@ impl<T> At<T> for io::Result<T> {
 /// Cut to a length that any message has room for.
 fn shortened(mut text: String) -> String {
     if text.len() > LONGEST {
-        text.truncate(text.floor_char_boundary(LONGEST));
+        let boundary = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(boundary.unwrap_or(0));
         text.push('…');
     }
     text

@@ -13,7 +13,7 @@ pub(crate) fn assume(container: &Container) -> Outcome<String> {
     let wanted = match container {
         Container::Builtin(builtin) => builtin.become_user,
         Container::External(external) => external.become_user,
-        Container::None => None,
+        Container::None { become_user } => *become_user,
     };
     match wanted {
         None if geteuid().is_root() => Err(Failure::new(STAGE, "started by root, and no user to become is named")),

@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 
 use crate::failure::{Failure, Outcome};
 use crate::spec::{Container, Spec, Stage};
+use crate::stages::descriptors::MAX_FILES;
 use crate::stages::seccomp::Filters;
 use crate::status::MAX_DESCRIPTORS;
 
@@ -38,11 +39,16 @@ impl Prepared {
         let command = Program::new(&spec.command.argv, &spec.command.environment)?;
         let outer = match &spec.container {
             Container::External(external) => Some(Program::new(&external.argv, &external.environment)?),
-            Container::Builtin(_) | Container::None => None,
+            Container::Builtin(_) | Container::None { .. } => None,
         };
         let filters = spec.confinement.seccomp.as_ref().map(Filters::compile).transpose()?;
         if !spec.command.directory.is_absolute() {
             return Err(refused(format!("the working directory {} is not absolute", spec.command.directory.display())));
+        }
+        if let Container::External(external) = &spec.container
+            && external.files.len() > MAX_FILES
+        {
+            return Err(refused(format!("{} files for the program that makes the container", external.files.len())));
         }
         if spec.watch.tmpfs.len() >= MAX_DESCRIPTORS {
             return Err(refused(format!("{} tmpfs to watch", spec.watch.tmpfs.len())));

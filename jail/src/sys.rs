@@ -73,6 +73,12 @@ pub(crate) fn adopt(fd: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether this descriptor is open.
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: fcntl(2) with F_GETFD has no effect on memory, whatever the number.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
 /// Makes `fd` also known as `number`, which stays open across exec (dup2(2)). Whatever `number` was is closed.
 pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
     // SAFETY: dup2(2) has no effect on memory. The callers run in a fresh child, before exec, and have moved every

@@ -147,9 +147,9 @@ fn format_exit(exit: Exit) -> [u8; 5] {
 
 /// The reverse of [`format_exit`]; anything else, such as nothing at all from an init that was killed, is unknown.
 pub(crate) fn parse_exit(bytes: &[u8]) -> Exit {
-    match bytes {
-        &[0, a, b, c, d] => Exit::Code(i32::from_le_bytes([a, b, c, d])),
-        &[1, a, b, c, d] => Exit::Signal(i32::from_le_bytes([a, b, c, d])),
+    match *bytes {
+        [0, a, b, c, d] => Exit::Code(i32::from_le_bytes([a, b, c, d])),
+        [1, a, b, c, d] => Exit::Signal(i32::from_le_bytes([a, b, c, d])),
         _ => Exit::Unknown,
     }
 }

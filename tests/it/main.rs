@@ -1,0 +1,3 @@
+//! Fast tests of real parts, one binary.
+
+mod sandbox;
