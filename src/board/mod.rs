@@ -4,16 +4,16 @@
 //! of [`crate::proto`]; here it is bytes without a line end.
 
 pub mod error;
+pub mod hub;
+pub mod memory;
+pub mod server;
 
 use tokio::sync::mpsc;
 
-pub use error::BoardError;
+pub use error::{BoardError, ServeError};
 
+pub use crate::proto::lines::MAX_LINE;
 use crate::ids::{Topic, UserName};
-
-/// The longest line, without its end, that is passed on. The longest honest line is an `accept` with a handful of
-/// addresses, under 1 KiB.
-pub const MAX_LINE: usize = 4096;
 
 /// How many lines and events wait in a [`Link`] in each direction.
 pub const LINK_QUEUE: usize = 256;
