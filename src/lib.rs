@@ -10,6 +10,7 @@
 //! - [`runner`]: one attempt at one future
 
 pub mod board;
+pub mod cli;
 pub mod clock;
 pub mod ids;
 pub mod proto;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{
-    Board, BoardError, BoardEvent, LINK_QUEUE, Link, MAX_LINE,
-    hub::{Direction, Entry, Hub, Inbox, Member},
+    Board, BoardError, BoardEvent, LINK_QUEUE, Link,
+    hub::{Direction, Entry, Hub, Inbox, Member}, is_postable,
 };
 use crate::ids::{Topic, UserName};
 
@@ -78,7 +78,7 @@ async fn carry(
     };
     let write = async {
         while let Some(line) = lines.recv().await {
-            if line.len() <= MAX_LINE {
+            if is_postable(&line) {
                 member.post(line.as_bytes());
             }
         }

@@ -7,6 +7,7 @@ pub mod error;
 pub mod hub;
 pub mod memory;
 pub mod server;
+pub mod ssh;
 
 use tokio::sync::mpsc;
 
@@ -53,4 +54,9 @@ pub trait Board: Send + Sync {
     /// # Errors
     /// As [`Board::user`], and [`BoardError::NoAccess`] where the topic belongs to somebody who does not share it.
     fn join(&self, topic: &Topic) -> impl Future<Output = Result<Link, BoardError>> + Send;
+}
+
+/// Whether a line can be posted: it is one line, and not over [`MAX_LINE`]. Others are dropped by whoever is to post them.
+fn is_postable(line: &str) -> bool {
+    !line.is_empty() && line.len() <= MAX_LINE && !line.contains(['\n', '\r'])
 }
