@@ -143,9 +143,8 @@ impl Hub {
 
 impl Channel {
     fn new(name: &str, clients: &[Client]) -> Self {
-        let text = |client: &Client| {
-            (client.direction, format!("{:08x} ({}@{})", client.id, client.user, client.address))
-        };
+        let text =
+            |client: &Client| (client.direction, format!("{:08x} ({}@{})", client.id, client.user, client.address));
         Self {
             name: name.to_owned(),
             shared_with: sharing(name, clients).cloned().collect(),

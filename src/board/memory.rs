@@ -6,7 +6,8 @@ use tokio::sync::mpsc;
 
 use super::{
     Board, BoardError, BoardEvent, LINK_QUEUE, Link,
-    hub::{Direction, Entry, Hub, Inbox, Member}, is_postable,
+    hub::{Direction, Entry, Hub, Inbox, Member},
+    is_postable,
 };
 use crate::ids::{Topic, UserName};
 
@@ -59,12 +60,7 @@ impl Board for MemoryBoard {
 }
 
 /// Carries lines both ways until the link is dropped or the client is cut off.
-async fn carry(
-    member: Member,
-    mut inbox: Inbox,
-    events: mpsc::Sender<BoardEvent>,
-    mut lines: mpsc::Receiver<String>,
-) {
+async fn carry(member: Member, mut inbox: Inbox, events: mpsc::Sender<BoardEvent>, mut lines: mpsc::Receiver<String>) {
     let read = async {
         let mut event = Some(BoardEvent::Joined);
         while let Some(now) = event {

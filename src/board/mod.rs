@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 
 pub use error::{BoardError, ServeError};
 
-pub use crate::proto::lines::MAX_LINE;
 use crate::ids::{Topic, UserName};
+pub use crate::proto::lines::MAX_LINE;
 
 /// How many lines and events wait in a [`Link`] in each direction.
 pub const LINK_QUEUE: usize = 256;

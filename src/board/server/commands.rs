@@ -113,8 +113,7 @@ pub(super) fn listing(channels: &[Channel]) -> String {
         let shared = if names.is_empty() { String::new() } else { format!(" (Access List: {})", names.join(", ")) };
         // Writing to a String cannot fail.
         let _ = write!(text, "- {}:{shared}\r\n", channel.name);
-        for (kind, title) in
-            [(Direction::Publish, "Pubs"), (Direction::Subscribe, "Subs"), (Direction::Pipe, "Pipes")]
+        for (kind, title) in [(Direction::Publish, "Pubs"), (Direction::Subscribe, "Subs"), (Direction::Pipe, "Pipes")]
         {
             let clients: Vec<&str> =
                 channel.clients.iter().filter(|client| client.0 == kind).map(|client| client.1.as_str()).collect();

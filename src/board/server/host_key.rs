@@ -26,10 +26,8 @@ fn check_mode(path: &Path, mode: u32) -> Result<(), ServeError> {
 }
 
 fn make(path: &Path) -> Result<(), ServeError> {
-    let key_failed = |source: russh::keys::ssh_key::Error| ServeError::HostKey {
-        path: path.to_owned(),
-        source: source.into(),
-    };
+    let key_failed =
+        |source: russh::keys::ssh_key::Error| ServeError::HostKey { path: path.to_owned(), source: source.into() };
     let mut random = russh::keys::key::safe_rng();
     let key = PrivateKey::random(&mut random, Algorithm::Ed25519).map_err(key_failed)?;
     let text = key.to_openssh(LineEnding::LF).map_err(key_failed)?;
@@ -38,7 +36,9 @@ fn make(path: &Path) -> Result<(), ServeError> {
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map(|_| ()).map_err(|error| error.error),
     });
-    written
-        .and_then(|()| sync_folder(path))
-        .map_err(|source| ServeError::File { act: "write", path: path.to_owned(), source })
+    written.and_then(|()| sync_folder(path)).map_err(|source| ServeError::File {
+        act: "write",
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -115,10 +115,7 @@ impl<S> Cuttable<S> {
     }
 }
 
-fn check(
-    cut: &mut Pin<Box<WaitForCancellationFutureOwned>>,
-    context: &mut Context<'_>,
-) -> Result<(), io::Error> {
+fn check(cut: &mut Pin<Box<WaitForCancellationFutureOwned>>, context: &mut Context<'_>) -> Result<(), io::Error> {
     match cut.as_mut().poll(context) {
         Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
         Poll::Pending => Ok(()),

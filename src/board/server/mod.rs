@@ -11,13 +11,7 @@ mod host_key;
 mod limits;
 mod session;
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use russh::{
     MethodKind, MethodSet, SshId,

@@ -79,7 +79,9 @@ impl Connection {
         session.channel_success(channel)?;
         match commands::parse(command) {
             Ok(Command::User) => answer(channel, &commands::user(identity), session),
-            Ok(Command::List) => answer(channel, &commands::listing(&self.shared.hub.channels(&identity.user)), session),
+            Ok(Command::List) => {
+                answer(channel, &commands::listing(&self.shared.hub.channels(&identity.user)), session)
+            }
             Ok(Command::Help) if terminal => answer(channel, &commands::HELP.replace('\n', "\r\n"), session),
             Ok(Command::Help) => answer(channel, commands::HELP, session),
             Ok(Command::Join(join)) => {

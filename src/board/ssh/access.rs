@@ -73,7 +73,10 @@ async fn private_clients(config: &SshBoardConfig, connection: &Connection, topic
     };
     let count = count_private(&answer.output, topic);
     if count.is_none() {
-        tracing::debug!(answer = printable(&answer.output), "the board does not list its topics; access is not checked");
+        tracing::debug!(
+            answer = printable(&answer.output),
+            "the board does not list its topics; access is not checked"
+        );
     }
     count
 }
@@ -107,7 +110,8 @@ mod tests {
     fn three_lines_are_an_account_and_nothing_else_is() {
         assert_eq!(read_user(b"alice\r\nid\r\n2026-11-22T14:03:59Z\r\n").unwrap().as_str(), "alice");
         assert_eq!(read_user(b"alice\nid\n2026-11-22T14:03:59.123+01:00\n").unwrap().as_str(), "alice");
-        for answer in [&b""[..], b"alice\n", b"you have to sign up\nat\npico.sh\n", b"a b\nid\n2026-11-22T14:03:59Z\n"] {
+        for answer in [&b""[..], b"alice\n", b"you have to sign up\nat\npico.sh\n", b"a b\nid\n2026-11-22T14:03:59Z\n"]
+        {
             assert_eq!(read_user(answer), None);
         }
     }

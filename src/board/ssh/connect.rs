@@ -185,11 +185,7 @@ async fn load_known(config: &SshBoardConfig, address: &BoardAddress) -> Result<K
 }
 
 /// Bounds a step in time.
-pub(super) async fn within<T>(
-    host: &str,
-    step: &'static str,
-    work: impl Future<Output = T>,
-) -> Result<T, BoardError> {
+pub(super) async fn within<T>(host: &str, step: &'static str, work: impl Future<Output = T>) -> Result<T, BoardError> {
     let late = |_| BoardError::TimedOut { host: host.to_owned(), step, seconds: STEP.as_secs() };
     timeout_at(Instant::now() + STEP, work).await.map_err(late)
 }
@@ -198,6 +194,7 @@ fn ssh_config(known: &KnownHost) -> client::Config {
     client::Config {
         client_id: SshId::Standard(concat!("SSH-2.0-p2p-worker_", env!("CARGO_PKG_VERSION")).into()),
         window_size: 256 * 1024,
+        channel_buffer_size: 16,
         preferred: Preferred { key: known.algorithms(&Preferred::DEFAULT.key), ..Preferred::DEFAULT },
         inactivity_timeout: Some(DEAD),
         keepalive_interval: Some(KEEPALIVE),

@@ -77,11 +77,13 @@ pub(super) async fn gather(config: &SshBoardConfig) -> Result<Identities, BoardE
     let (agent, held) = ask_agent(config.agent.as_deref()).await;
     let (named, folder) = (config.identities.clone(), config.ssh_folder.clone());
     let of_agent = held.clone();
-    let read = move || if named.is_empty() { usual(folder.as_deref(), &of_agent) } else { from_files(&named, &of_agent) };
+    let read =
+        move || if named.is_empty() { usual(folder.as_deref(), &of_agent) } else { from_files(&named, &of_agent) };
     let mut keys = tokio::task::spawn_blocking(read).await.unwrap_or(Err(BoardError::NoKey))?;
     if config.identities.is_empty() {
         let is_new = |key: &PublicKey| !keys.iter().any(|other| other.public_key().key_data() == key.key_data());
-        let more: Vec<_> = held.into_iter().filter(is_new).take(MOST_OF_AGENT).map(|key| Identity::Agent { key }).collect();
+        let more: Vec<_> =
+            held.into_iter().filter(is_new).take(MOST_OF_AGENT).map(|key| Identity::Agent { key }).collect();
         keys.extend(more);
     }
     if keys.is_empty() {

@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn other_ports_other_hosts_and_revoked_keys_do_not_count() {
         let folder = tempfile::tempdir().unwrap();
-        for line in [format!("board.example {ONE}\n"), format!("other.example {ONE}\n"), format!("@revoked * {ONE}\n")] {
+        for line in [format!("board.example {ONE}\n"), format!("other.example {ONE}\n"), format!("@revoked * {ONE}\n")]
+        {
             assert!(known(folder.path(), &line, false).check(&key(ONE)).is_err(), "{line}");
         }
         assert!(known(folder.path(), &format!("@revoked * {ONE}\n"), true).check(&key(ONE)).is_err());

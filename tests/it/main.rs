@@ -1,0 +1,7 @@
+//! Fast tests: contracts, and real programs on loopback.
+
+mod board;
+mod board_cli;
+mod board_openssh;
+mod board_ssh;
+mod board_support;
