@@ -5,7 +5,8 @@
 //! over SSH, [`super::memory`] within one process. The rules are those of the public board, pipe.pico.sh.
 //!
 //! Posting never waits: each client has a queue of [`QUEUE_LINES`] lines and [`QUEUE_BYTES`] bytes, and who lets it
-//! overflow is cut off.
+//! overflow is cut off. When all queues together hold more than [`ALL_BYTES`], no queue may hold more than
+//! [`CROWDED_BYTES`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,10 +22,16 @@ use tokio_util::sync::CancellationToken;
 use crate::ids::{Topic, UserName};
 
 /// How many lines wait for one client before it is cut off.
-pub const QUEUE_LINES: usize = 4096;
+pub const QUEUE_LINES: usize = 8192;
 
 /// How many bytes wait for one client before it is cut off.
-pub const QUEUE_BYTES: usize = 1024 * 1024;
+pub const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many bytes wait for all clients before the rule is stricter. A line that waits for several counts for each.
+pub const ALL_BYTES: usize = 64 * 1024 * 1024;
+
+/// The stricter rule for one client, in bytes.
+pub const CROWDED_BYTES: usize = 64 * 1024;
 
 /// What public topics are stored under; no account may have this name.
 pub const PUBLIC: &str = "public";
@@ -88,6 +95,8 @@ pub struct Channel {
 #[derive(Debug, Default)]
 pub struct Hub {
     topics: Mutex<Topics>,
+    /// Bytes that wait in all queues.
+    waiting: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +119,7 @@ struct Client {
 impl Hub {
     /// Puts a client on a topic. It stays there until the [`Member`] is dropped or it is cut off.
     pub fn join(self: &Arc<Self>, entry: Entry) -> (Member, Inbox) {
-        let (queue, inbox) = queue();
+        let (queue, inbox) = queue(Arc::clone(&self.waiting));
         let mut topics = self.topics();
         topics.last_id = topics.last_id.saturating_add(1);
         let id = topics.last_id;
@@ -255,24 +264,65 @@ pub struct Inbox {
     shared: Arc<QueueState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct QueueState {
     bytes: AtomicUsize,
+    /// The same for all queues of the hub.
+    all_bytes: Arc<AtomicUsize>,
     ended: OnceLock<Ended>,
     overflowed: CancellationToken,
 }
 
-fn queue() -> (Queue, Inbox) {
+fn queue(all_bytes: Arc<AtomicUsize>) -> (Queue, Inbox) {
     let (sender, receiver) = mpsc::channel(QUEUE_LINES);
-    let shared = Arc::new(QueueState::default());
+    let shared = Arc::new(QueueState {
+        bytes: AtomicUsize::new(0),
+        all_bytes,
+        ended: OnceLock::new(),
+        overflowed: CancellationToken::new(),
+    });
     (Queue { lines: sender, shared: Arc::clone(&shared) }, Inbox { lines: receiver, shared })
 }
 
+impl QueueState {
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.all_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn take(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let is_crowded = self.all_bytes.load(Ordering::Relaxed) > ALL_BYTES;
+        let most = if is_crowded { CROWDED_BYTES } else { QUEUE_BYTES };
+        self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= most
+    }
+}
+
+impl Drop for QueueState {
+    fn drop(&mut self) {
+        // What nobody read does not wait any more.
+        let left = *self.bytes.get_mut();
+        self.take(left);
+    }
+}
+
 impl Queue {
-    /// Whether there was room for the line.
+    /// Whether there was room for the line. Called by one poster at a time.
     fn put(&self, line: &Arc<[u8]>) -> bool {
-        let waiting = self.shared.bytes.fetch_add(line.len(), Ordering::Relaxed);
-        waiting.saturating_add(line.len()) <= QUEUE_BYTES && self.lines.try_send(Arc::clone(line)).is_ok()
+        if !self.shared.has_room(line.len()) {
+            return false;
+        }
+        // Counted first, because the reader may take it at once.
+        self.shared.add(line.len());
+        let is_put = self.lines.try_send(Arc::clone(line)).is_ok();
+        if !is_put {
+            self.shared.take(line.len());
+        }
+        is_put
     }
 
     /// Says why nothing more comes.
@@ -312,7 +362,7 @@ impl Inbox {
 
     fn count(&self, line: Option<Arc<[u8]>>) -> Option<Arc<[u8]>> {
         if let Some(line) = &line {
-            self.shared.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+            self.shared.take(line.len());
         }
         line
     }
@@ -404,6 +454,22 @@ mod tests {
         assert_eq!(slow.ended(), Ended::TooSlow);
         assert_eq!(quick.ended(), Ended::Left);
         assert!(!quick.overflowed().is_cancelled());
+    }
+
+    #[test]
+    fn all_queues_together_are_bounded() {
+        let hub = Arc::new(Hub::default());
+        let (writer, mut own) = hub.join(Entry { echo: true, ..entry("alice", "t", &[]) });
+        let slow: Vec<_> = (0..40).map(|_| hub.join(entry("alice", "t", &[]))).collect();
+        let big = vec![b'x'; CROWDED_BYTES];
+        for _ in 0..QUEUE_BYTES / CROWDED_BYTES {
+            writer.post(&big);
+            assert!(own.try_next().is_some(), "who reads stays");
+        }
+        assert!(slow.iter().all(|(_, inbox)| inbox.overflowed().is_cancelled()));
+        assert!(hub.waiting.load(Ordering::Relaxed) <= ALL_BYTES + 41 * CROWDED_BYTES);
+        drop(slow);
+        assert_eq!(hub.waiting.load(Ordering::Relaxed), 0);
     }
 
     #[test]

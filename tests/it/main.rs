@@ -1,3 +1,7 @@
-//! Fast tests of real parts, one binary.
+//! Fast tests: contracts, and real programs on loopback.
 
-mod sandbox;
+mod board;
+mod board_cli;
+mod board_openssh;
+mod board_ssh;
+mod board_support;

@@ -46,7 +46,6 @@ pub(super) struct Join {
     pub(super) echo: bool,
     pub(super) shares_with: Vec<UserName>,
     pub(super) public: bool,
-    pub(super) quiet: bool,
 }
 
 /// Reads a command; the error is a text for the client.
@@ -65,13 +64,14 @@ pub(super) fn parse(command: &[u8]) -> Result<Command, String> {
 }
 
 fn join<'a>(direction: Direction, words: impl Iterator<Item = &'a str>) -> Result<Command, String> {
-    let (mut topic, mut echo, mut public, mut quiet) = (None, false, false, false);
+    let (mut topic, mut echo, mut public) = (None, false, false);
     let mut shares_with = Vec::new();
     let mut words = words.peekable();
     while let Some(word) = words.next() {
         match word {
             "-r" => echo = true,
-            "-c" => quiet = true,
+            // There is no status text to leave out.
+            "-c" => {}
             "-p" => public = true,
             // An empty list leaves no word behind: the client's ssh joins its arguments with spaces.
             "-a" => shares_with.extend(guests(words.next_if(|next| !next.starts_with('-')).unwrap_or_default())?),
@@ -85,7 +85,7 @@ fn join<'a>(direction: Direction, words: impl Iterator<Item = &'a str>) -> Resul
     if shares_with.len() > MOST_GUESTS {
         return Err(format!("an access list can name {MOST_GUESTS} accounts at most"));
     }
-    Ok(Command::Join(Join { direction, topic, echo, shares_with, public, quiet }))
+    Ok(Command::Join(Join { direction, topic, echo, shares_with, public }))
 }
 
 fn guests(list: &str) -> Result<Vec<UserName>, String> {
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn the_commands_that_r_clients_send_are_understood() {
         let Command::Join(join) = parse(b"pipe alice/friends/future.p2p -r -a bob,carol -c").unwrap() else { panic!() };
-        assert_eq!((join.topic.as_str(), join.echo, join.quiet), ("alice/friends/future.p2p", true, true));
+        assert_eq!((join.topic.as_str(), join.echo), ("alice/friends/future.p2p", true));
         assert_eq!(join.shares_with.iter().map(UserName::as_str).collect::<Vec<_>>(), ["bob", "carol"]);
         // `-a` takes the next word for its list, and no account's name holds a `/`.
         assert!(parse(b"pipe -a friends/x").is_err());

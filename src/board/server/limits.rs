@@ -32,9 +32,10 @@ pub(super) const SIGN_IN: Duration = Duration::from_secs(20);
 pub(super) const SIGN_IN_ATTEMPTS: usize = 12;
 
 /// How many lines a connection may post at once, and then in each second; a line counts once and again for every
-/// [`BYTES_A_POINT`] bytes.
+/// [`BYTES_A_POINT`] bytes. So a handful of connections that post as fast as they can stay below what a reader's queue
+/// holds.
 const POINTS: f64 = 1024.0;
-const BYTES_A_POINT: f64 = 512.0;
+const BYTES_A_POINT: f64 = 256.0;
 
 /// Counts the connections that have not signed in yet.
 #[derive(Debug, Default)]

@@ -3,11 +3,11 @@
 //! Reading never waits for writing: lines that come in are posted by the connection's own loop, lines that go out have a
 //! task and a queue for each pipe. So a client that does not read delays itself alone.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, mem, net::SocketAddr, sync::Arc};
 
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty,
-    keys::PublicKey,
+    keys::{Algorithm, PublicKey},
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
 };
 use tokio::time::Instant;
@@ -72,9 +72,16 @@ impl Connection {
     }
 
     async fn run(&mut self, channel: ChannelId, command: &[u8], session: &mut Session) -> Result<(), russh::Error> {
-        let state = self.channels.insert(channel, State::Done);
-        let (Some(State::Open { write, terminal }), Some((identity, _))) = (state, &self.account) else {
+        // One command a channel: what is running already goes on.
+        let (Some(state), Some((identity, _))) = (self.channels.get_mut(&channel), &self.account) else {
             return session.channel_failure(channel);
+        };
+        let (write, terminal) = match mem::replace(state, State::Done) {
+            State::Open { write, terminal } => (write, terminal),
+            other => {
+                *state = other;
+                return session.channel_failure(channel);
+            }
         };
         session.channel_success(channel)?;
         match commands::parse(command) {
@@ -106,7 +113,7 @@ impl Connection {
             shares_with: join.shares_with,
             public: join.public,
         });
-        let writer = tokio::spawn(deliver(inbox, write, self.cut.clone(), join.quiet));
+        let writer = tokio::spawn(deliver(inbox, write, self.cut.clone()));
         Joined {
             member,
             direction: join.direction,
@@ -121,7 +128,7 @@ impl Connection {
 }
 
 /// Sends the lines that wait for a client, until it is off the topic.
-async fn deliver(mut inbox: Inbox, write: ChannelWriteHalf<Msg>, cut: CancellationToken, quiet: bool) {
+async fn deliver(mut inbox: Inbox, write: ChannelWriteHalf<Msg>, cut: CancellationToken) {
     let overflowed = inbox.overflowed();
     let sent = tokio::select! {
         () = overflowed.cancelled() => return cut.cancel(),
@@ -129,7 +136,7 @@ async fn deliver(mut inbox: Inbox, write: ChannelWriteHalf<Msg>, cut: Cancellati
     };
     if sent.is_ok() && inbox.ended() == Ended::AccessEnded {
         // If this cannot be sent, the connection is gone, which is what it would say.
-        let _ = say_goodbye(&write, quiet).await;
+        let _ = say_goodbye(&write).await;
     }
 }
 
@@ -147,10 +154,9 @@ async fn send_lines(inbox: &mut Inbox, write: &ChannelWriteHalf<Msg>) -> Result<
     Ok(())
 }
 
-async fn say_goodbye(write: &ChannelWriteHalf<Msg>, quiet: bool) -> Result<(), russh::Error> {
-    if !quiet {
-        write.extended_data_bytes(1, format!("{}\r\n", Ended::AccessEnded)).await?;
-    }
+async fn say_goodbye(write: &ChannelWriteHalf<Msg>) -> Result<(), russh::Error> {
+    write.extended_data_bytes(1, format!("{}\r\n", Ended::AccessEnded)).await?;
+
     write.exit_status(1).await?;
     write.eof().await?;
     write.close().await
@@ -176,7 +182,11 @@ impl Handler for Connection {
     }
 
     async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
-        let Some(identity) = self.identify(key.public_key).await else { return Ok(Auth::reject()) };
+        // RSA with SHA-1 signatures is broken.
+        let is_sound = *key.algorithm != Algorithm::Rsa { hash: None };
+        let Some(identity) = self.identify(key.public_key).await.filter(|_| is_sound) else {
+            return Ok(Auth::reject());
+        };
         let Some(seat) = self.shared.signed_in.enter(&identity, key.public_key, &self.cut) else {
             tracing::warn!(user = %identity.user, "too many connections of one account");
             return Ok(Auth::reject());

@@ -194,6 +194,7 @@ fn ssh_config(known: &KnownHost) -> client::Config {
     client::Config {
         client_id: SshId::Standard(concat!("SSH-2.0-p2p-worker_", env!("CARGO_PKG_VERSION")).into()),
         window_size: 256 * 1024,
+        channel_buffer_size: 16,
         preferred: Preferred { key: known.algorithms(&Preferred::DEFAULT.key), ..Preferred::DEFAULT },
         inactivity_timeout: Some(DEAD),
         keepalive_interval: Some(KEEPALIVE),

@@ -1,7 +1,7 @@
 //! One joined topic over SSH, kept up: when the connection breaks, it is made anew.
 //!
-//! That a topic is joined shows when a line of our own comes back: the *mark*, `joined=` and random digits, which no peer
-//! takes for a message. Reading and writing are two futures that never wait for one another, because the SSH library
+//! That a topic is joined shows when a line of our own comes back: the *mark*, `joined=` and random digits, which no R peer
+//! takes for a message and no client of ours passes on. Reading and writing are two futures that never wait for one another, because the SSH library
 //! stops at a full queue in either direction.
 
 use std::{fmt::Write, time::Duration};
@@ -111,9 +111,9 @@ impl Keeper {
 
     /// Carries lines both ways until the connection breaks, and says why it did.
     async fn carry(&mut self, pipe: Pipe) -> Result<String, Over> {
-        let Pipe { connection, read, write, splitter, early, mark } = pipe;
+        let Pipe { connection, read, write, splitter, early } = pipe;
         let events = self.events.clone();
-        let reading = read_lines(read, splitter, &mark, early, &events);
+        let reading = read_lines(read, splitter, early, &events);
         let writing = write_lines(&mut self.lines, &write);
         let ended = tokio::select! {
             reason = reading => reason,
@@ -131,7 +131,6 @@ impl Keeper {
 async fn read_lines(
     mut read: ChannelReadHalf,
     mut splitter: LineSplitter,
-    mark: &str,
     early: Vec<BoardEvent>,
     events: &mpsc::Sender<BoardEvent>,
 ) -> Result<String, Over> {
@@ -143,7 +142,7 @@ async fn read_lines(
             events.send(event).await.map_err(|_| Over)?;
         }
         match read.wait().await {
-            Some(ChannelMsg::Data { data }) => split(&mut splitter, &data, mark, &mut found),
+            Some(ChannelMsg::Data { data }) => split(&mut splitter, &data, &mut found),
             Some(message) if answer.take(&message) => {}
             Some(_) => return Ok(format!("the board closed the topic: {}", answer.complaint())),
             None => return Ok("the connection ended".to_owned()),
@@ -151,10 +150,10 @@ async fn read_lines(
     }
 }
 
-/// Cuts data into events, without the mark.
-fn split(splitter: &mut LineSplitter, data: &[u8], mark: &str, found: &mut Vec<BoardEvent>) {
+/// Cuts data into events, without the marks.
+fn split(splitter: &mut LineSplitter, data: &[u8], found: &mut Vec<BoardEvent>) {
     splitter.push(data, |line| {
-        if line != mark.as_bytes() {
+        if !is_mark(line) {
             found.push(BoardEvent::Line(line.to_vec()));
         }
     });
@@ -190,7 +189,6 @@ struct Pipe {
     splitter: LineSplitter,
     /// What came before the mark did.
     early: Vec<BoardEvent>,
-    mark: String,
 }
 
 impl Pipe {
@@ -204,20 +202,19 @@ impl Pipe {
             Ok(channel)
         });
         let channel = opened.await?.map_err(|source| connection.failed(source))?;
-        let mark = mark();
-        let (read, write, splitter, early) = wait_for_mark(&connection, channel, &mark, command).await?;
+        let (read, write, splitter, early) = wait_for_mark(&connection, channel, command).await?;
         access.after(config, &connection).await?;
-        Ok(Self { connection, read, write, splitter, early, mark })
+        Ok(Self { connection, read, write, splitter, early })
     }
 }
 
 async fn wait_for_mark(
     connection: &Connection,
     channel: Channel<Msg>,
-    mark: &str,
     command: String,
 ) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>, LineSplitter, Vec<BoardEvent>), BoardError> {
     let (mut read, write) = channel.split();
+    let mark = mark();
     let mut answer = Answer::default();
     let (mut splitter, mut early, mut is_back) = (LineSplitter::new(), Vec::new(), false);
     let waiting = timeout(MARK_RETURNS, async {
@@ -226,7 +223,7 @@ async fn wait_for_mark(
             match read.wait().await {
                 Some(ChannelMsg::Data { data }) => splitter.push(&data, |line| {
                     is_back |= line == mark.as_bytes();
-                    if line != mark.as_bytes() && early.len() < LINK_QUEUE {
+                    if !is_mark(line) && early.len() < LINK_QUEUE {
                         early.push(BoardEvent::Line(line.to_vec()));
                     }
                 }),
@@ -253,9 +250,17 @@ fn command(config: &SshBoardConfig, topic: &Topic) -> String {
     format!("pipe {topic} -r -c{list}")
 }
 
+const MARK: &str = "joined=";
+
+/// Whether a line is a mark, ours or that of another client of the topic.
+fn is_mark(line: &[u8]) -> bool {
+    let digits = line.strip_prefix(MARK.as_bytes());
+    digits.is_some_and(|digits| digits.len() == 32 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
 /// A line that nobody else posts by chance.
 fn mark() -> String {
-    let mut text = "joined=".to_owned();
+    let mut text = MARK.to_owned();
     for _ in 0..2 {
         // Writing to a String cannot fail.
         let _ = write!(text, "{:016x}", random());
