@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Status};
 use crate::{
-    board::{SshBoard, SshBoardConfig},
+    board::ssh::{SshBoard, SshBoardConfig},
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
     runner::{Verdict, Workbench},

@@ -4,7 +4,7 @@ use super::{
     Failure, Status,
     common::{PlaceArgs, machine, print},
 };
-use crate::sandbox::doctor;
+use crate::sandbox::examine;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -18,7 +18,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
     let machine = machine(&place)?;
-    let examined = tokio::task::spawn_blocking(|| doctor::examine(machine)).await;
+    let examined = tokio::task::spawn_blocking(|| examine(machine)).await;
     let doctor = examined
         .map_err(|error| Failure::new(Status::Usage, error))?
         .map_err(|error| Failure::new(Status::Usage, error))?;

@@ -6,7 +6,7 @@ use super::{
     Failure, Status,
     common::{PlaceArgs, driver, machine, print},
 };
-use crate::sandbox::{Profile, show};
+use crate::sandbox::{Profile, list, show};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -38,7 +38,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let text = match args.command {
         Command::List { place } => {
             let machine = machine(&place.resolve()?)?;
-            show::list(&machine.surroundings).map_err(|error| Failure::new(Status::Usage, error))?
+            list(&machine.surroundings).map_err(|error| Failure::new(Status::Usage, error))?
         }
         Command::Show { profile, sandbox, place } => {
             let driver = driver(&sandbox)?;
@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             let profile = Profile::load(&profile, &machine.surroundings);
             let profile = profile.map_err(|error| Failure::new(Status::Usage, error))?;
             machine.look(profile.read.keys().map(std::path::PathBuf::as_path));
-            show::show(&profile, driver, &machine)
+            show(&profile, driver, &machine)
         }
     };
     print(text.as_bytes(), std::io::stdout())

@@ -18,7 +18,7 @@ use crate::{
     config,
     ids::FutureId,
     ids::PeerName,
-    sandbox::units::show_bytes,
+    sandbox::show_bytes,
     spool::Spooled,
     transfer::Network,
 };

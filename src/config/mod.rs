@@ -10,7 +10,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{
     ids::IdError,
-    sandbox::units::{UnitError, parse_bytes, parse_duration},
+    sandbox::{UnitError, parse_bytes, parse_duration},
 };
 pub use file::{ConfigFile, FileError};
 pub use folders::Folders;

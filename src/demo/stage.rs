@@ -1,8 +1,9 @@
 //! What the demo takes place on: folders, keys, board, worker, client; and a look at the machine from outside.
 
 use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs,
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -23,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     board::{
-        Board, SshBoard, SshBoardConfig,
+        Board,
         server::{BoardServer, BoardServerConfig},
+        ssh::{SshBoard, SshBoardConfig},
     },
     cli::{Failure, Status},
     client::{self, Client, ClientEvent},

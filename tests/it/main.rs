@@ -1,7 +1,9 @@
 //! Fast tests: contracts, and real programs on loopback.
 
+mod architecture;
 mod board;
 mod board_cli;
 mod board_openssh;
 mod board_ssh;
 mod board_support;
+mod sandbox;
