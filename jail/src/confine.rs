@@ -15,11 +15,10 @@ use crate::sys;
 /// Comes back only when a stage failed.
 pub(crate) fn confine() -> ExitCode {
     let Ok(status) = sys::adopt(STATUS_FD).map(Status::from) else { return ExitCode::from(2) };
-    let failure = match prepare(&status) {
+    match prepare(&status) {
         Ok(prepared) => tail::run(&prepared, &status, false),
-        Err(failure) => failure,
-    };
-    status.refuse(failure);
+        Err(failure) => status.refuse(failure),
+    }
     ExitCode::from(127)
 }
 

@@ -30,20 +30,20 @@ const MOST_OUTPUT: u64 = 1 << 20;
 
 /// How one run ended.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub struct Finished {
     /// The stages that were reported in force, with their details.
-    pub(super) stages: Vec<(Stage, String)>,
+    pub stages: Vec<(Stage, String)>,
     /// How the command ended, and why it was stopped, if it was.
-    pub(super) exit: Exit,
+    pub exit: Exit,
     /// Why it was stopped, if it was.
-    pub(super) stopped: Option<Stop>,
+    pub stopped: Option<Stop>,
     /// What it wrote to its fd 1 and 2.
-    pub(super) text: String,
+    pub text: String,
 }
 
 /// Why a run did not come to its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LaunchError {
+pub enum LaunchError {
     /// A stage failed; nothing was executed.
     #[error("{what}{}{}", errno_in_words(*errno), said(text))]
     Refused {
@@ -64,8 +64,12 @@ pub(super) enum LaunchError {
     Report(#[source] MessageError),
 }
 
-/// Runs the plan and waits for its end; each report must come within `patience`. The command's fd 0 is empty.
-pub(super) fn run_to_end(plan: &LaunchPlan, patience: Duration) -> Result<Finished, LaunchError> {
+/// Runs the plan and waits for its end; each report must come within `patience`. The command's fd 0 is empty, and what it
+/// writes as frames is thrown away. Of its text the first MiB is kept, whatever the profile says.
+///
+/// # Errors
+/// [`LaunchError`]: nothing was executed, or nobody knows how it ended. In any case nothing is left of it.
+pub fn run_to_end(plan: &LaunchPlan, patience: Duration) -> Result<Finished, LaunchError> {
     let start = LaunchError::Start;
     let (mut ours, theirs) = UnixStream::pair().map_err(start)?;
     ours.set_read_timeout(Some(patience)).map_err(start)?;

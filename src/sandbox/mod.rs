@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use doctor::{Doctor, examine};
 pub use driver::{Driver, PlanError, Ready, select};
 pub use error::SandboxError;
+pub use launch::{Finished, LaunchError, run_to_end};
 pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind, UserNamespaces};
 pub use profile::{
     CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Surroundings,

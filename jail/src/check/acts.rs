@@ -42,10 +42,10 @@ const CALLS: [(&str, c_long, [c_long; 5]); 25] = [
     ("perf_event_open", libc::SYS_perf_event_open, [0, -1, -1, -1, 0]),
     // EBADF: there is no such terminal. The second has bits above the 32 that the kernel looks at.
     ("ioctl TIOCSTI", libc::SYS_ioctl, [-1, 0x5412, 0, 0, 0]),
-    ("ioctl TIOCSTI high", libc::SYS_ioctl, [-1, 0xdead_0000_5412, 0, 0, 0]),
+    ("ioctl TIOCSTI_high", libc::SYS_ioctl, [-1, 0xdead_0000_5412, 0, 0, 0]),
     ("ioctl TIOCLINUX", libc::SYS_ioctl, [-1, 0x541c, 0, 0, 0]),
     // ok: it sets what is set already, then turns address randomisation off for programs that this one executes (none).
-    ("personality query", libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0]),
+    ("personality_query", libc::SYS_personality, [0xffff_ffff, 0, 0, 0, 0]),
     ("personality", libc::SYS_personality, [libc::ADDR_NO_RANDOMIZE as c_long, 0, 0, 0, 0]),
     // EBADF.
     ("setns", libc::SYS_setns, [-1, 0, 0, 0, 0]),

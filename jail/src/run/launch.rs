@@ -136,7 +136,7 @@ fn start_bare(prepared: &Prepared, descriptors: &TaskDescriptors, status: &Statu
         Forked::Child => {
             let arranged = join(descriptors, status, &[]).and_then(|()| descriptors::arrange(descriptors, status));
             match arranged {
-                Ok(status) => status.refuse(tail::run(prepared, &status, false)),
+                Ok(status) => tail::run(prepared, &status, false),
                 Err(failure) => status.refuse(failure),
             }
             exit(127)

@@ -57,6 +57,7 @@ pub(crate) struct Monitor<'a> {
     failure: Option<Failure>,
     stopped: Option<Stop>,
     exit: Option<Exit>,
+    cpu_ms: u64,
 }
 
 impl<'a> Monitor<'a> {
@@ -77,6 +78,7 @@ impl<'a> Monitor<'a> {
             failure: None,
             stopped: None,
             exit: None,
+            cpu_ms: 0,
         }
     }
 
@@ -152,6 +154,8 @@ impl<'a> Monitor<'a> {
     /// The pipe that closes on exec has closed: by the exec, or by the end of the process that was to do it.
     fn see_exec(&mut self) {
         self.exec = None;
+        // poll(2) looked at the notes before it looked at this pipe: one may have come in between.
+        self.hear();
         self.hears = false;
         if self.failure.is_some() {
             return;
@@ -196,6 +200,8 @@ impl<'a> Monitor<'a> {
     /// Kills whatever is left, and waits until it is gone. With our own init dead, the kernel has killed the whole namespace
     /// before the init can be waited for; otherwise all descendants are ours, as this process adopts orphans.
     fn end(&mut self) {
+        // When the kernel kills a namespace, it does not add up what its processes used.
+        self.cpu_ms = self.watch.as_ref().filter(|_| self.exit.is_none()).map_or(0, Watch::cpu_ms);
         while self.exit.is_none() || !self.nobody_is_left() {
             if self.exit.is_none() {
                 let _ = sys::kill(self.task.pidfd.as_fd());
@@ -244,7 +250,7 @@ impl<'a> Monitor<'a> {
 
     fn usage(&self) -> Usage {
         let (wall_ms, peak_memory) = self.watch.as_ref().map_or((0, 0), |watch| (watch.wall_ms(), watch.peak()));
-        Usage { wall_ms, cpu_ms: ended_cpu_ms(), peak_memory }
+        Usage { wall_ms, cpu_ms: ended_cpu_ms().max(self.cpu_ms), peak_memory }
     }
 }
 

@@ -100,7 +100,8 @@ impl<'a> Watch<'a> {
         self.limits.wall_time_ms.map(|limit| self.began + Duration::from_millis(limit))
     }
 
-    fn cpu_ms(&self) -> u64 {
+    /// Milliseconds of processor time, of what lives and of what has been waited for.
+    pub(crate) fn cpu_ms(&self) -> u64 {
         let alive: u64 = self.processes.list().into_iter().map(|pid| self.processes.cpu_ms(pid)).sum();
         alive + ended_cpu_ms()
     }

@@ -94,7 +94,7 @@ impl Init<'_> {
 
     fn run_task(&self, init_is_ready: &OwnedFd) -> ! {
         match self.join(init_is_ready) {
-            Ok(status) => status.refuse(tail::run(self.prepared, &status, true)),
+            Ok(status) => tail::run(self.prepared, &status, true),
             Err(failure) => self.status.refuse(failure),
         }
         exit(127)

@@ -2,33 +2,39 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::exit;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, execve, pipe2};
 
-use crate::failure::{At, Failure, Outcome};
+use crate::failure::{At, Outcome};
 use crate::prepared::Prepared;
 use crate::spec::{FRAMES_FD, Spec, Stage};
 use crate::stages::{descriptors, landlock, limits, privileges, session};
 use crate::status::{Note, Status};
 
-/// Confines this process and executes the command; comes back only if a stage failed.
+/// Confines this process and executes the command; if a stage fails, says so and ends.
 ///
 /// `builtin` says that the container is our own, where stages that need rights inside it must not be skipped.
-pub(crate) fn run(prepared: &Prepared, status: &Status, builtin: bool) -> Failure {
-    match confine(prepared, status, builtin).and_then(|executing| execute(prepared, status, &executing)) {
-        Ok(never) => match never {},
-        Err(failure) => failure,
+pub(crate) fn run(prepared: &Prepared, status: &Status, builtin: bool) -> ! {
+    match hand_over(status, &prepared.spec.watch.tmpfs) {
+        Err(failure) => status.refuse(failure),
+        // The pipe stays open until after the refusal: were it to close before, that would look like the exec.
+        Ok(executing) => {
+            let result = confine(prepared, status, &executing, builtin).and_then(|()| execute(prepared, status));
+            let Err(failure) = result;
+            status.refuse(failure);
+        }
     }
+    exit(127)
 }
 
-/// The stages from *Session* to *Seccomp*. Returns the pipe that closes on exec.
-fn confine(prepared: &Prepared, status: &Status, builtin: bool) -> Outcome<OwnedFd> {
-    let Spec { confinement, watch, command, .. } = &prepared.spec;
+/// The stages from *Session* to *Seccomp*.
+fn confine(prepared: &Prepared, status: &Status, executing: &OwnedFd, builtin: bool) -> Outcome<()> {
+    let Spec { confinement, command, .. } = &prepared.spec;
     session::enter()?;
     status.stage(Stage::Session, "")?;
-    let executing = hand_over(status, &watch.tmpfs)?;
     status.stage(Stage::Limits, limits::apply(confinement)?)?;
     descriptors::close_all_but(FRAMES_FD + 1, &[status.as_fd().as_raw_fd(), executing.as_raw_fd()])?;
     status.stage(Stage::Descriptors, "0, 1, 2 and 3")?;
@@ -48,7 +54,7 @@ fn confine(prepared: &Prepared, status: &Status, builtin: bool) -> Outcome<Owned
     if let Some(filters) = &prepared.filters {
         status.stage(Stage::Seccomp, filters.apply()?)?;
     }
-    Ok(executing)
+    Ok(())
 }
 
 /// Sends the monitor what it needs to see the exec and to watch the memory file systems.
@@ -64,7 +70,7 @@ fn hand_over(status: &Status, tmpfs: &[std::path::PathBuf]) -> Outcome<OwnedFd> 
     Ok(writer)
 }
 
-fn execute(prepared: &Prepared, status: &Status, _closes_on_exec: &OwnedFd) -> Outcome<Infallible> {
+fn execute(prepared: &Prepared, status: &Status) -> Outcome<Infallible> {
     let program = &prepared.command;
     status.send(&Note::Executing, &[]).at(Stage::Exec, || "reporting the stage".into())?;
     execve(&program.path, &program.arguments, &program.environment)
