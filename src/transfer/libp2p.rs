@@ -5,6 +5,7 @@
 //! that the next future of the same client needs no handshake.
 
 mod key;
+mod listen;
 mod streams;
 
 use std::{
@@ -17,7 +18,6 @@ use ::libp2p::{
     Multiaddr, PeerId, Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
     futures::StreamExt,
-    multiaddr::Protocol,
     noise,
     swarm::{
         ConnectionId, NetworkBehaviour, SwarmEvent,
@@ -27,7 +27,7 @@ use ::libp2p::{
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::{
     compat::{Compat, FuturesAsyncReadCompatExt},
@@ -35,8 +35,12 @@ use tokio_util::{
 };
 
 pub use key::NodeKey;
+pub use listen::Listen;
 
-use self::streams::{Allowed, Opened};
+use self::{
+    listen::{diallable, listen, tellable},
+    streams::{Allowed, Opened},
+};
 use super::{Network, NetworkError};
 use crate::ids::{Address, NodeId};
 
@@ -47,23 +51,10 @@ const BACKLOG: usize = 64;
 /// How long a connection that is there already may take for a new stream before another connection is made: it may
 /// be dead without anybody having noticed.
 const REUSE: Duration = Duration::from_secs(3);
-/// How long the listeners may take to say where they listen.
-const LISTEN: Duration = Duration::from_secs(5);
 /// Connections: being made by strangers, made by others, to one peer.
 const MAX_PENDING: u32 = 64;
 const MAX_INCOMING: u32 = 512;
 const MAX_PER_PEER: u32 = 16;
-
-/// Where a node listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// Nowhere: it can dial only, which is all that a worker needs.
-    No,
-    /// On every interface, on free ports, by QUIC and TCP, IPv4 and, where there is any, IPv6.
-    Everywhere,
-    /// On these libp2p addresses.
-    On(Vec<Address>),
-}
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -246,40 +237,6 @@ fn peer_id(peer: &NodeId) -> Result<PeerId, NetworkError> {
     peer.as_str().parse().map_err(|_| NetworkError::PeerId(peer.to_string()))
 }
 
-/// An address that this node can dial: an IP address with a QUIC or a TCP port, and nothing else.
-fn diallable(address: &Address) -> Option<Multiaddr> {
-    let address: Multiaddr = address.as_str().parse().ok()?;
-    let parts: Vec<_> = address.iter().collect();
-    let known = matches!(
-        parts.as_slice(),
-        [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
-            | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
-    );
-    known.then_some(address)
-}
-
-/// Which addresses are told to others: QUIC first; loopback only if wanted or if there is nothing else; never those
-/// that mean another machine elsewhere.
-fn tellable(mut listening: Vec<Multiaddr>, loopback: bool) -> Vec<Multiaddr> {
-    let is_local = |address: &Multiaddr| match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
-    };
-    let needs_scope = |address: &Multiaddr| match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_link_local(),
-        Some(Protocol::Ip6(ip)) => ip.is_unicast_link_local(),
-        _ => false,
-    };
-    listening.retain(|address| !needs_scope(address));
-    if !loopback && !listening.iter().all(is_local) {
-        listening.retain(|address| !is_local(address));
-    }
-    listening.sort_by_key(|address| (!address.iter().any(|part| part == Protocol::QuicV1), is_local(address)));
-    listening.truncate(MAX_ADDRESSES);
-    listening
-}
-
 fn swarm(
     key: libp2p::identity::Keypair,
     streams: streams::Behaviour,
@@ -300,57 +257,6 @@ fn swarm(
         .with_behaviour(|_| Behaviour { limits, streams })
         .map_err(|error| failed(&error))?;
     Ok(builder.with_swarm_config(|config| config.with_idle_connection_timeout(idle).with_smart_dial()).build())
-}
-
-/// Begins to listen and waits until every listener has said where.
-async fn listen(swarm: &mut Swarm<Behaviour>, listen: &Listen, listening: &Listening) -> Result<(), NetworkError> {
-    let everywhere = |text: &str| text.parse::<Multiaddr>().ok();
-    let mut waiting = Vec::new();
-    let failed = |address: &Multiaddr, reason: String| NetworkError::Listen { address: address.to_string(), reason };
-    match listen {
-        Listen::No => {}
-        Listen::Everywhere => {
-            for address in ["/ip4/0.0.0.0/udp/0/quic-v1", "/ip4/0.0.0.0/tcp/0"].into_iter().filter_map(everywhere) {
-                let id = swarm.listen_on(address.clone()).map_err(|error| failed(&address, error.to_string()))?;
-                waiting.push((id, address));
-            }
-            for address in ["/ip6/::/udp/0/quic-v1", "/ip6/::/tcp/0"].into_iter().filter_map(everywhere) {
-                if let Err(error) = swarm.listen_on(address) {
-                    tracing::debug!(%error, "not listening on IPv6");
-                }
-            }
-        }
-        Listen::On(addresses) => {
-            for text in addresses {
-                let address = diallable(text).ok_or_else(|| NetworkError::Listen {
-                    address: text.to_string(),
-                    reason: "this node can listen on /ip4 and /ip6 with /udp/…/quic-v1 or /tcp/…".to_owned(),
-                })?;
-                let id = swarm.listen_on(address.clone()).map_err(|error| failed(&address, error.to_string()))?;
-                waiting.push((id, address));
-            }
-        }
-    }
-    let heard = async {
-        while !waiting.is_empty() {
-            match swarm.select_next_some().await {
-                SwarmEvent::NewListenAddr { listener_id, address } => {
-                    lock(listening).push(address);
-                    waiting.retain(|(id, _)| *id != listener_id);
-                }
-                SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
-                    if let (Some((_, address)), Err(error)) =
-                        (waiting.iter().find(|(id, _)| *id == listener_id), reason)
-                    {
-                        return Err(failed(address, error.to_string()));
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    };
-    timeout(LISTEN, heard).await.unwrap_or_else(|_| Err(NetworkError::Start("the listeners say nothing".to_owned())))
 }
 
 /// Owns the swarm.

@@ -7,3 +7,6 @@ mod board_openssh;
 mod board_ssh;
 mod board_support;
 mod sandbox;
+mod transfer;
+mod transfer_hostile;
+mod transfer_support;
