@@ -10,7 +10,7 @@
 //! - [`runner`]: the R side, and one attempt at one future
 //! - [`supervisor`]: the worker's dispatcher and its slots
 //! - [`client`]: posting futures and getting results
-//! - [`config`], [`cli`], [`observe`], [`text`]: what the user types and sees
+//! - [`config`], [`cli`], [`demo`], [`failure`], [`observe`], [`text`]: what the user types and sees
 
 use std::{error::Error, fmt::Write as _};
 
@@ -20,6 +20,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod failure;
 pub mod ids;
 pub mod observe;
 pub mod proto;

@@ -14,7 +14,7 @@ use crate::{
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
     runner::{Verdict, Workbench},
-    sandbox::{Driver, Known, Machine, SandboxError, Surroundings},
+    sandbox::{Machine, SandboxError, Surroundings},
     spool::Spooled,
     text,
 };
@@ -103,11 +103,6 @@ pub(super) fn cluster_of(cluster: Option<ClusterName>, me: &UserName) -> Result<
     Ok(cluster.map_or_else(|| config::name("cluster", &format!("{me}/personal")), Ok)?)
 }
 
-/// A folder below the state folder for unnamed temporary files.
-pub(super) fn spool_folder(state: &Path) -> Result<PathBuf, Failure> {
-    Ok(Folders::default().make_state(Some(&state.join("spool")))?)
-}
-
 /// What is evaluated: a file, or an expression.
 #[derive(Debug, Clone, clap::Args)]
 #[group(required = true, multiple = false)]
@@ -147,7 +142,7 @@ impl SandboxArgs {
     pub(super) async fn workbench(&self, place: &Place) -> Result<Workbench, Failure> {
         let driver = self.sandbox.as_deref().or(place.file.sandbox.as_deref()).unwrap_or("jail");
         let profile = self.profile.as_deref().or(place.file.profile.as_deref()).unwrap_or("standard");
-        Ok(Workbench::prepare(driver, profile, &place.state).await?)
+        Ok(Workbench::prepare(driver, profile, surroundings(place)).await?)
     }
 }
 
@@ -180,6 +175,7 @@ pub(super) async fn conclude(workbench: &Workbench, result: &Spooled, output: Op
         Verdict::Fine => Ok(()),
         Verdict::CodeFailed => Err(Failure::silent(Status::Code)),
         Verdict::Stopped => Err(Failure::silent(Status::Stopped)),
+        Verdict::NoResult => Err(Failure::silent(Status::Network)),
     }
 }
 
@@ -197,15 +193,12 @@ pub(super) fn print(bytes: &[u8], mut to: impl Write + IsTerminal) -> Result<(),
     }
 }
 
-/// A driver by its name.
-pub(super) fn driver(name: &str) -> Result<Driver, Failure> {
-    let unknown = || Failure::new(Status::Usage, SandboxError::UnknownDriver { name: name.to_owned() });
-    name.parse().map_err(|_| unknown())
+/// The places that belong to the owner.
+fn surroundings(place: &Place) -> Surroundings {
+    Surroundings { home: place.folders.home.clone(), state: Some(place.state.clone()) }
 }
 
 /// This machine, with the places of its owner.
 pub(super) fn machine(place: &Place) -> Result<Machine, Failure> {
-    let surroundings = Surroundings { home: place.folders.home.clone(), state: Some(place.state.clone()) };
-    let known = Known { surroundings, search_path: std::env::var_os("PATH"), ..Known::default() };
-    Ok(Machine::discover(&known).map_err(SandboxError::from)?)
+    Ok(Machine::of(surroundings(place)).map_err(SandboxError::from)?)
 }

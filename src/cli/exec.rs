@@ -9,7 +9,7 @@ use super::{
     Failure, Status,
     common::{PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude},
 };
-use crate::runner::{Ended, Stopped};
+use crate::runner::{Ended, Reason};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -32,10 +32,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (id, future) = args.source.read(&workbench, &cancel).await?;
     // Nobody looks at progress here; the queue's end is dropped, and so is what would go into it.
     let (events, _) = mpsc::channel(1);
-    let outcome = workbench.evaluate(0, &future, &id, cancel, events).await;
+    let outcome = workbench.evaluate(0, &future, &id, u64::MAX, cancel, events).await?;
     match &outcome.ended {
-        Ended::Refused { .. } => Err(Failure::new(Status::Sandbox, outcome.ended.to_string())),
-        Ended::Stopped(Stopped::Cancelled) => Err(Failure::new(Status::Stopped, outcome.ended.to_string())),
+        Ended::Refused(reason) => Err(Failure::new(Status::Sandbox, reason.to_string())),
+        Ended::Stopped(reason @ Reason::Cancelled) => Err(Failure::new(Status::Stopped, reason.to_string())),
         _ => conclude(&workbench, &outcome.result, args.output.as_deref()).await,
     }
 }

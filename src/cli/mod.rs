@@ -5,7 +5,6 @@ mod common;
 mod demo;
 mod doctor;
 mod exec;
-pub mod failure;
 mod profile;
 mod submit;
 mod worker;
@@ -14,7 +13,7 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::{config::Folders, observe};
-pub use failure::{Failure, Status};
+pub use crate::failure::{Failure, Status};
 
 /// Run your friends' R futures on a spare machine, each in a sandbox that you can check.
 ///
@@ -71,3 +70,11 @@ pub async fn run() -> Result<(), Failure> {
         Some(Command::Demo(args)) => demo::run(args).await,
     }
 }
+
+impl From<board::BoardCommandError> for Failure {
+    fn from(error: board::BoardCommandError) -> Self {
+        let hint = error.hint();
+        Self { hint, ..Self::new(if error.is_usage() { Status::Usage } else { Status::Network }, error) }
+    }
+}
+

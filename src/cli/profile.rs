@@ -4,9 +4,9 @@ use clap::Subcommand;
 
 use super::{
     Failure, Status,
-    common::{PlaceArgs, driver, machine, print},
+    common::{PlaceArgs, machine, print},
 };
-use crate::sandbox::{Profile, list, show};
+use crate::sandbox::{Driver, Profile, list, show};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -41,7 +41,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             list(&machine.surroundings).map_err(|error| Failure::new(Status::Usage, error))?
         }
         Command::Show { profile, sandbox, place } => {
-            let driver = driver(&sandbox)?;
+            let driver: Driver = sandbox.parse()?;
             let mut machine = machine(&place.resolve()?)?;
             let profile = Profile::load(&profile, &machine.surroundings);
             let profile = profile.map_err(|error| Failure::new(Status::Usage, error))?;

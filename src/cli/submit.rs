@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{BoardArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude, spool_folder},
+    common::{BoardArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude},
 };
 use crate::{
     board::Board,
@@ -65,7 +65,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         me: PeerName::of_this_process(&me),
         link: board.join(&topic).await?,
         transfer: listening_transfer().await?,
-        spool_directory: spool_folder(&place.state)?,
+        spool_directory: workbench.spool_directory().to_owned(),
         max_result,
         max_attempts: DEFAULT_ATTEMPTS,
     };

@@ -6,13 +6,12 @@
 mod acts;
 mod stage;
 
-use std::{path::Path, process::ExitStatus, time::Duration};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{Failure, Status},
+    failure::{Failure, Status},
     clock,
     runner::{Shown, Verdict},
     text,
@@ -45,7 +44,7 @@ pub async fn run(driver: &str) -> Result<bool, Failure> {
     map(&stage, &mut table).await?;
     say("\nNow the attacks:");
     let secrets = stage.fingerprint()?;
-    for attack in acts::attacks(stage.home(), stage.port(), stage.marker()) {
+    for attack in acts::attacks(&stage.home(), stage.port(), stage.marker()) {
         let shown = stage.evaluate(&attack.code).await?;
         let untouched = stage.fingerprint()? == secrets && !stage.marker_lives()?;
         let as_expected = judge(&attack, &shown) && untouched;

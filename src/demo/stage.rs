@@ -28,11 +28,12 @@ use crate::{
         server::{BoardServer, BoardServerConfig},
         ssh::{SshBoard, SshBoardConfig},
     },
-    cli::{Failure, Status},
+    failure::{Failure, Status},
     client::{self, Client, ClientEvent},
     config::DEFAULT_MAX_BYTES,
     ids::{FutureId, PeerName, Topic, UserName},
     runner::{Shown, Workbench},
+    sandbox::Surroundings,
     spool::Spooled,
 };
 
@@ -67,8 +68,9 @@ impl Stage {
         write_key(&path.join("home/.ssh/id_ed25519"))?;
         fs::write(path.join("home/thesis.txt"), "ten years of work\n").map_err(usage)?;
         fs::write(path.join("demo.toml"), PROFILE).map_err(usage)?;
+        let surroundings = Surroundings { home: Some(path.join("home")), state: Some(path.join("client")) };
         // The client looks into results in a sandbox of its own.
-        let workbench = Workbench::prepare(driver, "standard", &path.join("client")).await?;
+        let workbench = Workbench::prepare(driver, "standard", surroundings).await?;
         let board = CancellationToken::new();
         let port = serve_board(path, board.clone()).await?;
         let client = start_client(path, port).await?;
@@ -166,7 +168,7 @@ fn network(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
 
 /// A fresh key pair as OpenSSH writes it: the private half at `path`, the public half beside it.
 fn write_key(path: &Path) -> Result<(), Failure> {
-    let key = PrivateKey::random(&mut rng(), Algorithm::Ed25519).map_err(usage)?;
+    let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).map_err(usage)?;
     let private = key.to_openssh(LineEnding::LF).map_err(usage)?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(usage)?;
     file.write_all(private.as_bytes()).map_err(usage)?;

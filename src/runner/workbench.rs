@@ -5,18 +5,20 @@
 
 use std::path::{Path, PathBuf};
 
+use p2p_jail::spec::Usage;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AttemptEvent, Ended, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError, SCRIPT_PATH, attempt,
+    AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError, SCRIPT_PATH, attempt,
     command, interrupted, replay,
+    outcome::Text,
 };
 use crate::{
     clock,
     ids::{FutureId, IdError},
-    sandbox::{LaunchPlan, Provenance, Ready, SandboxError, Share, Task},
-    spool::{SpoolError, Spooled},
+    sandbox::{self, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Share, Surroundings, Task},
+    spool::{SpoolError, SpoolWriter, Spooled},
 };
 
 /// The task's home and its folder for temporary files, as the profiles have them.
@@ -29,7 +31,22 @@ const MOST_NAME: usize = 256;
 /// Why the workbench cannot do its small services. Evaluating a future has no error: it always has a result.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkbenchError {
-    /// The task cannot be planned.
+    /// R cannot be used.
+    #[error(transparent)]
+    R(#[from] InstallationError),
+    /// The folder for bytes on their way cannot be made.
+    #[error("cannot make the folder {}", path.display())]
+    SpoolFolder {
+        /// Which one.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The preparation itself died.
+    #[error("cannot prepare the sandbox")]
+    Task(#[source] tokio::task::JoinError),
+    /// The sandbox cannot be had, or the task cannot be planned.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// Bytes cannot be kept.
@@ -95,6 +112,25 @@ pub struct Workbench {
 }
 
 impl Workbench {
+    /// Finds R, reads the profile, probes the driver: everything that can be missing is missed here, before anything is
+    /// claimed. Takes some tens of milliseconds.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::R`], [`WorkbenchError::Sandbox`], [`WorkbenchError::SpoolFolder`].
+    pub async fn prepare(driver: &str, profile: &str, surroundings: Surroundings) -> Result<Self, WorkbenchError> {
+        let (driver, profile) = (driver.to_owned(), profile.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let driver = driver.parse()?;
+            let profile = Profile::load(&profile, &surroundings).map_err(SandboxError::from)?;
+            let spool = spool_folder(&surroundings)?;
+            let machine = Machine::of(surroundings).map_err(SandboxError::from)?;
+            let r = RInstallation::find()?.with_future()?;
+            let ready = sandbox::select(driver, profile, machine, &Self::shares(&r))?;
+            Ok(Self::new(ready, r, spool))
+        });
+        prepared.await.map_err(WorkbenchError::Task)?
+    }
+
     /// A workbench of a sandbox and of an R that has package future. Bytes on their way lie in `spool_directory`.
     #[must_use]
     pub fn new(ready: Ready, r: RInstallation, spool_directory: PathBuf) -> Self {
@@ -147,6 +183,9 @@ impl Workbench {
 
     /// Evaluates a future and always comes back with a result: the task's own, or one that says why there is none. The
     /// client takes at most `client_max` bytes.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::Spool`], when there is no room even for a result that says so.
     pub async fn evaluate(
         &self,
         slot: usize,
@@ -171,7 +210,16 @@ impl Workbench {
     fn instead(&self, id: &FutureId, reason: Reason) -> Result<Outcome, WorkbenchError> {
         let now = clock::now();
         let rds = interrupted::result(id, &reason, now, now);
-        Ok(Outcome::without_task(Spooled::from_bytes(&self.spool_directory, &rds)?, reason))
+        let mut result = SpoolWriter::in_memory(rds.len() as u64)?;
+        result.write(&rds)?;
+        Ok(Outcome {
+            result: result.finish(),
+            ended: Ended::Refused(reason),
+            usage: Usage::default(),
+            text: Text::default(),
+            stages: Vec::new(),
+            progress_dropped: 0,
+        })
     }
 
     /// Makes a future of R code. It prints what `Rscript -e` would print.
@@ -227,7 +275,9 @@ impl Workbench {
         match outcome.ended {
             Ended::Finished => Ok(Ok(outcome.result)),
             Ended::Stopped(Reason::Cancelled) => Err(WorkbenchError::Interrupted),
-            Ended::Stopped(reason) => Ok(Err(reason.to_string())),
+            Ended::Stopped(reason) | Ended::Refused(reason) => Ok(Err(reason.to_string())),
+            // R's own words say more than that it ended.
+            Ended::Crashed(_) => Ok(Err(outcome.text.for_log().trim().to_owned())),
         }
     }
 
@@ -248,6 +298,16 @@ impl Workbench {
             slot: u32::try_from(slot).unwrap_or_default(),
         })
     }
+}
+
+/// A folder for unnamed files in the state folder, for this user alone; without one, the system's for such things.
+fn spool_folder(surroundings: &Surroundings) -> Result<PathBuf, WorkbenchError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let Some(state) = &surroundings.state else { return Ok(std::env::temp_dir()) };
+    let path = state.join("spool");
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    made.map_err(|source| WorkbenchError::SpoolFolder { path: path.clone(), source })?;
+    Ok(path)
 }
 
 /// A name like those that package future gives.

@@ -90,11 +90,18 @@ impl<N: Network> Slot<N> {
                 },
             }
         };
-        self.deliver(&outcome, session, provenance).await
+        match outcome {
+            Ok(outcome) => self.deliver(&outcome, session, provenance).await,
+            Err(error) => {
+                let why = error_chain(&error);
+                session.abandon(&why).await;
+                SlotEnd::Failed(why)
+            }
+        }
     }
 
     async fn deliver(&self, outcome: &Outcome, session: Session, provenance: Provenance) -> SlotEnd {
-        let how = outcome.ended.to_string();
+        let how = outcome.ended.reason().map_or_else(|| "finished".to_owned(), ToString::to_string);
         let delivery = session.deliver(&outcome.result, provenance);
         let delivered = tokio::select! {
             delivered = delivery => delivered,

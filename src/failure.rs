@@ -2,9 +2,8 @@
 
 use std::{error::Error, process::ExitCode};
 
-use super::board::BoardCommandError;
 use crate::{
-    board::BoardError, config::ConfigError, error_chain, runner::RInstallationError, sandbox::SandboxError, text,
+    board::BoardError, config::ConfigError, error_chain, runner::WorkbenchError, sandbox::SandboxError, text,
     transfer::TransferError,
 };
 
@@ -82,7 +81,6 @@ macro_rules! fails_with {
 
 fails_with! {
     ConfigError => Status::Usage,
-    RInstallationError => Status::Usage,
     TransferError => Status::Network,
 }
 
@@ -99,10 +97,14 @@ impl From<SandboxError> for Failure {
     }
 }
 
-impl From<BoardCommandError> for Failure {
-    fn from(error: BoardCommandError) -> Self {
-        let hint = error.hint();
-        Self { hint, ..Self::new(if error.is_usage() { Status::Usage } else { Status::Network }, error) }
+impl From<WorkbenchError> for Failure {
+    fn from(error: WorkbenchError) -> Self {
+        let status = match &error {
+            WorkbenchError::Sandbox(error) if error.is_not_enforced() => Status::Sandbox,
+            WorkbenchError::Interrupted => Status::Stopped,
+            _ => Status::Usage,
+        };
+        Self::new(status, error)
     }
 }
 
