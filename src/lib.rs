@@ -16,4 +16,5 @@ pub mod proto;
 pub mod runner;
 pub mod sandbox;
 pub mod spool;
+pub mod text;
 pub mod transfer;
