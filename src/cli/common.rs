@@ -163,8 +163,13 @@ pub(super) fn cancel_on_interrupt(cancel: CancellationToken) -> Result<(), Failu
 
 /// Writes a result to its file, or prints what it printed, and ends with the status that it deserves. A result is a
 /// stranger's: it is R in the sandbox that looks into it.
-pub(super) async fn conclude(workbench: &Workbench, result: &Spooled, output: Option<&Path>) -> Result<(), Failure> {
-    let shown = workbench.show(result).await?;
+pub(super) async fn conclude(
+    workbench: &Workbench,
+    id: &FutureId,
+    result: &Spooled,
+    output: Option<&Path>,
+) -> Result<(), Failure> {
+    let shown = workbench.show(id, result).await?;
     match output {
         Some(path) => result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?,
         None => print(&shown.stdout, io::stdout())?,

@@ -36,6 +36,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match &outcome.ended {
         Ended::Refused(reason) => Err(Failure::new(Status::Sandbox, reason.to_string())),
         Ended::Stopped(reason @ Reason::Cancelled) => Err(Failure::new(Status::Stopped, reason.to_string())),
-        _ => conclude(&workbench, &outcome.result, args.output.as_deref()).await,
+        _ => conclude(&workbench, &id, &outcome.result, args.output.as_deref()).await,
     }
 }

@@ -69,14 +69,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         max_result,
         max_attempts: DEFAULT_ATTEMPTS,
     };
-    let result = wait(setup, id, Arc::new(future), &cancel).await?;
-    conclude(&workbench, &result, args.output.as_deref()).await
+    let result = wait(setup, &id, Arc::new(future), &cancel).await?;
+    conclude(&workbench, &id, &result, args.output.as_deref()).await
 }
 
 /// Posts the future and waits for its result, telling where it is.
 async fn wait<N: Network>(
     setup: Setup<N>,
-    id: FutureId,
+    id: &FutureId,
     payload: Arc<Spooled>,
     cancel: &CancellationToken,
 ) -> Result<Spooled, Failure> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::{
-    failure::{Failure, Status},
     clock,
+    failure::{Failure, Status},
     runner::{Shown, Verdict},
     text,
 };
@@ -72,17 +72,17 @@ async fn map(stage: &Stage, table: &mut Table) -> Result<(), Failure> {
     let mut pending = JoinSet::new();
     for ((id, future), value) in futures {
         let client = stage.client();
-        pending.spawn(async move { (stage::wait(&client, id, future).await, value) });
+        pending.spawn(async move { (stage::wait(&client, &id, future).await, id, value) });
     }
     let mut results = Vec::new();
     while let Some(done) = pending.join_next().await {
-        let (result, value) = done.map_err(|error| Failure::new(Status::Network, error))?;
-        results.push((result?, value));
+        let (result, id, value) = done.map_err(|error| Failure::new(Status::Network, error))?;
+        results.push((result?, id, value));
     }
     let took = clock::now() - start;
     let mut right = true;
-    for (result, value) in results {
-        right &= String::from_utf8_lossy(&stage.show(&result).await?.stdout).contains(&value);
+    for (result, id, value) in results {
+        right &= String::from_utf8_lossy(&stage.show(&id, &result).await?.stdout).contains(&value);
     }
     say(&format!("  all values in {:.1} s", took.as_secs_f64()));
     table.add("a parallel map", "all values right", right);

@@ -28,9 +28,9 @@ use crate::{
         server::{BoardServer, BoardServerConfig},
         ssh::{SshBoard, SshBoardConfig},
     },
-    failure::{Failure, Status},
     client::{self, Client, ClientEvent},
     config::DEFAULT_MAX_BYTES,
+    failure::{Failure, Status},
     ids::{FutureId, PeerName, Topic, UserName},
     runner::{Shown, Workbench},
     sandbox::Surroundings,
@@ -101,14 +101,14 @@ impl Stage {
     }
 
     /// What a result printed.
-    pub(super) async fn show(&self, result: &Spooled) -> Result<Shown, Failure> {
-        Ok(self.workbench.show(result).await?)
+    pub(super) async fn show(&self, id: &FutureId, result: &Spooled) -> Result<Shown, Failure> {
+        Ok(self.workbench.show(id, result).await?)
     }
 
     /// R code, the whole way there and back.
     pub(super) async fn evaluate(&self, code: &str) -> Result<Shown, Failure> {
         let (id, future) = self.make(code).await?;
-        self.show(&wait(&self.client, id, future).await?).await
+        self.show(&id, &wait(&self.client, &id, future).await?).await
     }
 
     /// Every file in the worker's home folder, with its bytes.
@@ -143,8 +143,8 @@ impl Stage {
 }
 
 /// Posts a future and waits for its result.
-pub(super) async fn wait(client: &Client, id: FutureId, future: Spooled) -> Result<Spooled, Failure> {
-    let mut events = client.post(id, Arc::new(future)).await;
+pub(super) async fn wait(client: &Client, id: &FutureId, future: Spooled) -> Result<Spooled, Failure> {
+    let mut events = client.post(id.clone(), Arc::new(future)).await;
     let result = async {
         loop {
             match events.recv().await {

@@ -10,9 +10,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError, SCRIPT_PATH, attempt,
-    command, interrupted, replay,
-    outcome::Text,
+    AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
+    SCRIPT_PATH, attempt, command, interrupted, outcome::Text, replay,
 };
 use crate::{
     clock,
@@ -243,12 +242,12 @@ impl Workbench {
         Ok(String::from_utf8_lossy(&name).parse()?)
     }
 
-    /// What a result says.
+    /// What the result of a future says; that of another future is none.
     ///
     /// # Errors
     /// [`WorkbenchError::Show`] and [`WorkbenchError::Replay`], and whatever keeps R from being started.
-    pub async fn show(&self, result: &Spooled) -> Result<Shown, WorkbenchError> {
-        let shown = self.small_service(Mode::Show, &fresh_name()?, result, &CancellationToken::new()).await?;
+    pub async fn show(&self, id: &FutureId, result: &Spooled) -> Result<Shown, WorkbenchError> {
+        let shown = self.small_service(Mode::Show, id, result, &CancellationToken::new()).await?;
         let records = shown.map_err(WorkbenchError::Show)?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let verdict = match replay(std::io::BufReader::new(records.reader()?), &mut stdout, &mut stderr)? {
