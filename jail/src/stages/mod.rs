@@ -7,11 +7,12 @@
 //! 5. *Init* ([`init`]): process 1 forks the task's process, gives up all rights, reaps.
 //! 6. *Session*, *Limits*, *Descriptors* ([`session`], [`limits`], [`descriptors`]): what the process inherited.
 //! 7. *NestedNamespaces*, *Capabilities*, *NoNewPrivileges* ([`privileges`]): what it could become.
-//! 8. *Landlock* ([`landlock`]), *Seccomp* ([`seccomp`]): what it may ask for.
+//! 8. *Landlock* ([`landlock`]), *Seccomp* ([`seccomp`], [`allow_list`]): what it may ask for.
 //! 9. *Exec*: the command.
 //!
 //! 6 to 9 are the *tail* ([`tail`]), the same code for every container.
 
+pub(crate) mod allow_list;
 pub(crate) mod descriptors;
 pub(crate) mod init;
 pub(crate) mod landlock;

@@ -16,6 +16,7 @@ use seccompiler::{
 use crate::control::chain;
 use crate::failure::{Failure, Outcome};
 use crate::spec::{Condition, DenyRule, Seccomp, Stage, Test};
+use crate::stages::allow_list;
 
 const STAGE: Stage = Stage::Seccomp;
 
@@ -63,13 +64,12 @@ impl Filters {
         if seccomp.allow.iter().any(|number| *number < 0 || number & X32 != 0 || *number == libc::SYS_clone3) {
             return Err(refused("x32 numbers and clone3 (whose arguments no filter can see) cannot be allowed"));
         }
-        let allow = seccomp.allow.iter().map(|number| (*number, Vec::new())).collect();
         let deny = rules(&seccomp.deny)?;
         let summary =
             format!("{} system calls allowed, {} rules deny arguments", seccomp.allow.len(), seccomp.deny.len());
         Ok(Self {
-            deny: (!deny.is_empty()).then(|| program(deny, SeccompAction::Allow, errno(Errno::EPERM))).transpose()?,
-            allow: program(allow, errno(Errno::ENOSYS), SeccompAction::Allow)?,
+            deny: (!deny.is_empty()).then(|| deny_program(deny)).transpose()?,
+            allow: allow_list::program(&seccomp.allow, SeccompAction::Errno(Errno::ENOSYS as u32))?,
             summary,
         })
     }
@@ -85,8 +85,7 @@ impl Filters {
 
 /// Reduces this process to an init that reaps.
 pub(crate) fn only_reap() -> Outcome<()> {
-    let allow = INIT.iter().map(|number| (*number, Vec::new())).collect();
-    install(&program(allow, SeccompAction::KillProcess, SeccompAction::Allow)?)
+    install(&allow_list::program(&INIT, SeccompAction::KillProcess)?)
 }
 
 fn rules(deny: &[DenyRule]) -> Outcome<BTreeMap<i64, Vec<SeccompRule>>> {
@@ -108,14 +107,11 @@ fn condition(Condition { argument, test }: &Condition) -> Result<SeccompConditio
     SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, operator, value.into())
 }
 
-fn program(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    matched: SeccompAction,
-) -> Outcome<BpfProgram> {
+fn deny_program(rules: BTreeMap<i64, Vec<SeccompRule>>) -> Outcome<BpfProgram> {
+    let denied = SeccompAction::Errno(Errno::EPERM as u32);
     let compile = || {
         let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
-        BpfProgram::try_from(SeccompFilter::new(rules, otherwise, matched, architecture)?)
+        BpfProgram::try_from(SeccompFilter::new(rules, SeccompAction::Allow, denied, architecture)?)
     };
     compile().map_err(|error: BackendError| refused(chain(&error)))
 }
@@ -126,11 +122,6 @@ fn install(filter: &BpfProgram) -> Outcome<()> {
         let errno = cause.and_then(std::io::Error::raw_os_error).unwrap_or(0);
         Failure { errno, ..refused(format!("seccomp: {error}")) }
     })
-}
-
-/// `SeccompAction` wants the number, which is a small positive one.
-fn errno(errno: Errno) -> SeccompAction {
-    SeccompAction::Errno((errno as i32).cast_unsigned())
 }
 
 fn refused(what: impl Into<String>) -> Failure {
