@@ -72,14 +72,14 @@ pub fn show_duration(time: Duration) -> String {
 }
 
 fn parse(text: &str, units: &[(&str, u64)], known: &'static str) -> Result<u64, UnitError> {
-    let trimmed = text.trim();
+    let trimmed = text.trim_ascii();
     let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = trimmed.split_at_checked(digits).unwrap_or_default();
     let text = || text.to_owned();
     if number.is_empty() {
         return Err(UnitError::NoNumber { text: text() });
     }
-    let unit = unit.trim_start();
+    let unit = unit.trim_ascii_start();
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
         return Err(UnitError::Unit { text: text(), units: known });
     };
@@ -88,7 +88,7 @@ fn parse(text: &str, units: &[(&str, u64)], known: &'static str) -> Result<u64, 
 }
 
 fn show(value: u64, units: &[(&str, u64)]) -> String {
-    let largest = units.iter().filter(|(_, factor)| value >= *factor && value.is_multiple_of(*factor)).next_back();
+    let largest = units.iter().rfind(|(_, factor)| value >= *factor && value.is_multiple_of(*factor));
     let (unit, factor) = largest.or(units.first()).copied().unwrap_or(("", 1));
     format!("{} {unit}", value / factor)
 }

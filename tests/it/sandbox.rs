@@ -166,10 +166,11 @@ fn a_memory_bomb_is_stopped() {
 fn endless_loops_end() {
     for driver in DRIVERS {
         let mut profile = profile("strict");
-        profile.limits.wall_time = Duration::from_secs(2);
         profile.limits.cpu_time = Duration::from_secs(1);
-        let ready = select(driver, profile, machine(), &[]).unwrap();
+        let ready = select(driver, profile.clone(), machine(), &[]).unwrap();
         assert_eq!(run(&ready, &rscript("repeat {}")).stopped, Some(Stop::CpuTime), "{driver}");
+        profile.limits.wall_time = Duration::from_secs(1);
+        let ready = select(driver, profile, machine(), &[]).unwrap();
         let asleep = "system('trap \"\" TERM INT HUP; setsid sleep 600 & sleep 600')";
         assert_eq!(run(&ready, &rscript(asleep)).stopped, Some(Stop::WallTime), "{driver}");
     }

@@ -5,6 +5,8 @@ mod bubblewrap;
 mod confinement;
 mod jail;
 mod none;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::{

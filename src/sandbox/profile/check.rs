@@ -93,15 +93,15 @@ fn overlaps(one: &Path, other: &Path) -> bool {
 
 /// Refuses what contradicts itself and what is not safe.
 pub(super) fn check(profile: &Profile, surroundings: &Surroundings) -> Result<(), ProfileError> {
-    let wrong =
-        limits(profile).or_else(|| scratch(profile)).or_else(|| written(profile)).or_else(|| variables(profile));
-    if let Some(what) = wrong {
-        return Err(ProfileError::Contradiction { profile: profile.name.clone(), what });
-    }
     for path in profile.read.keys() {
         if let Some(why) = unsafe_to_share(path, surroundings) {
             return Err(ProfileError::UnsafePath { profile: profile.name.clone(), path: path.clone(), why });
         }
+    }
+    let wrong =
+        limits(profile).or_else(|| scratch(profile)).or_else(|| written(profile)).or_else(|| variables(profile));
+    if let Some(what) = wrong {
+        return Err(ProfileError::Contradiction { profile: profile.name.clone(), what });
     }
     Ok(())
 }

@@ -6,6 +6,8 @@
 
 mod check;
 mod raw;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
