@@ -12,6 +12,7 @@ pub mod ssh;
 use tokio::sync::mpsc;
 
 pub use error::{BoardError, ServeError};
+pub use ssh::{BoardAddress, SshBoard, SshBoardConfig};
 
 use crate::ids::{Topic, UserName};
 pub use crate::proto::lines::MAX_LINE;

@@ -184,3 +184,7 @@ fn read_key(path: &Path) -> io::Result<String> {
     };
     read.map(|_| text)
 }
+
+#[cfg(test)]
+#[path = "board_tests.rs"]
+mod tests;
