@@ -143,13 +143,10 @@ impl BoardError {
         Some(hint.to_owned())
     }
 
-    /// Whether trying again can never help, because somebody has to decide something first.
+    /// Whether trying again cannot help, because somebody has to decide first whether this is still the board.
     #[must_use]
     pub(crate) fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::UnknownHost { .. } | Self::HostKeyChanged { .. } | Self::KeyFile { .. } | Self::KnownHosts { .. }
-        )
+        matches!(self, Self::UnknownHost { .. } | Self::HostKeyChanged { .. })
     }
 }
 

@@ -171,7 +171,8 @@ impl Topics {
             return format!("{PUBLIC}/{bare}");
         }
         let is_own = owner(typed).is_some_and(|owner| owner == user.as_str());
-        let is_shared = || self.by_name.get(typed).is_some_and(|clients| may_use(typed, clients, user));
+        let is_shared =
+            || self.by_name.get(typed).is_some_and(|clients| sharing(typed, clients).any(|guest| guest == user));
         if is_own || is_shared() { typed.to_owned() } else { format!("{user}/{typed}") }
     }
 

@@ -56,7 +56,7 @@ async fn accounts_are_added_listed_and_removed() {
     assert!(private.hint().unwrap().contains(".pub"), "{private:?}");
     assert!(board(&state, &["user", "remove", "bob"]).await.is_err());
     board(&state, &["user", "remove", "alice"]).await.unwrap();
-    assert_eq!(board(&state, &["user", "list"]).await.unwrap());
+    assert_eq!(board(&state, &["user", "list"]).await.unwrap(), "");
     assert!(Typed::try_parse_from(["board", "user", "add", "a/b", public]).is_err());
 }
 

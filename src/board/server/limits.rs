@@ -19,9 +19,15 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// Connections in all.
 pub(super) const CONNECTIONS: usize = 512;
 /// Connections of one account.
-pub(super) const CONNECTIONS_OF_ACCOUNT: usize = 128;
+pub(super) const CONNECTIONS_OF_ACCOUNT: usize = 64;
 /// Channels of one connection at a time.
-pub(super) const CHANNELS: usize = 16;
+pub(super) const CHANNELS: usize = 8;
+/// Bytes of one packet of a client.
+pub(super) const PACKET: u32 = 8 * 1024;
+/// Packets of one channel that wait to be posted; when they are more, the connection is not read.
+pub(super) const PACKETS: usize = 32;
+/// The time from opening a channel to its command.
+pub(super) const COMMAND: Duration = Duration::from_secs(20);
 /// Connections from one address that have not signed in yet.
 const STRANGERS_OF_ADDRESS: usize = 32;
 /// Connections that have not signed in yet.

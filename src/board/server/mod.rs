@@ -9,6 +9,7 @@ mod commands;
 mod directory;
 mod host_key;
 mod limits;
+mod pipe;
 mod session;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -184,7 +185,8 @@ fn ssh_config(key: russh::keys::PrivateKey) -> russh::server::Config {
         max_auth_attempts: limits::SIGN_IN_ATTEMPTS,
         keys: vec![key],
         window_size: 128 * 1024,
-        channel_buffer_size: 4,
+        maximum_packet_size: limits::PACKET,
+        channel_buffer_size: limits::PACKETS,
         inactivity_timeout: Some(DEAD),
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: 3,

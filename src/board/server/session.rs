@@ -1,33 +1,27 @@
-//! One SSH connection: signing in by key, commands, and the lines of its pipes.
-//!
-//! Reading never waits for writing: lines that come in are posted by the connection's own loop, lines that go out have a
-//! task and a queue for each pipe. So a client that does not read delays itself alone.
+//! One SSH connection: signing in by key, and commands.
 
-use std::{collections::HashMap, mem, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    mem,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use russh::{
-    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty,
+    Channel, ChannelId, ChannelOpenFailure, Pty,
     keys::{Algorithm, PublicKey},
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
 };
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Identity, Shared, SignedIn,
     commands::{self, Command, Join},
     limits::{CHANNELS, Pace},
+    pipe::{self, Joined},
 };
-use crate::{
-    board::hub::{Direction, Ended, Entry, Inbox, Member},
-    proto::lines::LineSplitter,
-};
-
-/// How many bytes are posted before the pace is looked at.
-const STEP: usize = 1024;
-
-/// How many bytes of waiting lines are sent as one piece.
-const BATCH: usize = 16 * 1024;
+use crate::board::hub::Entry;
 
 /// The server's side of one connection.
 pub(super) struct Connection {
@@ -38,26 +32,23 @@ pub(super) struct Connection {
     /// Is cancelled when somebody has signed in.
     signed_in: CancellationToken,
     account: Option<(Identity, SignedIn)>,
-    channels: HashMap<ChannelId, State>,
-    pace: Pace,
+    channels: HashMap<ChannelId, Place>,
+    pace: Arc<Mutex<Pace>>,
 }
 
-/// What a channel is doing.
-enum State {
-    /// Waiting for its command.
-    Open { write: ChannelWriteHalf<Msg>, terminal: bool },
-    /// On a topic.
-    Joined(Joined),
-    /// Answered, or cut off.
-    Done,
+/// A channel as its connection sees it.
+struct Place {
+    command: Awaited,
+    /// What carries its lines; ends with the channel, even while it waits for a client that does not read.
+    _task: AbortOnDropHandle<()>,
 }
 
-struct Joined {
-    member: Member,
-    direction: Direction,
-    splitter: LineSplitter,
-    /// Ends with the channel, even while it waits for a client that does not read.
-    _writer: AbortOnDropHandle<()>,
+/// Whether a channel has had its command.
+enum Awaited {
+    /// Not yet.
+    Yes { joined: oneshot::Sender<Joined>, terminal: bool },
+    /// Each has one.
+    No,
 }
 
 impl Connection {
@@ -67,21 +58,16 @@ impl Connection {
         cut: CancellationToken,
         signed_in: CancellationToken,
     ) -> Self {
-        let pace = Pace::new(Instant::now());
+        let pace = Arc::new(Mutex::new(Pace::new(Instant::now())));
         Self { shared, address, cut, signed_in, account: None, channels: HashMap::new(), pace }
     }
 
     async fn run(&mut self, channel: ChannelId, command: &[u8], session: &mut Session) -> Result<(), russh::Error> {
-        // One command a channel: what is running already goes on.
-        let (Some(state), Some((identity, _))) = (self.channels.get_mut(&channel), &self.account) else {
+        let (Some(place), Some((identity, _))) = (self.channels.get_mut(&channel), &self.account) else {
             return session.channel_failure(channel);
         };
-        let (write, terminal) = match mem::replace(state, State::Done) {
-            State::Open { write, terminal } => (write, terminal),
-            other => {
-                *state = other;
-                return session.channel_failure(channel);
-            }
+        let Awaited::Yes { joined, terminal } = mem::replace(&mut place.command, Awaited::No) else {
+            return session.channel_failure(channel);
         };
         session.channel_success(channel)?;
         match commands::parse(command) {
@@ -92,8 +78,8 @@ impl Connection {
             Ok(Command::Help) if terminal => answer(channel, &commands::HELP.replace('\n', "\r\n"), session),
             Ok(Command::Help) => answer(channel, commands::HELP, session),
             Ok(Command::Join(join)) => {
-                let joined = self.join(identity, join, write);
-                self.channels.insert(channel, State::Joined(joined));
+                // If the channel's task has ended meanwhile, the client will hear of it from the SSH library.
+                let _ = joined.send(self.join(identity, join));
                 Ok(())
             }
             Err(why) => {
@@ -103,63 +89,23 @@ impl Connection {
         }
     }
 
-    fn join(&self, identity: &Identity, join: Join, write: ChannelWriteHalf<Msg>) -> Joined {
+    fn join(&self, identity: &Identity, join: Join) -> Joined {
+        let direction = join.direction;
         let (member, inbox) = self.shared.hub.join(Entry {
             user: identity.user.clone(),
             address: self.address.to_string(),
             topic: join.topic,
-            direction: join.direction,
+            direction,
             echo: join.echo,
             shares_with: join.shares_with,
             public: join.public,
         });
-        let writer = tokio::spawn(deliver(inbox, write, self.cut.clone()));
-        Joined {
-            member,
-            direction: join.direction,
-            splitter: LineSplitter::new(),
-            _writer: AbortOnDropHandle::new(writer),
-        }
+        Joined { member, inbox, direction }
     }
 
     async fn identify(&self, key: &PublicKey) -> Option<Identity> {
         self.shared.directory.identify(key).await
     }
-}
-
-/// Sends the lines that wait for a client, until it is off the topic.
-async fn deliver(mut inbox: Inbox, write: ChannelWriteHalf<Msg>, cut: CancellationToken) {
-    let overflowed = inbox.overflowed();
-    let sent = tokio::select! {
-        () = overflowed.cancelled() => return cut.cancel(),
-        sent = send_lines(&mut inbox, &write) => sent,
-    };
-    if sent.is_ok() && inbox.ended() == Ended::AccessEnded {
-        // If this cannot be sent, the connection is gone, which is what it would say.
-        let _ = say_goodbye(&write).await;
-    }
-}
-
-async fn send_lines(inbox: &mut Inbox, write: &ChannelWriteHalf<Msg>) -> Result<(), russh::Error> {
-    while let Some(line) = inbox.next().await {
-        let mut batch = Vec::with_capacity(line.len().saturating_add(1));
-        let mut next = Some(line);
-        while let Some(line) = next {
-            batch.extend_from_slice(&line);
-            batch.push(b'\n');
-            next = if batch.len() < BATCH { inbox.try_next() } else { None };
-        }
-        write.data_bytes(batch).await?;
-    }
-    Ok(())
-}
-
-async fn say_goodbye(write: &ChannelWriteHalf<Msg>) -> Result<(), russh::Error> {
-    write.extended_data_bytes(1, format!("{}\r\n", Ended::AccessEnded)).await?;
-
-    write.exit_status(1).await?;
-    write.eof().await?;
-    write.close().await
 }
 
 fn answer(channel: ChannelId, text: &str, session: &mut Session) -> Result<(), russh::Error> {
@@ -207,47 +153,18 @@ impl Handler for Connection {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
-        // What comes in is taken from the callbacks below, so the reading half is not needed.
-        let (_, write) = channel.split();
-        self.channels.insert(write.id(), State::Open { write, terminal: false });
+        let (joined, to_join) = oneshot::channel();
+        let (read, write) = channel.split();
+        let id = write.id();
+        let task = tokio::spawn(pipe::run(read, write, to_join, Arc::clone(&self.pace), self.cut.clone()));
+        let command = Awaited::Yes { joined, terminal: false };
+        self.channels.insert(id, Place { command, _task: AbortOnDropHandle::new(task) });
         reply.accept().await;
         Ok(())
     }
 
     async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
         self.channels.remove(&channel);
-        Ok(())
-    }
-
-    async fn channel_eof(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
-        let Some(State::Joined(joined)) = self.channels.get_mut(&channel) else { return Ok(()) };
-        let member = &joined.member;
-        joined.splitter.finish(|line| member.post(line));
-        if joined.direction == Direction::Publish {
-            self.channels.insert(channel, State::Done);
-            return end(channel, 0, session);
-        }
-        // A reader whose standard input has ended goes on reading.
-        Ok(())
-    }
-
-    async fn data(&mut self, channel: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
-        let Some(State::Joined(joined)) = self.channels.get_mut(&channel) else { return Ok(()) };
-        for step in data.chunks(STEP) {
-            let (member, mut cost) = (&joined.member, 0.0);
-            joined.splitter.push(step, |line| {
-                cost += Pace::cost(line);
-                if !line.is_empty() {
-                    member.post(line);
-                }
-            });
-            if let Some(wait) = self.pace.spend(cost, Instant::now()) {
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = self.cut.cancelled() => return Ok(()),
-                }
-            }
-        }
         Ok(())
     }
 
@@ -263,7 +180,7 @@ impl Handler for Connection {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         match self.channels.get_mut(&channel) {
-            Some(State::Open { terminal, .. }) => {
+            Some(Place { command: Awaited::Yes { terminal, .. }, .. }) => {
                 *terminal = true;
                 session.channel_success(channel)
             }

@@ -48,6 +48,11 @@ impl Connection {
     /// # Errors
     /// [`BoardError`], each with what to do about it where there is something.
     pub(super) async fn open(config: &SshBoardConfig, address: &BoardAddress) -> Result<Self, BoardError> {
+        // Boxed, because what a handshake needs should not stay in every future that may have to connect again.
+        Box::pin(Self::dial(config, address)).await
+    }
+
+    async fn dial(config: &SshBoardConfig, address: &BoardAddress) -> Result<Self, BoardError> {
         let identities = identity::gather(config).await?;
         let known = load_known(config, address).await?;
         let host = address.to_string();
