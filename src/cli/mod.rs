@@ -12,8 +12,8 @@ mod worker;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Folders, observe};
 pub use crate::failure::{Failure, Status};
+use crate::{config::Folders, observe};
 
 /// Run your friends' R futures on a spare machine, each in a sandbox that you can check.
 ///
@@ -77,4 +77,3 @@ impl From<board::BoardCommandError> for Failure {
         Self { hint, ..Self::new(if error.is_usage() { Status::Usage } else { Status::Network }, error) }
     }
 }
-

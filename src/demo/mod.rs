@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::{
-    failure::{Failure, Status},
     clock,
+    failure::{Failure, Status},
     runner::{Shown, Verdict},
     text,
 };

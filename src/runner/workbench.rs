@@ -10,9 +10,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError, SCRIPT_PATH, attempt,
-    command, interrupted, replay,
-    outcome::Text,
+    AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
+    SCRIPT_PATH, attempt, command, interrupted, outcome::Text, replay,
 };
 use crate::{
     clock,

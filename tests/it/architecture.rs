@@ -16,11 +16,29 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("transfer", &["ids", "clock", "text", "spool", "proto", "sandbox", "transfer", "error_chain"]),
     ("sandbox", &["ids", "text", "sandbox", "runner", "error_chain"]),
     ("runner", &["ids", "clock", "text", "spool", "sandbox", "runner", "error_chain"]),
-    ("supervisor", &["ids", "clock", "text", "spool", "proto", "board", "transfer", "sandbox", "runner", "supervisor", "error_chain"]),
+    (
+        "supervisor",
+        &[
+            "ids",
+            "clock",
+            "text",
+            "spool",
+            "proto",
+            "board",
+            "transfer",
+            "sandbox",
+            "runner",
+            "supervisor",
+            "error_chain",
+        ],
+    ),
     ("client", &["ids", "clock", "text", "spool", "proto", "board", "transfer", "sandbox", "client", "error_chain"]),
     ("config", &["ids", "sandbox", "config"]),
     ("observe", &["clock", "text"]),
-    ("demo", &["ids", "clock", "text", "spool", "board", "transfer", "sandbox", "runner", "client", "config", "cli", "demo"]),
+    (
+        "demo",
+        &["ids", "clock", "text", "spool", "board", "transfer", "sandbox", "runner", "client", "config", "cli", "demo"],
+    ),
 ];
 
 fn root() -> PathBuf {

@@ -12,8 +12,8 @@ use std::{
 
 use p2p_jail::spec::{Command, Exit, Stop};
 use p2p_worker::sandbox::{
-    Driver, Enforcement, Finished, Known, Layer, Machine, NOBODY, Profile, Ready, SandboxError, Share, Surroundings, Task,
-    examine, run_to_end, select, show,
+    Driver, Enforcement, Finished, Known, Layer, Machine, NOBODY, Profile, Ready, SandboxError, Share, Surroundings,
+    Task, examine, run_to_end, select, show,
 };
 
 /// Names the program `p2p-jail` for the run as an ordinary user.
@@ -184,7 +184,8 @@ fn none_is_no_sandbox_and_is_refused_by_strict() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     fs::set_permissions(secret.path(), fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(secret.path(), "secret").unwrap();
-    let mut task = rscript(&format!("source('/run/script.R'); cat(readLines('{}', warn = FALSE))", secret.path().display()));
+    let mut task =
+        rscript(&format!("source('/run/script.R'); cat(readLines('{}', warn = FALSE))", secret.path().display()));
     task.command.argv = ["/usr/bin/Rscript", "--vanilla", "/run/p2p/script.R"].map(str::to_owned).to_vec();
     let script = format!("cat(readLines('{}', warn = FALSE), path.expand('~'))", secret.path().display());
     task.files = vec![("/run/p2p/script.R".into(), script.into_bytes())];
