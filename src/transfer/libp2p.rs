@@ -7,6 +7,7 @@
 mod key;
 mod listen;
 mod streams;
+mod warm;
 
 use std::{
     collections::HashMap,
@@ -133,6 +134,7 @@ impl Node {
     /// [`NetworkError::Key`], [`NetworkError::KeyFormat`], [`NetworkError::KeyMode`], [`NetworkError::Listen`],
     /// [`NetworkError::Start`].
     pub async fn start(config: NodeConfig) -> Result<Self, NetworkError> {
+        warm::warm_up();
         let key = config.key.clone();
         let key = tokio::task::spawn_blocking(move || key.load()).await;
         let key = key.map_err(|error| NetworkError::Start(error.to_string()))??;

@@ -16,6 +16,7 @@ use super::{
     worker::{Caller, ClientLink, heartbeat},
 };
 use crate::{
+    error_chain,
     proto::{
         frames::{Frame, FromClient, FromWorker, Kind, Stage, encode_body},
         refusal::{Payload, Reason, Refusal},
@@ -168,7 +169,7 @@ impl<N: Network> Actor<N> {
             cancel.send_replace(Some(match error {
                 TransferError::Cancelled => CancelCause::Cancelled,
                 TransferError::Refused(refusal) => CancelCause::Refused(refusal.clone()),
-                error => CancelCause::Gone(error.to_string()),
+                error => CancelCause::Gone(error_chain(error)),
             }));
         }
         if let Some(parcel) = self.parcel.take() {

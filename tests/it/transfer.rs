@@ -282,7 +282,7 @@ async fn a_worker_that_gives_up<S: Site>(site: &S) {
     let (_, session) = pair.worker.fetch(pair.invitation(delivery.ticket)).await.unwrap();
     session.abandon("out of\u{1b}[31m coffee").await;
     let error = failure(&mut delivery).await;
-    assert_eq!(error.to_string(), "the other side will not go on: it gave up: out of[31m coffee");
+    assert_eq!(error.to_string(), "the other side will not go on: it gave up: out of␛[31m coffee");
 
     let mut delivery = pair.grant(b"future");
     drop(pair.worker.fetch(pair.invitation(delivery.ticket)).await.unwrap());
