@@ -149,6 +149,14 @@ pub enum MachineError {
 }
 
 impl Machine {
+    /// This machine as the running program sees it, with the places of its owner.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn of(surroundings: Surroundings) -> Result<Self, MachineError> {
+        Self::discover(&Known { surroundings, search_path: std::env::var_os("PATH"), ..Known::default() })
+    }
+
     /// Finds out all but what is at the paths of a profile.
     ///
     /// # Errors

@@ -1,3 +1,12 @@
-//! Fast tests of real parts, one binary.
+//! Fast tests: contracts, and real programs on loopback.
 
+mod architecture;
+mod board;
+mod board_cli;
+mod board_openssh;
+mod board_ssh;
+mod board_support;
 mod sandbox;
+mod transfer;
+mod transfer_hostile;
+mod transfer_support;
