@@ -6,6 +6,8 @@ use std::{io::Write, path::Path, time::Duration};
 
 use p2p_jail::spec::{Command, Exit, Stage};
 
+use crate::error_chain;
+
 use super::{
     Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, Share, Task,
     driver::JAIL_INSIDE,
@@ -51,18 +53,14 @@ fn without_sandbox(profile: &Profile) -> Vec<(Layer, Enforcement)> {
 type Checked = (LaunchPlan, Vec<(Stage, String)>, String);
 
 fn run_check(driver: Driver, profile: &Profile, machine: &Machine, shares: &[Share]) -> Result<Checked, String> {
-    let in_words = |error: &dyn std::error::Error| {
-        let causes = std::iter::successors(Some(error), |error| error.source());
-        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-    };
-    let canary = canary().map_err(|error| in_words(&error))?;
+    let canary = canary().map_err(|error| error_chain(&error))?;
     let task = check_task(machine, canary.path(), shares);
-    let mut plan = driver.plan(profile, &task, machine).map_err(|error| in_words(&error))?;
+    let mut plan = driver.plan(profile, &task, machine).map_err(|error| error_chain(&error))?;
     let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
     plan.spec.watch.wall_time_ms = plan.spec.watch.wall_time_ms.map(|limit| limit.min(patience));
     let finished = run_to_end(&plan, PATIENCE).map_err(|error| {
         let fix = fix(&error, machine);
-        format!("{}{fix}", in_words(&error))
+        format!("{}{fix}", error_chain(&error))
     })?;
     match (finished.exit, finished.stopped) {
         (Exit::Code(0), None) => Ok((plan, finished.stages, finished.text)),
