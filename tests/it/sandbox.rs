@@ -3,6 +3,8 @@
 //! Nothing is skipped: a machine that cannot enforce `strict` fails these tests, and says why. When the tests are run by
 //! root, those of this file are run once more by an ordinary user.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may")]
+
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
@@ -231,7 +233,8 @@ fn what_is_missing_is_named_with_its_fix() {
 #[test]
 fn a_hole_in_the_plan_is_seen_by_the_probe() {
     // Each hole is made in the profile that is probed, and the probe must find that the layer does not hold.
-    let holes: [(Layer, fn(&mut Profile)); 2] = [
+    type Hole = (Layer, fn(&mut Profile));
+    let holes: [Hole; 2] = [
         (Layer::Network, |profile| profile.rules.retain(|rule| rule.name != "socket-family")),
         (Layer::Syscalls, |profile| profile.rules.retain(|rule| rule.name != "ioctl-requests")),
     ];
