@@ -104,8 +104,8 @@ pub(super) fn attacks(home: &Path, port: u16, marker: u32) -> Vec<Attack> {
         Attack {
             tried: "a memory bomb in many processes",
             stopped_by: "limit on memory",
-            code: "for (i in 1:20) parallel::mcparallel({ x <- list(); repeat x[[length(x) + 1]] <- rep(1, 2e6) }); \
-                   Sys.sleep(60)"
+            code: "for (i in 1:20) if (inherits(parallel:::mcfork(estranged = TRUE), 'masterProcess')) { \
+                   x <- list(); repeat x[[length(x) + 1]] <- rep(1, 2e6) }; Sys.sleep(60)"
                 .to_owned(),
             expected: Expected::Stopped("memory"),
         },

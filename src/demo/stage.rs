@@ -17,6 +17,7 @@ use nix::{
 use russh::keys::{Algorithm, PrivateKey, ssh_key::LineEnding};
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     time::timeout,
 };
@@ -35,6 +36,7 @@ use crate::{
     runner::{Shown, Workbench},
     sandbox::Surroundings,
     spool::Spooled,
+    supervisor::JOINED,
 };
 
 /// The one account of the demo's board; worker and client have a key of it each.
@@ -45,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The worker's profile: strict, but nobody wants to watch a loop for half an hour.
 const PROFILE: &str = "inherits = \"strict\"\n\n[limits]\nmemory = \"1 GiB\"\naddress_space = \"1 GiB\"\n\
-                       cpu_time = \"20 s\"\nwall_time = \"5 s\"\n\n[scratch]\n\
+                       cpu_time = \"5 s\"\nwall_time = \"20 s\"\n\n[scratch]\n\
                        \"/tmp\" = { size = \"128 MiB\", files = 5000, why = \"R's tempdir()\" }\n";
 
 pub(super) struct Stage {
@@ -74,7 +76,8 @@ impl Stage {
         let board = CancellationToken::new();
         let port = serve_board(path, board.clone()).await?;
         let client = start_client(path, port).await?;
-        let worker = start_worker(path, driver, port, slots)?;
+        let mut worker = start_worker(path, driver, port, slots)?;
+        until_joined(&mut worker).await?;
         Ok(Self { folder, port, worker, client, workbench, board })
     }
 
@@ -215,7 +218,6 @@ async fn start_client(path: &Path, port: u16) -> Result<Client, Failure> {
 
 fn start_worker(path: &Path, driver: &str, port: u16, slots: usize) -> Result<Child, Failure> {
     let program = std::env::current_exe().map_err(usage)?;
-    let log = fs::File::create(path.join("worker.log")).map_err(usage)?;
     Command::new(program)
         .args(["--board", &format!("127.0.0.1:{port}"), "--accept-new", "--sandbox", driver])
         .args(["--slots", &slots.to_string()])
@@ -228,8 +230,31 @@ fn start_worker(path: &Path, driver: &str, port: u16, slots: usize) -> Result<Ch
         .env("HOME", path.join("home"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log)
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(usage)
+}
+
+/// Waits until the worker says that it has joined. One that ends before is an error with its own words.
+async fn until_joined(worker: &mut Child) -> Result<(), Failure> {
+    let stderr = worker.stderr.take().ok_or_else(|| Failure::new(Status::Usage, "the worker has no log"))?;
+    let mut lines = BufReader::new(stderr).lines();
+    let mut log = String::new();
+    let joined = async {
+        while let Ok(Some(line)) = lines.next_line().await {
+            if line.contains(JOINED) {
+                return true;
+            }
+            log.push_str(&line);
+            log.push('\n');
+        }
+        false
+    };
+    if !timeout(PATIENCE, joined).await.unwrap_or(false) {
+        return Err(Failure::new(Status::Sandbox, format!("the worker did not start:\n{log}")));
+    }
+    // Somebody has to go on reading, or the worker would wait for room in the pipe.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Ok(())
 }

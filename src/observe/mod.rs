@@ -26,8 +26,11 @@ impl FormatTime for LocalTime {
 /// Starts the log: `P2P_WORKER_LOG` (`debug`, `p2p_worker::board=trace`, …), else `default` for our own modules and
 /// warnings of everybody else's.
 pub fn start(default: &str) {
-    let filter = EnvFilter::try_from_env("P2P_WORKER_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("error,p2p_worker={default}")));
+    let wanted = std::env::var("P2P_WORKER_LOG").unwrap_or_else(|_| default.to_owned());
+    // A bare level is for our own modules: the network's say more than anybody wants to know.
+    let is_level = wanted.chars().all(|c| c.is_ascii_alphabetic());
+    let directives = if is_level { format!("error,p2p_worker={wanted}") } else { wanted };
+    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("error,p2p_worker=info"));
     let terminal = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     // A second start (a test that runs commands in one process) keeps the first log.

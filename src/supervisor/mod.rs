@@ -24,6 +24,9 @@ use crate::{
 };
 use slot::{Slot, SlotEnd};
 
+/// What a worker logs when futures can come.
+pub const JOINED: &str = "joined the cluster; waiting for futures";
+
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct Setup<N: Network> {
@@ -123,7 +126,7 @@ impl<N: Network> Dispatcher<N> {
     async fn heard(&mut self, event: Option<BoardEvent>) -> bool {
         match event {
             Some(BoardEvent::Joined) => {
-                tracing::info!("joined the cluster; waiting for futures");
+                tracing::info!("{JOINED}");
                 self.step(Event::Joined).await;
             }
             Some(BoardEvent::Line(line)) => self.step(Event::Line(line)).await,

@@ -141,7 +141,7 @@ impl World {
     pub fn worker(&self, arguments: &[&str]) -> Running {
         let board = format!("127.0.0.1:{}", self.port);
         let mut command = self.command(&["--board", &board, "--accept-new"]);
-        command.args(arguments).env("P2P_WORKER_LOG", "debug");
+        command.args(arguments).env("P2P_WORKER_LOG", "info");
         let worker = Running::start(command);
         worker.wait_for("joined the cluster");
         worker

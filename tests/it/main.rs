@@ -2,10 +2,10 @@
 
 mod architecture;
 mod board;
-mod board_cli;
 mod board_openssh;
 mod board_ssh;
 mod board_support;
+mod runner;
 mod sandbox;
 mod transfer;
 mod transfer_hostile;
