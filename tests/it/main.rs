@@ -1,5 +1,12 @@
 //! Fast tests: contracts, and real programs on loopback.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "clippy allows these inside test functions only, and a helper of a test may fail the test too"
+)]
+
 mod architecture;
 mod board;
 mod board_openssh;
