@@ -60,6 +60,17 @@ impl SpoolWriter {
         Ok(Self { file, directory: directory.to_owned(), limit, size: 0, hasher: blake3::Hasher::new() })
     }
 
+    /// Begins an unnamed file in memory, for at most `limit` bytes: for small things that must not fail on a full disk.
+    ///
+    /// # Errors
+    /// [`SpoolError::Write`] when there is no descriptor left.
+    pub fn in_memory(limit: u64) -> Result<Self, SpoolError> {
+        let directory = PathBuf::from("memory");
+        let made = nix::sys::memfd::memfd_create(c"spool", nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
+        let file = made.map_err(|error| SpoolError::Write { directory: directory.clone(), source: error.into() })?;
+        Ok(Self { file: File::from(file), directory, limit, size: 0, hasher: blake3::Hasher::new() })
+    }
+
     /// Appends bytes. Blocks on the disk: call it from a blocking thread, or with chunks that the page cache takes.
     ///
     /// # Errors

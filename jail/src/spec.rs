@@ -43,7 +43,10 @@ pub enum Container {
     /// confinement and the command on an inherited descriptor.
     External(External),
     /// Nobody does: the task shares the owner's world. Only the driver `none` says this.
-    None,
+    None {
+        /// Become this user of the host before executing the command; see [`Builtin::become_user`].
+        become_user: Option<Identity>,
+    },
 }
 
 /// A root file system and a set of fresh namespaces, made by `p2p-jail`.
@@ -136,7 +139,13 @@ pub struct External {
     pub argv: Vec<String>,
     /// The whole environment of that program.
     pub environment: Vec<(String, String)>,
+    /// Contents that the program finds on [`FILES_FD`] and the descriptors after it, one each, at their beginning (files
+    /// in memory): for what it is told to put into the container, so that nothing is written to the host.
+    pub files: Vec<Vec<u8>>,
 }
+
+/// The descriptor of the first of [`External::files`].
+pub const FILES_FD: i32 = 6;
 
 /// The descriptor on which `p2p-jail confine` reads its [`Spec`] (a sealed memory file).
 pub const CONFINE_FD: i32 = 4;

@@ -3,3 +3,30 @@
 //!
 //! The supervisor's side never parses R data. What the task says in its frames is the client's own data and is
 //! believed in nothing; how the task ended comes from `p2p-jail`, which has it from the kernel.
+//!
+//! - [`command()`], [`RInstallation`]: which R, and its whole command line and environment
+//! - `r/runner.R`: what R does in the sandbox
+//! - [`run`]: the attempt; [`Outcome`]: what came of it
+//! - [`interrupted`]: the result of a future that has no other
+//! - [`Workbench`]: a sandbox, an R and a folder together: where futures are evaluated
+//! - [`replay()`]: what a future printed, as `Rscript` would have printed it
+
+mod attempt;
+mod command;
+mod frames;
+pub mod interrupted;
+mod jail;
+mod outcome;
+mod r_installation;
+mod rds;
+mod replay;
+mod streams;
+mod workbench;
+
+pub use attempt::run;
+pub use command::{Job, Mode, RUNNER_SCRIPT, SCRIPT_PATH, command};
+pub use interrupted::Reason;
+pub use outcome::{AttemptEvent, Ended, Outcome, Text};
+pub use r_installation::{InstallationError, RInstallation};
+pub use replay::{ReplayError, replay};
+pub use workbench::{Shown, Verdict, Workbench, WorkbenchError};

@@ -1,0 +1,166 @@
+//! One attempt, from the plan to the outcome.
+
+use std::{path::Path, time::Duration};
+
+use p2p_jail::spec::{Report, Usage};
+use tokio::{sync::mpsc, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::{self, Timestamp},
+    ids::FutureId,
+    runner::{
+        interrupted::{self, Reason},
+        jail::{self, Jail, Pipes, Reports},
+        outcome::{AttemptEvent, Ended, Evidence, Outcome, Text, judge},
+        streams::{FramesSeen, FramesTo, chain, pump_frames, pump_input, pump_text},
+    },
+    sandbox::LaunchPlan,
+    spool::{SpoolError, SpoolWriter, Spooled},
+};
+
+/// How long the pipes are read on when the task is over. No process of it is left then, so that what is in them is all
+/// there will be; the time is for a descriptor that got away, and for a slow disk.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The largest result that we make ourselves, in bytes.
+const MAX_OWN_RESULT: u64 = 64 * 1024;
+
+/// Evaluates `input`, the RDS of the future named `future`, under a plan. Comes back with a result whatever happens to
+/// the task; when `cancel` is cancelled, soon. Dropping the returned future kills the task.
+///
+/// `events` is a bounded queue; an event that nobody takes for a second is dropped, so it may be left alone.
+///
+/// # Errors
+/// [`SpoolError`] only before anything was started: then there is no room even for the result that says so.
+pub async fn run(
+    plan: &LaunchPlan,
+    input: &Spooled,
+    future: &FutureId,
+    spool_directory: &Path,
+    cancel: CancellationToken,
+    events: mpsc::Sender<AttemptEvent>,
+) -> Result<Outcome, SpoolError> {
+    let own_result = SpoolWriter::in_memory(MAX_OWN_RESULT)?;
+    let input = input.reader()?;
+    let started = clock::now();
+    let refused = |reason| Observed { ended: Ended::Refused(reason), ..Observed::default() };
+    let observed = if cancel.is_cancelled() {
+        Observed { ended: Ended::Stopped(Reason::Cancelled), ..Observed::default() }
+    } else {
+        match jail::start(plan).await {
+            Ok((jail, pipes)) => {
+                let task = Task { plan, directory: spool_directory, cancel: &cancel, events: &events };
+                task.observe(jail, pipes, input).await
+            }
+            Err(error) => refused(Reason::CouldNotStart { stage: None, what: chain(&error) }),
+        }
+    };
+    Ok(observed.into_outcome(own_result, future, started))
+}
+
+/// What an attempt has to do with.
+struct Task<'a> {
+    plan: &'a LaunchPlan,
+    directory: &'a Path,
+    cancel: &'a CancellationToken,
+    events: &'a mpsc::Sender<AttemptEvent>,
+}
+
+/// What is known when a task is over.
+struct Observed {
+    ended: Ended,
+    frames: FramesSeen,
+    text: Text,
+    usage: Usage,
+    stages: Vec<(p2p_jail::spec::Stage, String)>,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self {
+            ended: Ended::Finished,
+            frames: FramesSeen::default(),
+            text: Text::default(),
+            usage: Usage::default(),
+            stages: Vec::new(),
+        }
+    }
+}
+
+impl Task<'_> {
+    async fn observe(&self, jail: Jail, pipes: Pipes, input: std::fs::File) -> Observed {
+        let (mut frames, mut text) = (FramesSeen::default(), Text::default());
+        // The task is stopped by a cancellation, and by frames that leave nothing to wait for.
+        let stop = self.cancel.child_token();
+        let over = CancellationToken::new();
+        let to = FramesTo { directory: self.directory, limit: self.plan.max_result, events: self.events };
+        let reading = async {
+            pump_frames(pipes.frames, &to, &mut frames).await;
+            if frames.fault.is_some() {
+                stop.cancel();
+            }
+        };
+        let watching = async {
+            let _over = over.clone().drop_guard();
+            let running = || drop(self.events.try_send(AttemptEvent::Running));
+            jail.watch(self.plan, &stop, running).await
+        };
+        let (reports, fed, _, _) = tokio::join!(
+            watching,
+            until(&over, Duration::ZERO, pump_input(input, pipes.input)),
+            until(&over, DRAIN, reading),
+            until(&over, DRAIN, pump_text(pipes.text, self.plan.max_text, &mut text)),
+        );
+        if let Some(Err(error)) = fed {
+            tracing::warn!(%error, "a future could not be read back");
+        }
+        self.conclude(reports, frames, text)
+    }
+
+    fn conclude(&self, reports: Reports, frames: FramesSeen, text: Text) -> Observed {
+        let ended = judge(&Evidence {
+            last: &reports.last,
+            cancelled: self.cancel.is_cancelled(),
+            watch: &self.plan.spec.watch,
+            frames: &frames,
+            text: &text,
+        });
+        let usage = match reports.last {
+            Ok(Report::Ended { usage, .. }) => usage,
+            _ => Usage::default(),
+        };
+        Observed { ended, frames, text, usage, stages: reports.stages }
+    }
+}
+
+/// Awaits something until `over` and for some time more; `None` when it did not come to its end.
+async fn until<T>(over: &CancellationToken, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let late = async {
+        over.cancelled().await;
+        sleep(grace).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = late => None,
+    }
+}
+
+impl Observed {
+    fn into_outcome(self, mut own_result: SpoolWriter, future: &FutureId, started: Timestamp) -> Outcome {
+        let Self { ended, frames, text, usage, stages } = self;
+        let result = match (ended.reason(), frames.result) {
+            (None, Some(result)) => result.finish(),
+            (reason, _) => {
+                let nothing = Reason::NoResult { last_words: String::new() };
+                let bytes = interrupted::result(future, reason.unwrap_or(&nothing), started, clock::now());
+                if let Err(error) = own_result.write(&bytes) {
+                    tracing::error!(error = chain(&error), "no memory for a result of our own");
+                }
+                own_result.finish()
+            }
+        };
+        Outcome { result, ended, usage, text, stages, progress_dropped: frames.progress_dropped }
+    }
+}

@@ -1,0 +1,173 @@
+//! The command line and the whole environment of the R process in the sandbox: a pure function.
+//!
+//! R is executed directly, without its front end, a shell script that starts half a dozen processes. Nothing is read at
+//! start that a task or a user could have planted: no profile, no environment file but R's own, no saved workspace, no
+//! private library; the environment is built from nothing.
+
+use std::path::{Path, PathBuf};
+
+use p2p_jail::spec::Command;
+
+use crate::{ids::FutureId, runner::RInstallation};
+
+/// The R script that the task runs, see its first lines. The planner shows it to the task at [`SCRIPT_PATH`], as a file
+/// of its own, so that no path of the host is shared for it.
+pub const RUNNER_SCRIPT: &str = include_str!("r/runner.R");
+
+/// Where the script lies in a container.
+pub const SCRIPT_PATH: &str = "/run/p2p-worker/runner.R";
+
+/// What the R process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// fd 0: the RDS of a future. Result: the RDS of its `FutureResult`.
+    Run,
+    /// fd 0: R code as UTF-8. Result: the RDS of a future that evaluates it and prints what `Rscript -e` would print. Code
+    /// that cannot be parsed: no result, exit status 1, and the reason as text.
+    Make,
+    /// fd 0: the RDS of a future. Result: its name, as text. Bytes that are no future: no result, exit status 1, and the
+    /// reason as text.
+    Name,
+    /// fd 0: the RDS of a `FutureResult`. Result: what `Rscript` would have printed, for [`crate::runner::replay`].
+    Show,
+}
+
+impl Mode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Make => "make",
+            Self::Name => "name",
+            Self::Show => "show",
+        }
+    }
+}
+
+/// One R process to be started.
+#[derive(Debug, Clone)]
+pub struct Job<'a> {
+    /// What it is for.
+    pub mode: Mode,
+    /// The future's name as it was announced. Another future is refused; a made one is given this name.
+    pub future: &'a FutureId,
+    /// Where [`RUNNER_SCRIPT`] lies, as the task sees it.
+    pub script: &'a Path,
+    /// The task's home and working directory, as it sees it.
+    pub home: &'a Path,
+    /// The task's folder for temporary files, as it sees it.
+    pub temporary: &'a Path,
+    /// The task's memory limit in bytes. R itself stops short of it, with an error that the user's code can handle.
+    pub memory: Option<u64>,
+    /// The time zone by name, `UTC` for instance.
+    pub time_zone: &'a str,
+}
+
+/// Libraries that would start a thread per core of the machine.
+const ONE_THREAD: [&str; 10] = [
+    "BLIS_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "MC_CORES",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "R_DATATABLE_NUM_THREADS",
+    "R_PARALLELLY_AVAILABLECORES_FALLBACK",
+    "RCPP_PARALLEL_NUM_THREADS",
+];
+
+/// R needs some room to say that it has none.
+const LEAST_HEAP_MIB: u64 = 64;
+
+/// The R process for a job, under this installation.
+#[must_use]
+pub fn command(r: &RInstallation, job: &Job<'_>) -> Command {
+    let path = |path: &Path| path.display().to_string();
+    let argv = vec![
+        path(&r.home.join("bin/exec/R")),
+        "--vanilla".to_owned(),
+        "--no-echo".to_owned(),
+        format!("--file={}", job.script.display()),
+        "--args".to_owned(),
+        job.mode.as_str().to_owned(),
+    ];
+    let mut environment: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, value: String| environment.push((name.to_owned(), value));
+    set("HOME", path(job.home));
+    set("LANG", "C.UTF-8".to_owned());
+    set("LD_LIBRARY_PATH", path(&r.home.join("lib")));
+    set("P2P_FUTURE", job.future.to_string());
+    set("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned());
+    set("R_HOME", path(&r.home));
+    set("R_LIBS_SITE", r.libraries.iter().map(|library| path(library)).collect::<Vec<_>>().join(":"));
+    // R's own word for "none" (?libPaths).
+    set("R_LIBS_USER", "NULL".to_owned());
+    for (name, folder) in [("R_DOC_DIR", &r.doc), ("R_INCLUDE_DIR", &r.include), ("R_SHARE_DIR", &r.share)] {
+        set(name, path(folder));
+    }
+    if let Some(memory) = job.memory {
+        set("R_MAX_VSIZE", format!("{}M", heap_mib(memory)));
+    }
+    set("TMPDIR", path(job.temporary));
+    set("TZ", job.time_zone.to_owned());
+    ONE_THREAD.iter().for_each(|name| set(name, "1".to_owned()));
+    Command { argv, environment, directory: PathBuf::from(job.home) }
+}
+
+/// Seven eighths of the memory: the rest is for R itself, its small objects and what it did not allocate through R.
+fn heap_mib(memory: u64) -> u64 {
+    ((memory - memory / 8) >> 20).max(LEAST_HEAP_MIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_built_from_nothing() {
+        let r = RInstallation::debian_like();
+        let future = "f-1".parse().unwrap();
+        let job = Job {
+            mode: Mode::Run,
+            future: &future,
+            script: Path::new(SCRIPT_PATH),
+            home: Path::new("/home/task"),
+            temporary: Path::new("/tmp"),
+            memory: Some(2 << 30),
+            time_zone: "UTC",
+        };
+        let Command { argv, environment, directory } = command(&r, &job);
+        let flags = ["--vanilla", "--no-echo", "--file=/run/p2p-worker/runner.R", "--args", "run"];
+        assert_eq!(argv.first().unwrap(), "/usr/lib/R/bin/exec/R");
+        assert_eq!(argv[1..], flags);
+        assert_eq!(directory, Path::new("/home/task"));
+        let (threads, rest): (Vec<_>, Vec<_>) = environment.iter().partition(|(_, value)| value == "1");
+        assert_eq!(threads.len(), ONE_THREAD.len());
+        let rest: Vec<_> = rest.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(
+            rest,
+            [
+                "HOME=/home/task",
+                "LANG=C.UTF-8",
+                "LD_LIBRARY_PATH=/usr/lib/R/lib",
+                "P2P_FUTURE=f-1",
+                "PATH=/usr/local/bin:/usr/bin:/bin",
+                "R_HOME=/usr/lib/R",
+                "R_LIBS_SITE=/usr/local/lib/R/site-library:/usr/lib/R/site-library",
+                "R_LIBS_USER=NULL",
+                "R_DOC_DIR=/usr/share/R/doc",
+                "R_INCLUDE_DIR=/usr/share/R/include",
+                "R_SHARE_DIR=/usr/share/R/share",
+                "R_MAX_VSIZE=1792M",
+                "TMPDIR=/tmp",
+                "TZ=UTC",
+            ]
+        );
+    }
+
+    #[test]
+    fn r_keeps_a_minimum() {
+        assert_eq!(heap_mib(0), 64);
+        assert_eq!(heap_mib(u64::MAX), (u64::MAX - u64::MAX / 8) >> 20);
+    }
+}

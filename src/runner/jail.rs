@@ -1,0 +1,234 @@
+//! The supervisor's end of `p2p-jail run`: starting it, telling it the spec, hearing its reports, asking it to stop.
+
+use std::{
+    io::{self, IoSlice},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
+    process::Stdio,
+    time::Duration,
+};
+
+use nix::{
+    fcntl::OFlag,
+    sys::{
+        socket::{ControlMessage, MsgFlags, sendmsg},
+        stat::{Mode, fchmod},
+    },
+    unistd::pipe2,
+};
+use p2p_jail::{
+    message::{self, MessageError},
+    spec::{Report, Stage},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, pipe},
+    },
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::sandbox::LaunchPlan;
+
+/// How long `p2p-jail` may take to stop a task, and to end once the task is over.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How far beyond the wall time limit that it watches itself `p2p-jail` may go before it is given up.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// The most stages that are remembered; there are not that many.
+const MAX_STAGES: usize = 64;
+
+/// Why `p2p-jail` could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// A pipe or a socket could not be made.
+    #[error("cannot make a {what}")]
+    Descriptor {
+        /// Which.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The program is missing or cannot be executed.
+    #[error("cannot execute {program} (it belongs beside p2p-worker)")]
+    Execute {
+        /// Its path.
+        program: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The spec cannot be encoded.
+    #[error("cannot encode what the sandbox is told")]
+    Spec(#[source] MessageError),
+    /// The program ended before it took the spec.
+    #[error("p2p-jail does not listen")]
+    Deaf(#[source] io::Error),
+}
+
+/// A `p2p-jail` that has been told what to do. Dropping it stops the task.
+pub(crate) struct Jail {
+    /// The program.
+    child: Child,
+    /// The control socket.
+    control: UnixStream,
+}
+
+/// Our ends of the task's pipes.
+pub(crate) struct Pipes {
+    /// To the task's fd 0.
+    pub(crate) input: pipe::Sender,
+    /// From the task's frames pipe.
+    pub(crate) frames: pipe::Receiver,
+    /// From the task's fd 1 and fd 2.
+    pub(crate) text: pipe::Receiver,
+}
+
+/// What `p2p-jail` had to say.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    /// The stages in force.
+    pub(crate) stages: Vec<(Stage, String)>,
+    /// The last report, or why there is none.
+    pub(crate) last: Result<Report, String>,
+}
+
+/// Starts the program, and sends the spec and the task's ends of three new pipes.
+///
+/// # Errors
+/// [`StartError`]; nothing was run.
+pub(crate) async fn start(plan: &LaunchPlan) -> Result<(Jail, Pipes), StartError> {
+    let (pipes, theirs) = pipes()?;
+    let made = |source| StartError::Descriptor { what: "socket pair", source };
+    let (ours, its) = StdUnixStream::pair().map_err(made)?;
+    ours.set_nonblocking(true).map_err(made)?;
+    let control = UnixStream::from_std(ours).map_err(made)?;
+    let errors = theirs.text.try_clone().map_err(made)?;
+    let child = Command::new(&plan.jail)
+        .arg("run")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(its)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(errors))
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| StartError::Execute { program: plan.jail.display().to_string(), source })?;
+    let mut jail = Jail { child, control };
+    jail.send_spec(plan, &theirs).await?;
+    Ok((jail, pipes))
+}
+
+/// The task's ends of the pipes.
+struct TaskEnds {
+    input: OwnedFd,
+    frames: OwnedFd,
+    text: OwnedFd,
+}
+
+fn pipes() -> Result<(Pipes, TaskEnds), StartError> {
+    let made = |source: io::Error| StartError::Descriptor { what: "pipe", source };
+    let (input, input_writer) = pipe().map_err(made)?;
+    let (frames_reader, frames) = pipe().map_err(made)?;
+    let (text_reader, text) = pipe().map_err(made)?;
+    let pipes = Pipes {
+        input: pipe::Sender::from_owned_fd(input_writer).map_err(made)?,
+        frames: pipe::Receiver::from_owned_fd(frames_reader).map_err(made)?,
+        text: pipe::Receiver::from_owned_fd(text_reader).map_err(made)?,
+    };
+    Ok((pipes, TaskEnds { input, frames, text }))
+}
+
+/// A pipe whose ends can be opened again through `/proc/self/fd` by whoever holds them, also when that is another user
+/// than we are: R opens the frames pipe so, having no other way to write to a descriptor. Nobody else can reach it.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    fchmod(writer.as_fd(), Mode::from_bits_truncate(0o666))?;
+    Ok((reader, writer))
+}
+
+impl Jail {
+    async fn send_spec(&mut self, plan: &LaunchPlan, ends: &TaskEnds) -> Result<(), StartError> {
+        let bytes = message::encode(&plan.spec).map_err(StartError::Spec)?;
+        let fds = [ends.input.as_raw_fd(), ends.frames.as_raw_fd(), ends.text.as_raw_fd()];
+        let control = &mut self.control;
+        let socket = control.as_raw_fd();
+        let send = || {
+            let rights = [ControlMessage::ScmRights(&fds)];
+            Ok(sendmsg::<()>(socket, &[IoSlice::new(&bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None)?)
+        };
+        let sent = control.async_io(Interest::WRITABLE, send).await.map_err(StartError::Deaf)?;
+        control.write_all(bytes.get(sent..).unwrap_or_default()).await.map_err(StartError::Deaf)
+    }
+
+    /// Hears the reports until the last one. When `stop` is cancelled, the task is stopped; a `p2p-jail` that does not do
+    /// so in time, or that lets the task go on beyond its wall time limit, is killed, and the task with it.
+    pub(crate) async fn watch(
+        self,
+        plan: &LaunchPlan,
+        stop: &CancellationToken,
+        mut running: impl FnMut() + Send,
+    ) -> Reports {
+        let Self { mut child, control } = self;
+        let (reader, mut writer) = control.into_split();
+        let mut stages = Vec::new();
+        let asked = async {
+            stop.cancelled().await;
+            let _ = writer.shutdown().await;
+            sleep(STOP_PATIENCE).await;
+        };
+        let last = tokio::select! {
+            last = hear(reader, &mut stages, &mut running) => last,
+            () = asked => Err(format!("it did not stop the task within {} s", STOP_PATIENCE.as_secs())),
+            () = overdue(plan.spec.watch.wall_time_ms) => Err("it did not hold the time limit".to_owned()),
+        };
+        if last.is_err() {
+            let _ = child.start_kill();
+        }
+        if timeout(STOP_PATIENCE, child.wait()).await.is_err() {
+            let _ = child.start_kill();
+        }
+        Reports { stages, last }
+    }
+}
+
+async fn overdue(wall_time_ms: Option<u64>) {
+    match wall_time_ms {
+        Some(limit) => sleep(Duration::from_millis(limit).saturating_add(OVERDUE)).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn hear(
+    mut from: OwnedReadHalf,
+    stages: &mut Vec<(Stage, String)>,
+    running: &mut (impl FnMut() + Send),
+) -> Result<Report, String> {
+    loop {
+        match next_report(&mut from).await? {
+            Report::Stage(stage, detail) if stages.len() < MAX_STAGES => stages.push((stage, detail)),
+            Report::Stage(..) => return Err("it reports without end".to_owned()),
+            Report::Running { .. } => running(),
+            last @ (Report::Refused { .. } | Report::Ended { .. }) => return Ok(last),
+        }
+    }
+}
+
+async fn next_report(from: &mut OwnedReadHalf) -> Result<Report, String> {
+    let lost = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it ended without a last report".to_owned(),
+        _ => error.to_string(),
+    };
+    let mut header = [0u8; 4];
+    from.read_exact(&mut header).await.map_err(lost)?;
+    let length = message::body_length(header).map_err(|error| error.to_string())?;
+    let mut body = vec![0u8; length];
+    from.read_exact(&mut body).await.map_err(lost)?;
+    message::decode(&body).map_err(|error| error.to_string())
+}

@@ -1,0 +1,364 @@
+# p2p-worker: what R does in the sandbox. One process, one job, then the end.
+#
+#   run   fd 0: the RDS of a Future         frames: B, P ..., R with the RDS of its FutureResult
+#   make  fd 0: R code as UTF-8 text        frames: R with the RDS of a Future that does what `Rscript -e` does
+#   name  fd 0: the RDS of a Future         frames: R with its uuid as text
+#   show  fd 0: the RDS of a FutureResult   frames: R with what `Rscript` would have printed, as records
+#
+# Frames go to fd 3: tag (1 byte), length (u32, little endian), payload; an R frame has the length 0xFFFFFFFF and goes
+# on to the end of the file. fd 1 and fd 2 are one pipe for text that nobody reads by machine.
+#
+# Everything lives in an environment of its own below the base package: the user's code may empty the global
+# environment, detach packages, redirect or close every connection, and this still works. It does not protect the
+# user from the user: code that writes to fd 3 spoils its own result and nothing else.
+local({
+  mode <- commandArgs(trailingOnly = TRUE)[1L]
+  announced <- Sys.getenv("P2P_FUTURE")
+  Sys.unsetenv("P2P_FUTURE")
+  process <- Sys.getpid()
+  frames <- if (file.exists("/dev/fd/3")) "/dev/fd/3" else "/proc/self/fd/3"
+  # No start-up file of package future, one core, whatever package parallel or parallelly think of the machine.
+  options(future.startup.script = FALSE, mc.cores = 1L)
+
+  # ---- frames ----
+
+  # The descriptor is opened anew for every frame: a connection kept open could be closed by the user's code, and
+  # package future would report it as a change made by that code. A forked child writes nothing.
+  with_frames <- function(write) {
+    if (Sys.getpid() != process) return(invisible(FALSE))
+    to <- file(frames, "wb", raw = TRUE)
+    on.exit(close(to))
+    write(to)
+    invisible(TRUE)
+  }
+
+  little_endian <- function(number) writeBin(as.integer(number), raw(), size = 4L, endian = "little")
+
+  frame <- function(tag, payload = raw()) {
+    with_frames(function(to) writeBin(c(charToRaw(tag), little_endian(length(payload)), payload), to))
+  }
+
+  # The last frame, without compression: the limit on the result is then a limit on what its reader will need, and
+  # the task's CPU time is spent on the task. Whoever carries it may compress it.
+  last_frame <- function(write) {
+    with_frames(function(to) {
+      writeBin(c(charToRaw("R"), as.raw(rep(255L, 4L))), to)
+      write(to)
+    })
+  }
+
+  # ---- input ----
+
+  read_input <- function() {
+    from <- file("stdin", "rb", raw = TRUE)
+    on.exit(close(from))
+    chunks <- list()
+    while (length(chunk <- readBin(from, "raw", 4194304L)) > 0L) chunks[[length(chunks) + 1L]] <- chunk
+    if (length(chunks) == 1L) chunks[[1L]] else as.raw(do.call(c, chunks))
+  }
+
+  starts_with <- function(bytes, magic) {
+    length(bytes) >= length(magic) && identical(bytes[seq_along(magic)], as.raw(magic))
+  }
+
+  # The object in an RDS file that is gzip, bzip2 or xz, or not compressed at all.
+  decode <- function(bytes) {
+    if (length(bytes) == 0L) stop("nothing arrived", call. = FALSE)
+    if (starts_with(bytes, c(0x1f, 0x8b))) {
+      from <- gzcon(rawConnection(bytes))
+      on.exit(close(from))
+      return(unserialize(from))
+    }
+    if (starts_with(bytes, c(0x42, 0x5a, 0x68))) bytes <- memDecompress(bytes, "bzip2")
+    if (starts_with(bytes, c(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00))) bytes <- memDecompress(bytes, "xz")
+    unserialize(bytes)
+  }
+
+  # ---- names of futures ----
+
+  # A future's uuid as package future holds it: one string in old versions; session and counter in newer ones.
+  split_uuid <- function(text) {
+    if (grepl("^[0-9a-f]{32}-[0-9]+$", text)) strsplit(text, "-", fixed = TRUE)[[1L]] else text
+  }
+
+  join_uuid <- function(uuid) paste(uuid, collapse = "-")
+
+  is_uuid <- function(uuid) is.character(uuid) && length(uuid) > 0L && !anyNA(uuid)
+
+  # ---- results that are not the user's ----
+
+  refuse <- function(...) stop(structure(class = c("p2p_refusal", "error", "condition"), list(message = paste0(...), call = NULL)))
+
+  launch_error <- function(why, uuid) {
+    structure(
+      class = c("FutureLaunchError", "FutureError", "error", "FutureCondition", "condition"),
+      list(message = sprintf("Future (%s) could not be evaluated on the worker: %s", join_uuid(uuid), why), call = NULL),
+      uuid = uuid
+    )
+  }
+
+  # A FutureResult around one error, made without package future: it may be the very thing that is missing.
+  failed <- function(condition, uuid, started) {
+    attr(condition, "future") <- NULL
+    structure(
+      class = "FutureResult",
+      list(
+        value = NULL, visible = TRUE, stdout = "",
+        conditions = list(list(condition = condition, signaled = 0L)),
+        rng = FALSE, started = started, finished = Sys.time(), uuid = uuid, session_uuid = NA_character_,
+        r_info = list(
+          version = getRversion(), os = .Platform[["OS.type"]], os_name = Sys.info()[["sysname"]],
+          captures_utf8 = TRUE
+        ),
+        version = "1.8"
+      )
+    )
+  }
+
+  # ---- run ----
+
+  field <- function(future, name) get0(name, envir = future, inherits = FALSE)
+
+  # What must hold before anything of it is evaluated. Returns the uuid.
+  check_future <- function(future, announced) {
+    if (!inherits(future, "Future") || !is.environment(future)) {
+      refuse("what arrived is not a Future but an object of class ", paste(sQuote(class(future), FALSE), collapse = ", "))
+    }
+    uuid <- field(future, "uuid")
+    if (!is_uuid(uuid)) refuse("what arrived only looks like a Future: it has no uuid")
+    if (nzchar(announced) && !identical(join_uuid(uuid), announced)) {
+      refuse("another future arrived than the one that was announced: ", join_uuid(uuid))
+    }
+    absent <- setdiff(c("expr", "globals", "stdout", "conditions", "state"), names(future))
+    if (length(absent) > 0L) {
+      refuse("what arrived only looks like a Future: it lacks ", paste(sQuote(absent, FALSE), collapse = ", "))
+    }
+    if (!identical(field(future, "state"), "created")) refuse("the future has been started already")
+    uuid
+  }
+
+  # Futures are of two kinds, with an environment of their own or with a field `reset`; a package future knows one.
+  check_kind <- function(future) {
+    here <- paste0("this worker has package future ", getNamespaceVersion("future"))
+    if ("reset" %in% names(future::Future(NULL, lazy = TRUE, globals = list()))) {
+      if (is.null(field(future, "reset"))) refuse("it was made by an older package future; ", here, ": update yours")
+    } else if (!is.environment(field(future, "envir"))) {
+      refuse("it was made by a newer package future; ", here, ", which cannot read it")
+    }
+  }
+
+  # As good as new: nothing of where it was made, and launched by asking for its result.
+  reset <- function(future) {
+    class(future) <- c("Future", if (is.environment(field(future, "envir"))) "environment")
+    fresh <- list(owner = NULL, lazy = TRUE, earlySignal = FALSE, result = NULL)
+    for (name in names(fresh)) assign(name, fresh[[name]], envir = future)
+    future
+  }
+
+  # Sends immediateConditions at once. Newer versions of package future signal such a condition once more from within,
+  # and then let the first signal pass: the second of such a pair is not sent.
+  relay <- function() {
+    inside <- asNamespace("future")
+    before <- list(condition = NULL, depth = 0L, within = 0L)
+    function(condition) {
+      depth <- sys.nframe()
+      within <- sum(vapply(sys.frames(), function(frame) identical(topenv(frame), inside), NA))
+      echo <- depth < before$depth && within < before$within && identical(condition, before$condition)
+      before <<- list(condition = condition, depth = depth, within = within)
+      if (echo) return()
+      payload <- tryCatch(serialize(condition, NULL), error = function(e) raw())
+      if (length(payload) > 0L && length(payload) <= 1048576L) tryCatch(frame("P", payload), error = identity)
+    }
+  }
+
+  evaluate <- function(future, uuid) {
+    result <- withCallingHandlers(future::result(reset(future)), immediateCondition = relay())
+    if (!inherits(result, "FutureResult")) stop("package future gave no FutureResult", call. = FALSE)
+    result[["uuid"]] <- uuid
+    result
+  }
+
+  run <- function() {
+    started <- Sys.time()
+    uuid <- split_uuid(announced)
+    attempt <- function() {
+      if (!requireNamespace("future", quietly = TRUE)) refuse("package future cannot be loaded there")
+      future <- tryCatch(decode(read_input()), error = function(e) {
+        refuse("what arrived cannot be read as RDS: ", conditionMessage(e))
+      })
+      uuid <<- check_future(future, announced)
+      check_kind(future)
+      frame("B")
+      evaluate(future, uuid)
+    }
+    result <- tryCatch(
+      attempt(),
+      p2p_refusal = function(e) failed(launch_error(conditionMessage(e), split_uuid(announced)), split_uuid(announced), started),
+      error = function(e) failed(e, uuid, started),
+      interrupt = function(e) failed(launch_error("R was interrupted", uuid), uuid, started)
+    )
+    setTimeLimit()
+    setSessionTimeLimit()
+    tryCatch(closeAllConnections(), error = identity)
+    last_frame(function(to) serialize(result, to))
+  }
+
+  # ---- name ----
+
+  name <- function() {
+    uuid <- tryCatch(check_future(decode(read_input()), ""), error = function(e) {
+      cat(conditionMessage(e), "\n", sep = "", file = stderr())
+      quit(save = "no", status = 1L, runLast = FALSE)
+    })
+    last_frame(function(to) writeBin(charToRaw(join_uuid(uuid)), to))
+  }
+
+  # ---- make ----
+
+  # How each expression of the text is evaluated; `show` knows conditions that come from the top level by it.
+  top_level <- quote(base::eval(p2p_expression, base::globalenv()))
+
+  make <- function() {
+    text <- rawToChar(read_input())
+    Encoding(text) <- "UTF-8"
+    expressions <- tryCatch(parse(text = text, keep.source = FALSE, encoding = "UTF-8"), error = function(e) {
+      cat("Error: ", conditionMessage(e), "\n", sep = "", file = stderr())
+      quit(save = "no", status = 1L, runLast = FALSE)
+    })
+    loop <- substitute({
+      p2p_value <- list(value = NULL)
+      for (p2p_expression in EXPRESSIONS) {
+        p2p_value <- base::withVisible(TOP_LEVEL)
+        if (p2p_value$visible) base::print(p2p_value$value)
+        base::signalCondition(base::structure(class = c("p2p_top_level", "condition"), list(message = "", call = NULL)))
+      }
+      base::invisible(p2p_value$value)
+    }, list(EXPRESSIONS = expressions, TOP_LEVEL = top_level))
+    future <- future::Future(loop, substitute = FALSE, envir = globalenv(), lazy = TRUE, globals = list())
+    assign("calls", NULL, envir = future)
+    if (nzchar(announced)) assign("uuid", split_uuid(announced), envir = future)
+    last_frame(function(to) serialize(future, to))
+  }
+
+  # ---- show ----
+
+  # Longer lines than this are broken after the call, as R does in errors.c.
+  long_line <- 75L
+
+  deparse_call <- function(call) {
+    if (is.null(call) || identical(call, top_level)) NULL else deparse(call, nlines = 1L)[1L]
+  }
+
+  is_long <- function(call, text, extra) {
+    first <- strsplit(text, "\n", fixed = TRUE)[[1L]][1L]
+    extra + nchar(call, "width") + nchar(if (is.na(first)) "" else first, "width") > long_line
+  }
+
+  text_of <- function(condition) paste(as.character(conditionMessage(condition)), collapse = "")
+
+  warning_line <- function(condition, extra) {
+    call <- deparse_call(conditionCall(condition))
+    text <- text_of(condition)
+    if (is.null(call)) return(paste0(text, " \n"))
+    paste0("In ", call, " :", if (is_long(call, text, extra)) "\n  " else " ", text, "\n")
+  }
+
+  warnings_text <- function(warnings) {
+    count <- length(warnings)
+    if (count == 0L) return("")
+    if (count == 1L) return(paste0("Warning message:\n", warning_line(warnings[[1L]], 6L)))
+    if (count <= 10L) {
+      lines <- vapply(warnings, warning_line, "", extra = 10L)
+      return(paste0("Warning messages:\n", paste0(seq_along(lines), ": ", lines, collapse = "")))
+    }
+    if (count < 50L) return(sprintf("There were %d warnings (use warnings() to see them)\n", count))
+    "There were 50 or more warnings (use warnings() to see the first 50)\n"
+  }
+
+  # The names of the functions that were active, from the expression down to the one that failed.
+  active_functions <- function(calls) {
+    outer <- which(vapply(calls, identical, NA, top_level))
+    if (length(outer) == 0L) return(character())
+    calls <- calls[-seq_len(max(outer))]
+    names <- vapply(calls, function(call) if (is.call(call)) deparse(call[[1L]], nlines = 1L)[1L] else "", "")
+    # Package future adds the failing call once more at the end.
+    names[seq_len(min(length(names), match(c("stop", ".handleSimpleError"), names, length(names) + 1L)) - 1L)]
+  }
+
+  # R keeps the outermost name and as many of the innermost as fit into 50 characters.
+  calls_text <- function(entry) {
+    names <- active_functions(as.list(entry$calls))
+    call <- conditionCall(entry$condition)
+    if (length(names) == 0L || is.null(call)) return("")
+    if (length(names) == 1L && is.call(call) && identical(names, deparse(call[[1L]], nlines = 1L)[1L])) return("")
+    text <- names[length(names)]
+    rest <- names[-length(names)]
+    while (length(rest) > 0L && nchar(text) <= 50L) {
+      text <- paste(rest[length(rest)], text, sep = " -> ")
+      rest <- rest[-length(rest)]
+    }
+    if (length(rest) > 0L) text <- paste(rest[1L], "...", text)
+    paste0("Calls: ", text, "\n")
+  }
+
+  error_text <- function(entry, warnings) {
+    text <- text_of(entry$condition)
+    call <- deparse_call(conditionCall(entry$condition))
+    head <- if (is.null(call)) "Error: " else paste0("Error in ", call, " : ", if (is_long(call, text, 14L)) "\n  ")
+    more <- if (length(warnings) > 0L) paste0("In addition: ", warnings_text(warnings))
+    paste0(head, text, "\n", calls_text(entry), more, "Execution halted\n")
+  }
+
+  # Walks through the conditions in their order, as R would have shown them, and returns the exit status.
+  show_conditions <- function(conditions, err) {
+    warnings <- list()
+    for (entry in conditions) {
+      condition <- entry$condition
+      if (inherits(condition, c("FutureInterruptError", "FutureLaunchError", "interrupt"))) {
+        err(paste0(warnings_text(warnings), "Error: ", text_of(condition), "\n"))
+        return(4L)
+      }
+      if (inherits(condition, "error")) {
+        err(error_text(entry, warnings))
+        return(1L)
+      }
+      if (inherits(condition, "message")) err(text_of(condition))
+      if (inherits(condition, "warning")) warnings[[length(warnings) + 1L]] <- condition
+      if (inherits(condition, "p2p_top_level")) {
+        err(warnings_text(warnings))
+        warnings <- list()
+      }
+    }
+    err(warnings_text(warnings))
+    0L
+  }
+
+  # A record is: where it goes (1 byte: 1 standard output, 2 standard error, 0 the exit status in one byte), length
+  # (u32, little endian), bytes.
+  show <- function() {
+    records <- list()
+    record <- function(kind, bytes) {
+      if (length(bytes) > 0L) records[[length(records) + 1L]] <<- c(as.raw(kind), little_endian(length(bytes)), bytes)
+    }
+    bytes_of <- function(text) unlist(lapply(enc2utf8(as.character(text)), charToRaw))
+    err <- function(text) record(2L, bytes_of(text))
+    status <- tryCatch({
+      result <- decode(read_input())
+      if (!inherits(result, "FutureResult") || !is.list(result)) stop("what came back is not the result of a future", call. = FALSE)
+      result <- unclass(result)
+      if (nzchar(announced) && is_uuid(result$uuid) && !identical(join_uuid(result$uuid), announced)) {
+        stop("what came back is the result of another future", call. = FALSE)
+      }
+      if (is.character(result$stdout)) record(1L, bytes_of(paste(result$stdout, collapse = "\n")))
+      show_conditions(result$conditions, err)
+    }, error = function(e) {
+      err(paste0("Error: the result cannot be shown: ", conditionMessage(e), "\n"))
+      5L
+    })
+    record(0L, as.raw(status))
+    last_frame(function(to) writeBin(do.call(c, records), to))
+  }
+
+  switch(mode, run = run(), make = make(), name = name(), show = show(), stop("unknown mode"))
+  quit(save = "no", status = 0L, runLast = FALSE)
+}, envir = new.env(parent = baseenv()))

@@ -1,0 +1,187 @@
+//! The task's three pipes: the future goes in, frames and text come out. Each pump is cancel-safe: what it has read is in
+//! the caller's hands, and it can be dropped at any await.
+
+use std::{fs::File, io, path::Path, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::unix::pipe,
+    sync::mpsc,
+    time::timeout,
+};
+
+use crate::{
+    runner::{
+        frames::{FrameError, Frames, Item},
+        outcome::{AttemptEvent, Text},
+    },
+    spool::{SpoolError, SpoolWriter},
+};
+
+/// How much is read at once; a pipe holds as much.
+const CHUNK: usize = 64 * 1024;
+
+/// How much of the end of the text is kept besides its beginning.
+const TAIL: usize = 2048;
+
+/// How long a progress condition waits for the event queue. Meanwhile the task's own pipe fills, which slows the task
+/// down and nobody else.
+const PROGRESS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The most bytes of progress conditions that are passed on for one task.
+const MAX_ALL_PROGRESS: u64 = 64 << 20;
+
+/// Why the frames are not read any further.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The stream is not of the right form.
+    Frame(FrameError),
+    /// The result is over the limit.
+    TooLarge {
+        /// In bytes.
+        limit: u64,
+    },
+    /// The result cannot be stored.
+    Spool(String),
+    /// The pipe cannot be read.
+    Read(String),
+}
+
+impl From<SpoolError> for Fault {
+    fn from(error: SpoolError) -> Self {
+        match error {
+            SpoolError::TooLarge { limit } => Self::TooLarge { limit },
+            other => Self::Spool(chain(&other)),
+        }
+    }
+}
+
+/// What came through the frames pipe.
+#[derive(Debug, Default)]
+pub(crate) struct FramesSeen {
+    /// The result, as far as it came.
+    pub(crate) result: Option<SpoolWriter>,
+    /// What went wrong.
+    pub(crate) fault: Option<Fault>,
+    /// Progress conditions that were not passed on.
+    pub(crate) progress_dropped: u64,
+    /// Bytes of those that were.
+    pub(crate) progress: u64,
+}
+
+/// Where the frames go.
+pub(crate) struct FramesTo<'a> {
+    /// For the result.
+    pub(crate) directory: &'a Path,
+    /// The largest result, in bytes.
+    pub(crate) limit: u64,
+    /// For everything else. Nobody has to listen.
+    pub(crate) events: &'a mpsc::Sender<AttemptEvent>,
+}
+
+/// Reads the frames to their end, or to the first fault.
+pub(crate) async fn pump_frames(mut from: pipe::Receiver, to: &FramesTo<'_>, seen: &mut FramesSeen) {
+    let mut frames = Frames::new();
+    let mut buffer = vec![0u8; CHUNK];
+    loop {
+        let step = match from.read(&mut buffer).await {
+            Ok(0) => {
+                seen.fault = frames.finish().err().map(Fault::Frame);
+                return;
+            }
+            Ok(length) => take_frames(&mut frames, buffer.get(..length).unwrap_or_default(), to, seen).await,
+            Err(error) => Err(Fault::Read(error.to_string())),
+        };
+        if let Err(fault) = step {
+            seen.fault = Some(fault);
+            return;
+        }
+    }
+}
+
+async fn take_frames(
+    frames: &mut Frames,
+    mut bytes: &[u8],
+    to: &FramesTo<'_>,
+    seen: &mut FramesSeen,
+) -> Result<(), Fault> {
+    while let Some(item) = frames.next(&mut bytes).map_err(Fault::Frame)? {
+        match item {
+            Item::Begun => {
+                let _ = timeout(PROGRESS_PATIENCE, to.events.send(AttemptEvent::Begun)).await;
+            }
+            Item::Progress(condition) => pass_on(condition, to, seen).await,
+            Item::Result(part) => match &mut seen.result {
+                Some(result) => result.write(part)?,
+                None => seen.result.insert(SpoolWriter::new(to.directory, to.limit)?).write(part)?,
+            },
+        }
+    }
+    Ok(())
+}
+
+async fn pass_on(condition: Vec<u8>, to: &FramesTo<'_>, seen: &mut FramesSeen) {
+    let total = seen.progress.saturating_add(condition.len() as u64);
+    let event = AttemptEvent::Progress(condition);
+    if total <= MAX_ALL_PROGRESS && matches!(timeout(PROGRESS_PATIENCE, to.events.send(event)).await, Ok(Ok(()))) {
+        seen.progress = total;
+    } else {
+        seen.progress_dropped += 1;
+    }
+}
+
+/// Reads the text to its end, and keeps the beginning and the end of it.
+pub(crate) async fn pump_text(mut from: pipe::Receiver, most: u64, text: &mut Text) {
+    let mut buffer = vec![0u8; CHUNK];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        keep(buffer.get(..length).unwrap_or_default(), most, text);
+    }
+}
+
+fn keep(bytes: &[u8], most: u64, text: &mut Text) {
+    let room = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(text.kept.len());
+    let (kept, dropped) = bytes.split_at(room.min(bytes.len()));
+    text.kept.extend_from_slice(kept);
+    text.dropped = text.dropped.saturating_add(dropped.len() as u64);
+    text.tail.extend_from_slice(bytes.get(bytes.len().saturating_sub(TAIL)..).unwrap_or_default());
+    text.tail.drain(..text.tail.len().saturating_sub(TAIL));
+}
+
+/// Writes the future to the task. A task that does not read it to its end is none of our business.
+///
+/// # Errors
+/// What reading the future says.
+pub(crate) async fn pump_input(from: File, mut to: pipe::Sender) -> io::Result<()> {
+    let mut from = tokio::fs::File::from_std(from);
+    let mut buffer = vec![0u8; CHUNK];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        let chunk = buffer.get(..length).unwrap_or_default();
+        if chunk.is_empty() || to.write_all(chunk).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_flood_the_beginning_and_the_end_are_kept() {
+        let mut text = Text::default();
+        for number in 0..1000 {
+            keep(format!("line {number}\n").as_bytes(), 10, &mut text);
+        }
+        assert_eq!(text.kept, b"line 0\nlin");
+        assert_eq!(text.last_words(), "line 999");
+        assert_eq!(text.tail.len(), TAIL);
+        assert!(text.for_log().ends_with("[8880 more bytes were dropped]"), "{}", text.for_log());
+    }
+}
