@@ -12,6 +12,7 @@ mod board;
 mod board_openssh;
 mod board_ssh;
 mod board_support;
+mod runner;
 mod sandbox;
 mod transfer;
 mod transfer_hostile;

@@ -282,7 +282,8 @@ local({
     calls <- calls[-seq_len(max(outer))]
     names <- vapply(calls, function(call) if (is.call(call)) deparse(call[[1L]], nlines = 1L)[1L] else "", "")
     # Package future adds the failing call once more at the end.
-    names[seq_len(min(length(names), match(c("stop", ".handleSimpleError"), names, length(names) + 1L)) - 1L)]
+    last <- min(length(names), match(c("stop", ".handleSimpleError"), names, length(names) + 1L))
+    names[seq_len(max(0L, last - 1L))]
   }
 
   # R keeps the outermost name and as many of the innermost as fit into 50 characters.

@@ -1,0 +1,554 @@
+//! The runner with the real R in the real jail. What R's own code makes of the results is asked of R.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command as Process,
+    time::Duration,
+};
+
+use p2p_jail::spec::{Builtin, Command, Confinement, Container, Exit, Identity, Mount, Spec, Stage, Watch};
+use p2p_worker::{
+    clock,
+    ids::FutureId,
+    runner::{self, AttemptEvent, Ended, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, SCRIPT_PATH},
+    sandbox::{LaunchPlan, Provenance},
+    spool::Spooled,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// An R to test with, and the file system that it lives in.
+struct World {
+    r: RInstallation,
+    root: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+impl World {
+    /// The machine's own R.
+    fn here() -> Self {
+        Self { r: RInstallation::find().unwrap(), root: "/".into(), scratch: tempfile::tempdir().unwrap() }
+    }
+
+    /// The newer R in the root file system that `scripts/test-root` makes.
+    fn newer() -> Self {
+        let root = std::env::var_os("P2P_TEST_ROOT").expect("P2P_TEST_ROOT must be set, see scripts/test-root");
+        let root = PathBuf::from(root);
+        Self { r: RInstallation::in_root(&root).unwrap(), root, scratch: tempfile::tempdir().unwrap() }
+    }
+
+    fn mounts(&self) -> Vec<Mount> {
+        let below = |path: &str| self.root.join(path.trim_start_matches('/'));
+        let bind = |path: &str| Mount::Bind { from: below(path), to: path.into(), writable: false };
+        let link = |name: &str| Mount::Symlink { target: format!("usr/{name}").into(), at: format!("/{name}").into() };
+        let tmpfs = |to: &str| Mount::Tmpfs { to: to.into(), bytes: 64 << 20, inodes: 10_000 };
+        let mut mounts = vec![bind("/usr"), bind("/etc/R")];
+        // What the alternatives system of Debian puts between a program and its libraries (BLAS).
+        mounts.push(bind("/etc/alternatives"));
+        mounts.extend(["bin", "lib", "lib64"].map(link));
+        mounts.extend([Mount::Proc { to: "/proc".into(), only_processes: true }, Mount::Devices { to: "/dev".into() }]);
+        mounts.extend([tmpfs("/tmp"), tmpfs("/home/task")]);
+        mounts.push(Mount::File { at: SCRIPT_PATH.into(), contents: RUNNER_SCRIPT.as_bytes().to_vec() });
+        mounts
+    }
+
+    fn job(&self, mode: Mode, future: &FutureId) -> Command {
+        let (script, home, temporary) = (Path::new(SCRIPT_PATH), Path::new("/home/task"), Path::new("/tmp"));
+        runner::command(&self.r, &Job { mode, future, script, home, temporary, memory: None, time_zone: "UTC" })
+    }
+
+    fn plan(&self, command: Command) -> LaunchPlan {
+        let nobody = Identity { uid: 65534, gid: 65534 };
+        let builtin = Builtin {
+            become_user: nix::unistd::Uid::effective().is_root().then_some(nobody),
+            inside: Identity { uid: 1000, gid: 1000 },
+            hostname: "task".into(),
+            mounts: self.mounts(),
+        };
+        let watch = Watch { wall_time_ms: Some(60_000), ..Watch::default() };
+        let confinement = Confinement { drop_capabilities: true, ..Confinement::default() };
+        LaunchPlan {
+            jail: env!("CARGO_BIN_EXE_p2p-jail").into(),
+            spec: Spec { container: Container::Builtin(builtin), confinement, watch, command },
+            max_result: 8 << 20,
+            max_text: 64 * 1024,
+            provenance: Provenance { driver: "jail".into(), profile: "test".into(), layers: Vec::new() },
+        }
+    }
+
+    fn spool(&self, bytes: &[u8]) -> Spooled {
+        Spooled::from_bytes(self.scratch.path(), bytes).unwrap()
+    }
+
+    async fn run(&self, plan: &LaunchPlan, input: &[u8], future: &FutureId) -> Outcome {
+        let (events, _) = mpsc::channel(1);
+        self.run_with(plan, input, future, CancellationToken::new(), events).await
+    }
+
+    async fn run_with(
+        &self,
+        plan: &LaunchPlan,
+        input: &[u8],
+        future: &FutureId,
+        cancel: CancellationToken,
+        events: mpsc::Sender<AttemptEvent>,
+    ) -> Outcome {
+        let input = self.spool(input);
+        let outcome = runner::run(plan, &input, future, self.scratch.path(), cancel, events).await.unwrap();
+        assert_eq!(outcome.result.digest().0, *blake3::hash(&bytes(&outcome)).as_bytes());
+        outcome
+    }
+
+    /// Evaluates a future under this R.
+    async fn evaluate(&self, input: &[u8], future: &FutureId) -> Outcome {
+        self.run(&self.plan(self.job(Mode::Run, future)), input, future).await
+    }
+
+    /// Makes a future of R code with `future(..., lazy = TRUE)`, as this R would make it for a client.
+    async fn future(&self, expression: &str, arguments: &str) -> (FutureId, Vec<u8>) {
+        let code = format!(
+            "f <- future::future({{ {expression} }}, lazy = TRUE{arguments})
+             f$uuid <- if (length(f$uuid) > 1) c('0123456789abcdef0123456789abcdef', '7') else 'old-7'
+             {SAVE}(serialize(f, NULL)); cat(paste(f$uuid, collapse = '-'))"
+        );
+        let outcome = self.r_code(&code, b"").await;
+        assert_eq!(outcome.ended, Ended::Finished, "{}", outcome.text.for_log());
+        let id = outcome.text.for_log().parse().unwrap();
+        (id, bytes(&outcome))
+    }
+
+    /// Runs R code in the jail, without the runner's script.
+    async fn r_code(&self, code: &str, input: &[u8]) -> Outcome {
+        let future: FutureId = "code-1".parse().unwrap();
+        let mut command = self.job(Mode::Run, &future);
+        command.argv.truncate(3);
+        command.argv.extend(["-e".to_owned(), code.to_owned()]);
+        self.run(&self.plan(command), input, &future).await
+    }
+
+    /// Evaluates an expression and asks R whether `claims` hold of the result `r`.
+    async fn check(&self, expression: &str, claims: &str) -> Outcome {
+        let (id, future) = self.future(expression, "").await;
+        let outcome = self.evaluate(&future, &id).await;
+        assert_eq!(outcome.ended, Ended::Finished, "{expression}: {}", outcome.text.for_log());
+        self.claim(&outcome, &id, claims).await;
+        outcome
+    }
+
+    async fn claim(&self, outcome: &Outcome, id: &FutureId, claims: &str) {
+        let code = format!(
+            "r <- unserialize(gzcon(file('stdin', 'rb')))
+             messages <- function() vapply(r$conditions, function(c) conditionMessage(c$condition), '')
+             stopifnot(inherits(r, 'FutureResult'), identical(paste(r$uuid, collapse = '-'), '{id}'))
+             stopifnot({claims})
+             cat('all is well')"
+        );
+        let answer = self.r_code(&code, &bytes(outcome)).await.text.for_log();
+        assert!(answer.ends_with("all is well"), "{answer}");
+    }
+}
+
+/// A function of R that gives raw bytes as the task's result.
+const SAVE: &str = "(function(bytes) {
+    con <- file('/dev/fd/3', 'wb', raw = TRUE)
+    writeBin(c(charToRaw('R'), as.raw(rep(255, 4)), bytes), con)
+    invisible(close(con))
+})";
+
+fn bytes(outcome: &Outcome) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut outcome.result.reader().unwrap(), &mut bytes).unwrap();
+    bytes
+}
+
+fn recorded(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)).unwrap()
+}
+
+/// The names of the recorded futures.
+const RECORDED: [(&str, u32); 5] = [("value", 2), ("error", 5), ("output", 8), ("seed", 11), ("progress", 14)];
+
+fn recorded_id(number: u32) -> FutureId {
+    format!("44934a13689afc85802e5e095930b2c2-{number}").parse().unwrap()
+}
+
+async fn ordinary_futures(world: &World) {
+    let (id, future) = world.future("a * 7", ", globals = list(a = 6)").await;
+    let outcome = world.evaluate(&future, &id).await;
+    world.claim(&outcome, &id, "r$value == 42, length(r$conditions) == 0, r$visible").await;
+
+    world.check("stop('woops')", "is.null(r$value), messages() == 'woops'").await;
+    let claims = "r$value == 1, r$stdout == 'hello\\n', identical(messages(), c('hi\\n', 'careful'))";
+    world.check("cat('hello\\n'); message('hi'); warning('careful'); 1", claims).await;
+
+    let (id, future) = world.future("rnorm(1)", ", seed = 42").await;
+    let first = world.evaluate(&future, &id).await;
+    let again = world.evaluate(&future, &id).await;
+    let value = "cat(unserialize(gzcon(file('stdin', 'rb')))$value)";
+    let [first, again] = [first, again].map(|outcome| bytes(&outcome));
+    let [first, again] = [world.r_code(value, &first).await, world.r_code(value, &again).await];
+    assert_eq!(first.text, again.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ordinary_futures_of_this_r() {
+    ordinary_futures(&World::here()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ordinary_futures_of_a_newer_r() {
+    ordinary_futures(&World::newer()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn futures_that_another_client_recorded_give_the_recorded_results() {
+    let world = World::newer();
+    for (name, number) in RECORDED {
+        let id = recorded_id(number);
+        let outcome = world.evaluate(&recorded(&format!("{name}.future.rds")), &id).await;
+        assert_eq!(outcome.ended, Ended::Finished, "{name}: {}", outcome.text.for_log());
+        let what = "cat(deparse(list(r$value, r$stdout, lapply(r$conditions, function(c) c$condition))))";
+        let code = format!("r <- unserialize(gzcon(file('stdin', 'rb'))); {what}");
+        let expected = world.r_code(&code, &recorded(&format!("{name}.result.rds"))).await;
+        assert_eq!(world.r_code(&code, &bytes(&outcome)).await.text.for_log(), expected.text.for_log(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_and_plain_futures_are_read_alike() {
+    let world = World::here();
+    let (id, plain) = world.future("6 * 7", "").await;
+    for how in ["gz", "bz", "xz"] {
+        let code = format!(
+            "x <- readBin(file('stdin', 'rb'), 'raw', 1e6)
+             path <- tempfile(); con <- {how}file(path, 'wb'); writeBin(x, con); close(con)
+             {SAVE}(readBin(path, 'raw', 1e6))"
+        );
+        let compressed = bytes(&world.r_code(&code, &plain).await);
+        assert_ne!(compressed, plain);
+        let outcome = world.evaluate(&compressed, &id).await;
+        world.claim(&outcome, &id, "r$value == 42").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_the_announced_future_is_refused_with_an_error() {
+    let world = World::here();
+    let refusal =
+        "inherits(r$conditions[[1]]$condition, c('FutureLaunchError', 'FutureError', 'error'), which = TRUE) > 0";
+    let (id, future) = world.future("1", "").await;
+    let other: FutureId = "another-1".parse().unwrap();
+    let save = |object: &str| format!("{SAVE}(serialize({object}, NULL))");
+    let looks = "structure(new.env(), class = c('Future', 'environment'))";
+    let foreign = bytes(&world.r_code(&save("list(1)"), b"").await);
+    let lookalike = bytes(&world.r_code(&save(looks), b"").await);
+    let cases: [(&str, Vec<u8>, FutureId, &str); 7] = [
+        ("truncated", future[..future.len() / 2].to_vec(), id.clone(), "cannot be read as RDS"),
+        ("empty", Vec::new(), id.clone(), "nothing arrived"),
+        ("rubbish", b"\x1f\x8brubbish".to_vec(), id.clone(), "cannot be read as RDS"),
+        ("another one", future.clone(), other, "another future arrived"),
+        ("a list", foreign, id.clone(), "not a Future but an object of class 'list'"),
+        ("a look-alike", lookalike, id.clone(), "no uuid"),
+        ("too new", recorded("value.future.rds"), recorded_id(2), "newer package future"),
+    ];
+    for (what, input, id, reason) in cases {
+        let outcome = world.evaluate(&input, &id).await;
+        assert_eq!(outcome.ended, Ended::Finished, "{what}: {}", outcome.text.for_log());
+        world.claim(&outcome, &id, &format!("{refusal}, grepl(\"{reason}\", messages(), fixed = TRUE)")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_meddles_with_its_r_spoils_nothing() {
+    let world = World::here();
+    let done = "r$value == 7";
+    world.check("rm(list = ls(globalenv(), all.names = TRUE), envir = globalenv()); 7", done).await;
+    world.check("for (p in search()) if (grepl('package:[^b]', p)) detach(p, character.only = TRUE); 7", done).await;
+    world.check("sink('/dev/null'); sink('/dev/null'); 7", done).await;
+    world.check("sink(); sink(); 7", done).await;
+    world.check("options(error = quote(q(status = 9)), warn = 2, encoding = 'latin1'); 7", done).await;
+    world.check("setwd('/'); Sys.setenv(R_HOME = '/nowhere'); unlink(tempdir(), recursive = TRUE); 7", done).await;
+    world.check("parallel::mclapply(1:2, function(i) quit(), mc.cores = 2); 7", done).await;
+    world.check("closeAllConnections(); 7", "length(r$conditions) == 1").await;
+    let outcome = world.check("for (i in 1:1e6) writeLines('flood', stderr()); 7", done).await;
+    assert_eq!(outcome.text.kept.len(), 64 * 1024);
+    assert_eq!(outcome.text.dropped, 6_000_000 - 64 * 1024);
+    let claims = "r$value == 7, nchar(r$stdout) == 2e6";
+    world.check("for (i in 1:1e6) cat('x\\n'); 7", claims).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_r_that_ends_without_a_result_gives_an_interrupted_one() {
+    let world = World::here();
+    let cases = [
+        ("quit()", "R ended without a result"),
+        ("quit(status = 3)", "R ended with exit status 3"),
+        ("tools::pskill(Sys.getpid(), 9); Sys.sleep(60)", "R was ended by signal SIGKILL"),
+        ("tools::pskill(Sys.getpid(), 11); Sys.sleep(60)", "R was ended by signal SIGSEGV"),
+        ("writeBin(raw(9), con <- file('/dev/fd/3', 'wb', raw = TRUE)); flush(con); Sys.sleep(60)", "not one: a frame"),
+    ];
+    for (expression, reason) in cases {
+        let (id, future) = world.future(expression, "").await;
+        let outcome = world.evaluate(&future, &id).await;
+        assert!(matches!(outcome.ended, Ended::Crashed(_)), "{:?}", outcome.ended);
+        let claims = format!(
+            "inherits(r$conditions[[1]]$condition, 'FutureInterruptError'), grepl(\"{reason}\", messages(), fixed = TRUE)"
+        );
+        world.claim(&outcome, &id, &claims).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_and_cancellation_stop_the_task_and_say_so() {
+    let world = World::here();
+    let (id, future) = world.future("raw(9e6)", "").await;
+    let outcome = world.evaluate(&future, &id).await;
+    assert_eq!(outcome.ended, Ended::Stopped(Reason::ResultTooLarge { limit: 8 << 20 }));
+    world.claim(&outcome, &id, "grepl('larger than the limit of 8.0 MiB', messages())").await;
+
+    let (id, future) = world.future("repeat {}", "").await;
+    let mut plan = world.plan(world.job(Mode::Run, &id));
+    plan.spec.watch.wall_time_ms = Some(1500);
+    let outcome = world.run(&plan, &future, &id).await;
+    assert_eq!(outcome.ended, Ended::Stopped(Reason::WallTime { limit: Duration::from_millis(1500) }));
+    assert!(outcome.usage.wall_ms >= 1500, "{:?}", outcome.usage);
+    world.claim(&outcome, &id, "grepl('was stopped on the worker: time limit of 1.5 s reached', messages())").await;
+
+    let (cancel, (events, mut heard)) = (CancellationToken::new(), mpsc::channel(8));
+    let plan = world.plan(world.job(Mode::Run, &id));
+    let attempt = world.run_with(&plan, &future, &id, cancel.clone(), events);
+    let cancelling = async {
+        while heard.recv().await != Some(AttemptEvent::Begun) {}
+        cancel.cancel();
+    };
+    let (outcome, ()) = tokio::join!(attempt, cancelling);
+    assert_eq!(outcome.ended, Ended::Stopped(Reason::Cancelled));
+    let outcome = world.run_with(&plan, &future, &id, cancel, mpsc::channel(1).0).await;
+    assert_eq!(outcome.ended, Ended::Stopped(Reason::Cancelled));
+}
+
+async fn progress_is_heard_before_the_end(world: &World) {
+    let signal = "signalCondition(structure(class = c('progression', 'immediateCondition', 'condition'),
+                    list(message = 'step', call = NULL)))";
+    let wait = "repeat {}";
+    let (id, future) = world.future(&format!("for (i in 1:2) {signal}; {wait}"), "").await;
+    let (cancel, (events, mut heard)) = (CancellationToken::new(), mpsc::channel(8));
+    let plan = world.plan(world.job(Mode::Run, &id));
+    let attempt = world.run_with(&plan, &future, &id, cancel.clone(), events);
+    let listening = async {
+        assert_eq!(heard.recv().await, Some(AttemptEvent::Running));
+        assert_eq!(heard.recv().await, Some(AttemptEvent::Begun));
+        let mut conditions = Vec::new();
+        for _ in 0..2 {
+            match heard.recv().await {
+                Some(AttemptEvent::Progress(condition)) => conditions.push(condition),
+                other => panic!("{other:?}"),
+            }
+        }
+        cancel.cancel();
+        assert_eq!(heard.recv().await, None);
+        conditions
+    };
+    let (outcome, conditions) = tokio::join!(attempt, listening);
+    assert_eq!(outcome.ended, Ended::Stopped(Reason::Cancelled));
+    for condition in conditions {
+        let code = "x <- unserialize(gzcon(file('stdin', 'rb'))); cat(class(x), conditionMessage(x))";
+        let text = world.r_code(code, &condition).await.text.for_log();
+        assert_eq!(text, "progression immediateCondition condition step");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_of_this_r_is_heard_before_the_end() {
+    progress_is_heard_before_the_end(&World::here()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_of_a_newer_r_is_heard_before_the_end() {
+    progress_is_heard_before_the_end(&World::newer()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn start_up_files_are_not_read() {
+    let world = World::here();
+    let (id, future) = world.future("c(Sys.getenv('PLANTED'), exists('planted'), getwd())", "").await;
+    let mut plan = world.plan(world.job(Mode::Run, &id));
+    let Container::Builtin(builtin) = &mut plan.spec.container else { unreachable!() };
+    let planted = [
+        (".Rprofile", "planted <- TRUE"),
+        (".Renviron", "PLANTED=yes"),
+        (".future.R", "planted <- TRUE"),
+        (".RData", "rubbish that R would complain about"),
+    ];
+    builtin.mounts.extend(planted.map(|(name, contents)| Mount::File {
+        at: Path::new("/home/task").join(name),
+        contents: contents.as_bytes().to_vec(),
+    }));
+    // The files lie in the folder that is both home and working directory, instead of an empty tmpfs.
+    builtin.mounts.retain(|mount| !matches!(mount, Mount::Tmpfs { to, .. } if to == Path::new("/home/task")));
+    let outcome = world.run(&plan, &future, &id).await;
+    assert_eq!(outcome.text.for_log(), "");
+    world.claim(&outcome, &id, "identical(r$value, c('', 'FALSE', '/home/task'))").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_has_one_core() {
+    let claims = "identical(r$value, c('1', '1', '1', 'UTC', 'TRUE'))";
+    let expression = "c(parallelly::availableCores()[[1]], getOption('mc.cores'), Sys.getenv('OMP_NUM_THREADS'),
+                        Sys.timezone(), l10n_info()[['UTF-8']])";
+    World::here().check(expression, claims).await;
+    World::newer().check(expression, claims).await;
+}
+
+/// Everything that can come out of `make`, `run` and `show` for some R code.
+async fn like_rscript(world: &World, code: &str) -> (u8, String, String) {
+    let id: FutureId = "0123456789abcdef0123456789abcdef-7".parse().unwrap();
+    let made = world.run(&world.plan(world.job(Mode::Make, &id)), code.as_bytes(), &id).await;
+    assert_eq!(made.ended, Ended::Finished, "{}", made.text.for_log());
+    let result = world.evaluate(&bytes(&made), &id).await;
+    assert_eq!(result.ended, Ended::Finished, "{}", result.text.for_log());
+    show(world, &bytes(&result), &id).await
+}
+
+async fn show(world: &World, result: &[u8], id: &FutureId) -> (u8, String, String) {
+    let shown = world.run(&world.plan(world.job(Mode::Show, id)), result, id).await;
+    assert_eq!(shown.ended, Ended::Finished, "{}", shown.text.for_log());
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let status = runner::replay(shown.result.reader().unwrap(), &mut out, &mut err).unwrap();
+    (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+/// Code whose output is compared with that of `Rscript -e`, byte for byte, and the exit status with it.
+const CODE: [&str; 24] = [
+    "1+1; x <- 3; x",
+    "x <- c(a = 1); x; NULL; invisible(3); quote(a + b); function(x) x",
+    "cat(\"ünï \\\"q\\\" \\\\ \\n\"); 'ñ'; \"it's\"\n'two\nlines'",
+    "print(1:3); cat('no newline')",
+    "print.foo <- function(x, ...) cat('<foo>\\n'); structure(1, class = 'foo')",
+    "setClass('A', representation(x = 'numeric')); new('A', x = 1)",
+    "head(mtcars, 2); if (FALSE) 3; for (i in 1:2) print(i)",
+    "stop('top')",
+    "f <- function() stop('x'); f()",
+    "f <- function() stop('x'); g <- function() f(); g()",
+    "f <- function(n) if (n == 0) stop('deep') else f(n - 1); f(30)",
+    "f <- function() log('a'); f()",
+    "lapply(1:2, function(i) stop(strrep('long ', 20)))",
+    "stop('no call', call. = FALSE)",
+    "warning('a'); message('b'); warning('c')",
+    "f <- function() warning('careful'); f()",
+    "f <- function() { warning('a'); warning('two\nlines'); warning(strrep('long ', 20)) }; f()",
+    "for (i in 1:12) warning(i)",
+    "for (i in 1:60) warning(i)",
+    "f <- function() { warning('w'); message('m'); stop('e') }; f()",
+    "as.integer('x'); log(-1); undefined_thing",
+    "suppressWarnings(warning('x')); tryCatch(stop('e'), error = function(e) print(conditionMessage(e)))",
+    "cat(commandArgs()[0]); x <- rnorm(3); length(x)",
+    "",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_prints_what_rscript_would_print() {
+    let world = World::here();
+    for code in CODE {
+        let mut rscript = Process::new("Rscript");
+        rscript.args(["--vanilla", "-e", if code.is_empty() { "invisible()" } else { code }]);
+        let expected = rscript.env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8").output().unwrap();
+        let expected = (
+            u8::try_from(expected.status.code().unwrap()).unwrap(),
+            String::from_utf8(expected.stdout).unwrap(),
+            String::from_utf8(expected.stderr).unwrap(),
+        );
+        assert_eq!(like_rscript(&world, code).await, expected, "{code}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_runs_under_a_newer_r_too() {
+    let world = World::newer();
+    let (status, out, err) = like_rscript(&world, "f <- function() stop('x'); g <- function() f(); 6 * 7; g()").await;
+    assert_eq!((status, out.as_str()), (1, "[1] 42\n"));
+    assert_eq!(err, "Error in f() : x\nCalls: g -> f\nExecution halted\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_cannot_be_parsed_makes_no_future() {
+    let world = World::here();
+    let id: FutureId = "f-1".parse().unwrap();
+    let made = world.run(&world.plan(world.job(Mode::Make, &id)), b"1 + 1; )", &id).await;
+    assert!(matches!(made.ended, Ended::Crashed(Reason::Crashed { exit: Exit::Code(1), .. })), "{:?}", made.ended);
+    assert!(made.text.for_log().contains("unexpected ')'"), "{}", made.text.for_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_is_none_is_shown_as_a_failed_transfer() {
+    let world = World::here();
+    let id: FutureId = "f-1".parse().unwrap();
+    let (status, out, err) = show(&world, b"rubbish", &id).await;
+    assert_eq!((status, out.as_str()), (5, ""));
+    assert!(err.starts_with("Error: the result cannot be shown: "), "{err}");
+    let (status, ..) = show(&world, &recorded("value.result.rds"), &id).await;
+    assert_eq!(status, 5);
+}
+
+async fn r_accepts_interrupted_results(world: &World) {
+    let id: FutureId = "44934a13689afc85802e5e095930b2c2-2".parse().unwrap();
+    let why = Reason::Memory { limit: 2 << 30 };
+    let result = runner::interrupted::result(&id, &why, clock::now(), clock::now());
+    let code = "r <- unserialize(gzcon(file('stdin', 'rb')))
+        f <- future::future(1)
+        f$uuid <- r$uuid
+        f$result <- r
+        f$state <- 'finished'
+        e <- tryCatch(future::value(f), error = identity)
+        cat(class(e), e$message, sep = '\n')
+        stopifnot(startsWith(conditionMessage(e), e$message))
+        stopifnot(identical(class(future::value(f, signal = FALSE)), class(e)))
+        out <- capture.output(print(e), print(r), str(r))
+        stopifnot(inherits(r$started, 'POSIXct'), abs(as.numeric(Sys.time()) - as.numeric(r$finished)) < 600)
+        if (exists('reset', asNamespace('future'))) stopifnot(future::value(future::reset(f)) == 1)";
+    let answer = world.r_code(code, &result).await;
+    let expected = format!(
+        "FutureInterruptError\nFutureError\nerror\nFutureCondition\ncondition\n\
+         Future ({id}) was stopped on the worker: memory limit of 2.0 GiB reached\n"
+    );
+    assert_eq!(answer.text.for_log(), expected);
+    let (status, out, err) = show(world, &result, &id).await;
+    let expected = format!("Error: Future ({id}) was stopped on the worker: memory limit of 2.0 GiB reached\n");
+    assert_eq!((status, out.as_str(), err), (4, "", expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn this_r_accepts_interrupted_results() {
+    r_accepts_interrupted_results(&World::here()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_r_accepts_interrupted_results() {
+    r_accepts_interrupted_results(&World::newer()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jail_that_fails_is_an_outcome_too() {
+    let world = World::here();
+    let (id, future) = world.future("1", "").await;
+    let mut plan = world.plan(world.job(Mode::Run, &id));
+    plan.jail = "/nowhere/p2p-jail".into();
+    let outcome = world.run(&plan, &future, &id).await;
+    assert!(matches!(outcome.ended, Ended::Refused(Reason::CouldNotStart { stage: None, .. })), "{:?}", outcome.ended);
+    let claims = "inherits(r$conditions[[1]]$condition, 'FutureLaunchError'), grepl('p2p-worker', messages())";
+    world.claim(&outcome, &id, claims).await;
+
+    plan.jail = "/bin/true".into();
+    let outcome = world.run(&plan, &future, &id).await;
+    assert!(matches!(outcome.ended, Ended::Crashed(_) | Ended::Refused(_)), "{:?}", outcome.ended);
+
+    let mut plan = world.plan(world.job(Mode::Run, &id));
+    let Container::Builtin(builtin) = &mut plan.spec.container else { unreachable!() };
+    builtin.mounts.push(Mount::Bind { from: "/nowhere".into(), to: "/x".into(), writable: false });
+    let outcome = world.run(&plan, &future, &id).await;
+    let Ended::Refused(Reason::CouldNotStart { stage: Some(Stage::Mounts), what }) = &outcome.ended else {
+        panic!("{:?}", outcome.ended)
+    };
+    assert!(what.contains("/nowhere"), "{what}");
+    world.claim(&outcome, &id, "inherits(r$conditions[[1]]$condition, 'FutureLaunchError')").await;
+}
