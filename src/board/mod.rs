@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod hub;
+pub mod inbox;
 pub mod memory;
 pub mod server;
 pub mod ssh;

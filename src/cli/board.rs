@@ -20,21 +20,21 @@ const MOST_KEY: u64 = 64 * 1024;
 
 /// Serve a message board over SSH. Accounts are known by their public keys alone.
 #[derive(Debug, Args)]
-pub struct BoardArgs {
+pub(super) struct BoardArgs {
     /// Where to listen, HOST:PORT; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2222")]
-    pub listen: String,
+    pub(super) listen: String,
     /// The folder of the board's host key and accounts
     #[arg(long, value_name = "DIR", global = true)]
-    pub state: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
     /// What to do instead of serving
     #[command(subcommand)]
-    pub command: Option<BoardCommand>,
+    pub(super) command: Option<BoardCommand>,
 }
 
 /// What `board` can do besides serving.
 #[derive(Debug, Subcommand)]
-pub enum BoardCommand {
+pub(super) enum BoardCommand {
     /// Accounts of the board; changes hold at once, also while it serves
     #[command(subcommand)]
     User(UserCommand),
@@ -42,7 +42,7 @@ pub enum BoardCommand {
 
 /// What can be done with accounts.
 #[derive(Debug, Subcommand)]
-pub enum UserCommand {
+pub(super) enum UserCommand {
     /// Make an account, or give one another key
     Add {
         /// The account's name
@@ -61,7 +61,7 @@ pub enum UserCommand {
 
 /// Why `board` failed.
 #[derive(Debug, thiserror::Error)]
-pub enum BoardCommandError {
+pub(super) enum BoardCommandError {
     /// The board or its accounts.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -91,7 +91,7 @@ pub enum BoardCommandError {
 impl BoardCommandError {
     /// What the user can do about it, as a full sentence, where there is something.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
+    pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::Serve(error) => error.hint(),
             Self::AddKey { source, .. } => source.hint(),
@@ -101,7 +101,7 @@ impl BoardCommandError {
 
     /// Whether the command was wrong, rather than the machine or the network.
     #[must_use]
-    pub fn is_usage(&self) -> bool {
+    pub(super) fn is_usage(&self) -> bool {
         !matches!(self, Self::Serve(ServeError::Listen { .. } | ServeError::File { .. }) | Self::Output(_))
     }
 }
@@ -110,7 +110,7 @@ impl BoardCommandError {
 ///
 /// # Errors
 /// [`BoardCommandError`].
-pub async fn run(
+pub(super) async fn run(
     args: BoardArgs,
     default_state: &Path,
     out: &mut impl Write,

@@ -17,7 +17,7 @@ use super::{
     identity::{self, Identities, Identity},
     known_hosts::KnownHost,
 };
-use crate::board::BoardError;
+use crate::{board::BoardError, text};
 
 /// How long each step may take: the TCP connection, the handshake, one sign-in, one command.
 const STEP: Duration = Duration::from_secs(15);
@@ -160,8 +160,8 @@ impl Answer {
 
     /// The end of what it said about a failure, for a person.
     pub(super) fn complaint(&self) -> String {
-        let text = if self.errors.is_empty() { &self.output } else { &self.errors };
-        let printable = printable(text);
+        let said = if self.errors.is_empty() { &self.output } else { &self.errors };
+        let printable = printable(said);
         match (printable.is_empty(), self.status) {
             (false, _) => printable,
             (true, Some(status)) => format!("exit status {status}"),
@@ -174,12 +174,11 @@ fn append(to: &mut Vec<u8>, data: &[u8]) {
     to.extend(data.iter().take(MOST_ANSWER.saturating_sub(to.len())));
 }
 
-/// The beginning of a text of the board's, safe for a terminal: visible ASCII and single spaces, 200 characters.
-pub(super) fn printable(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text.get(..1000).unwrap_or(text)).into_owned();
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let shown = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    words.join(" ").chars().take(200).map(shown).collect()
+/// The beginning of a text of the board's on one line, safe for a terminal.
+pub(super) fn printable(answer: &[u8]) -> String {
+    let beginning = String::from_utf8_lossy(answer.get(..1000).unwrap_or(answer)).into_owned();
+    let words: Vec<&str> = beginning.split_whitespace().collect();
+    text::for_log(&words.join(" "), 200)
 }
 
 async fn load_known(config: &SshBoardConfig, address: &BoardAddress) -> Result<KnownHost, BoardError> {
@@ -258,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_a_board_says_is_harmless_on_a_terminal() {
-        assert_eq!(printable(b"\x1b]0;x\x07 no\r\n such\ttopic \xff"), "?]0;x? no such topic ?");
-        assert_eq!(printable(&[b'x'; 5000]).len(), 200);
+        assert_eq!(printable(b"\x1b]0;x\x07 no\r\n such\ttopic \xff"), "␛]0;x␇ no such topic \u{fffd}");
+        assert_eq!(printable(&[b'x'; 5000]).chars().count(), 201);
     }
 }

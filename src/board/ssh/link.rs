@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     board::{BoardError, BoardEvent, LINK_QUEUE, Link, is_postable},
+    error_chain,
     ids::Topic,
     proto::lines::LineSplitter,
 };
@@ -91,7 +92,7 @@ impl Keeper {
                 match Pipe::open(config, topic).await {
                     Ok(pipe) => return Ok(pipe),
                     Err(error) => {
-                        let reason = chain(&error);
+                        let reason = error_chain(&error);
                         tracing::warn!(%topic, %reason, "cannot join again");
                         if error.is_final() {
                             // Nobody is left to tell if this fails.
@@ -174,7 +175,7 @@ async fn write_lines(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHal
             next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
         }
         if let Err(error) = write.data_bytes(batch).await {
-            return chain(&error);
+            return error_chain(&error);
         }
     }
     // Who cannot post can still listen.
@@ -276,15 +277,4 @@ fn jittered(wait: Duration) -> Duration {
 /// Random bits; a system without any is still served, and notices nothing but equal marks.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_default()
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let _ = write!(text, ": {error}");
-        next = error.source();
-    }
-    text
 }
