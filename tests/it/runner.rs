@@ -251,6 +251,9 @@ async fn what_is_not_the_announced_future_is_refused_with_an_error() {
         ("a look-alike", lookalike, id.clone(), "no uuid"),
         ("too new", recorded("value.future.rds"), recorded_id(2), "newer package future"),
     ];
+    let newer = World::newer();
+    let outcome = newer.evaluate(&future, &id).await;
+    newer.claim(&outcome, &id, "grepl('older package future', messages())").await;
     for (what, input, id, reason) in cases {
         let outcome = world.evaluate(&input, &id).await;
         assert_eq!(outcome.ended, Ended::Finished, "{what}: {}", outcome.text.for_log());
@@ -305,6 +308,12 @@ async fn limits_and_cancellation_stop_the_task_and_say_so() {
     let outcome = world.evaluate(&future, &id).await;
     assert_eq!(outcome.ended, Ended::Stopped(Reason::ResultTooLarge { limit: 8 << 20 }));
     world.claim(&outcome, &id, "grepl('larger than the limit of 8.0 MiB', messages())").await;
+
+    let (id, future) = world.future("x <- rep(1, 5e7); Sys.sleep(60)", "").await;
+    let mut plan = world.plan(world.job(Mode::Run, &id));
+    plan.spec.watch.memory = Some(300 << 20);
+    let outcome = world.run(&plan, &future, &id).await;
+    assert_eq!(outcome.ended, Ended::Stopped(Reason::Memory { limit: 300 << 20 }));
 
     let (id, future) = world.future("repeat {}", "").await;
     let mut plan = world.plan(world.job(Mode::Run, &id));
@@ -366,6 +375,38 @@ async fn progress_of_this_r_is_heard_before_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_of_a_newer_r_is_heard_before_the_end() {
     progress_is_heard_before_the_end(&World::newer()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r_stops_short_of_the_memory_limit_with_an_error() {
+    let world = World::here();
+    let (id, future) = world.future("numeric(1e8)", "").await;
+    let (script, home, temporary) = (Path::new(SCRIPT_PATH), Path::new("/home/task"), Path::new("/tmp"));
+    let job = Job { mode: Mode::Run, future: &id, script, home, temporary, memory: Some(512 << 20), time_zone: "UTC" };
+    let outcome = world.run(&world.plan(runner::command(&world.r, &job)), &future, &id).await;
+    assert_eq!(outcome.ended, Ended::Finished);
+    world
+        .claim(&outcome, &id, "grepl('vector memory', messages()), inherits(r$conditions[[1]]$condition, 'error')")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_container_it_is_the_same() {
+    let world = World::here();
+    let script = world.scratch.path().join("runner.R");
+    std::fs::write(&script, RUNNER_SCRIPT).unwrap();
+    let home = world.scratch.path();
+    // What the task leaves behind holds the frames pipe and the text pipe open.
+    let (id, future) = world.future("system('setsid sleep 600 &'); message('hi'); 7", "").await;
+    let job =
+        Job { mode: Mode::Run, future: &id, script: &script, home, temporary: home, memory: None, time_zone: "UTC" };
+    let mut plan = world.plan(runner::command(&world.r, &job));
+    plan.spec.container = Container::None;
+    plan.spec.confinement = Confinement::default();
+    let outcome = world.run(&plan, &future, &id).await;
+    assert_eq!(outcome.ended, Ended::Finished, "{}", outcome.text.for_log());
+    assert!(outcome.usage.wall_ms < 30_000, "{:?}", outcome.usage);
+    world.claim(&outcome, &id, "r$value == 7, messages() == 'hi\n'").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
