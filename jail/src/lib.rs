@@ -1,10 +1,39 @@
 //! `p2p-jail`: puts one process into namespaces, limits, Landlock and seccomp, and watches it until it ends.
+//!
+//! The trusted computing base of p2p-worker: a small single-threaded program with three modes, [`main`]. It knows no
+//! policy: everything that it does to a task is in the [`spec`] that it is given.
+
+#![deny(unsafe_code)]
 
 pub mod message;
 pub mod spec;
 
-/// The program.
+mod check;
+mod clock;
+mod confine;
+mod control;
+mod failure;
+mod identity;
+mod prepared;
+mod run;
+mod stages;
+mod status;
+#[expect(unsafe_code, reason = "system calls that no crate wraps; the one file of this crate with unsafe code")]
+mod sys;
+
+use std::process::ExitCode;
+
+/// The program: `run`, `confine` or `check`, of which only the first is for others than the sandbox drivers.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("run") => run::run(),
+        Some("confine") => confine::confine(),
+        Some("check") => check::check(arguments.map(Into::into).collect()),
+        _ => {
+            eprintln!("usage: p2p-jail run|confine|check [PATH...] (started by p2p-worker, not by hand)");
+            ExitCode::from(2)
+        }
+    }
 }

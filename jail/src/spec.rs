@@ -43,7 +43,10 @@ pub enum Container {
     /// confinement and the command on an inherited descriptor.
     External(External),
     /// Nobody does: the task shares the owner's world. Only the driver `none` says this.
-    None,
+    None {
+        /// Become this user of the host before executing the command; see [`Builtin::become_user`].
+        become_user: Option<Identity>,
+    },
 }
 
 /// A root file system and a set of fresh namespaces, made by `p2p-jail`.

@@ -1,0 +1,104 @@
+//! The control socket, seen from `p2p-jail run`: the spec comes in, reports go out, its end means *stop*.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
+use std::os::fd::AsRawFd;
+
+use crate::failure::{At, Failure, Outcome};
+use crate::message;
+use crate::spec::{Report, Spec, Stage};
+use crate::status::receive_with_fds;
+
+/// What becomes the task's descriptors.
+pub(crate) struct TaskDescriptors {
+    /// fd 0.
+    pub(crate) stdin: OwnedFd,
+    /// The frames pipe.
+    pub(crate) frames: OwnedFd,
+    /// fd 1 and fd 2.
+    pub(crate) text: OwnedFd,
+}
+
+/// The control socket.
+pub(crate) struct Control {
+    socket: File,
+    deaf: bool,
+}
+
+impl Control {
+    /// Wraps the socket.
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self { socket: File::from(socket), deaf: false }
+    }
+
+    /// Reads the spec and the three descriptors attached to its first byte; waits for them.
+    pub(crate) fn receive(&mut self) -> Outcome<(Spec, TaskDescriptors)> {
+        let (header, descriptors) = self.receive_header()?;
+        let refused = |error: message::MessageError| Failure::new(Stage::Spec, chain(&error));
+        let mut body = vec![0u8; message::body_length(header).map_err(refused)?];
+        self.socket.read_exact(&mut body).at(Stage::Spec, || "reading the spec".into())?;
+        let spec = message::decode(&body).map_err(refused)?;
+        let [stdin, frames, text] = <[OwnedFd; 3]>::try_from(descriptors).map_err(|fds| {
+            Failure::new(Stage::Spec, format!("{} descriptors came with the spec instead of three", fds.len()))
+        })?;
+        Ok((spec, TaskDescriptors { stdin, frames, text }))
+    }
+
+    fn receive_header(&mut self) -> Outcome<([u8; 4], Vec<OwnedFd>)> {
+        let mut header = [0u8; 4];
+        // Room for more than the three that there must be, so that more are noticed.
+        let mut space = cmsg_space!([RawFd; 8]);
+        let (length, fds) = receive_with_fds(self.socket.as_fd(), &mut header, &mut space, MsgFlags::MSG_CMSG_CLOEXEC)
+            .at(Stage::Spec, || "recvmsg on the control socket (fd 0)".into())?;
+        let rest = header.get_mut(length..).unwrap_or_default();
+        self.socket.read_exact(rest).at(Stage::Spec, || "reading the length of the spec".into())?;
+        Ok((header, fds))
+    }
+
+    /// Sends a report without ever waiting: reports are few and small, so a supervisor whose buffer is full has
+    /// stopped reading and counts as gone.
+    pub(crate) fn report(&mut self, report: &Report) {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let sent = message::encode(report).ok().map(|bytes| {
+            let sent = send(self.socket.as_raw_fd(), &bytes, flags);
+            sent.is_ok_and(|length| length == bytes.len())
+        });
+        self.deaf |= sent != Some(true);
+    }
+
+    /// Reports a failure.
+    pub(crate) fn refuse(&mut self, failure: Failure) {
+        let Failure { stage, what, errno } = failure;
+        self.report(&Report::Refused { stage, what, errno });
+    }
+
+    /// Whether the supervisor wants an end: it closed its side, wrote what it must not write, or does not listen.
+    /// To be asked when poll(2) says that there is something.
+    pub(crate) fn wants_an_end(&mut self) -> bool {
+        let mut byte = [0u8; 1];
+        let got = nix::sys::socket::recv(self.socket.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT);
+        self.deaf || !matches!(got, Err(Errno::EAGAIN | Errno::EINTR))
+    }
+
+    /// Whether a report could not be sent.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.deaf
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

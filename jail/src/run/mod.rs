@@ -1,0 +1,46 @@
+//! `p2p-jail run`: the process that the supervisor starts. It takes the order, starts the container, watches, reports.
+
+mod census;
+mod launch;
+mod monitor;
+mod watch;
+
+use std::process::ExitCode;
+
+use nix::sys::prctl::{set_child_subreaper, set_dumpable};
+use nix::unistd::setsid;
+
+use crate::control::Control;
+use crate::failure::{At, Outcome};
+use crate::identity;
+use crate::prepared::Prepared;
+use crate::spec::{Report, Stage};
+use crate::sys;
+use monitor::Monitor;
+
+/// The exit status is of no use to anybody: what happened is in the reports.
+pub(crate) fn run() -> ExitCode {
+    let Ok(socket) = sys::adopt(0) else { return ExitCode::from(2) };
+    // An interrupt typed at the supervisor's terminal is for the supervisor, which decides what becomes of the tasks.
+    let _ = setsid();
+    let mut control = Control::new(socket);
+    match start(&mut control) {
+        Ok((prepared, started)) => Monitor::new(control, &prepared, started).run(),
+        Err(failure) => control.refuse(failure),
+    }
+    ExitCode::SUCCESS
+}
+
+fn start(control: &mut Control) -> Outcome<(Prepared, launch::Started)> {
+    let (spec, descriptors) = control.receive()?;
+    let prepared = Prepared::new(spec)?;
+    control.report(&Report::Stage(Stage::Spec, String::new()));
+    let identity = identity::assume(&prepared.spec.container)?;
+    control.report(&Report::Stage(Stage::Identity, identity));
+    // Whatever the task leaves behind becomes a child of this process, and is found.
+    set_child_subreaper(true).at(Stage::Watch, || "prctl PR_SET_CHILD_SUBREAPER".into())?;
+    let started = launch::start(&prepared, descriptors)?;
+    // Tasks of the same user (driver `none`) shall not trace this process.
+    set_dumpable(false).at(Stage::Watch, || "prctl PR_SET_DUMPABLE".into())?;
+    Ok((prepared, started))
+}

@@ -1,0 +1,264 @@
+//! The loop of `p2p-jail run`: hears the stages, watches the limits, ends the task, reports.
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::clock;
+use crate::control::Control;
+use crate::failure::Failure;
+use crate::prepared::Prepared;
+use crate::run::census::{Processes, kill_descendants};
+use crate::run::launch::Started;
+use crate::run::watch::{Watch, ended_cpu_ms};
+use crate::spec::{Exit, Report, Stage, Stop, Usage};
+use crate::stages::init::parse_exit;
+use crate::status::Note;
+use crate::sys;
+
+/// How long the way to the exec may take.
+const SETTING_UP: Duration = Duration::from_secs(30);
+/// How often orphans are reaped when there is nothing else to look at, and how long to wait between two rounds of killing.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+const KILLING: Duration = Duration::from_millis(1);
+
+/// The stages that are reported from inside, in order.
+const STAGES: [Stage; 12] = [
+    Stage::Namespaces,
+    Stage::Mounts,
+    Stage::Init,
+    Stage::Session,
+    Stage::Limits,
+    Stage::Descriptors,
+    Stage::NestedNamespaces,
+    Stage::Capabilities,
+    Stage::NoNewPrivileges,
+    Stage::Landlock,
+    Stage::Seccomp,
+    Stage::Exec,
+];
+
+/// The state of one task, from its first process to its last.
+pub(crate) struct Monitor<'a> {
+    control: Control,
+    prepared: &'a Prepared,
+    task: Started,
+    deadline: Duration,
+    last: Option<Stage>,
+    executing: bool,
+    hears: bool,
+    exec: Option<OwnedFd>,
+    tmpfs: Vec<OwnedFd>,
+    processes: Option<OwnedFd>,
+    watch: Option<Watch<'a>>,
+    failure: Option<Failure>,
+    stopped: Option<Stop>,
+    exit: Option<Exit>,
+    cpu_ms: u64,
+}
+
+impl<'a> Monitor<'a> {
+    /// Takes over a task that has been started.
+    pub(crate) fn new(control: Control, prepared: &'a Prepared, task: Started) -> Self {
+        Self {
+            control,
+            prepared,
+            task,
+            deadline: clock::now() + SETTING_UP,
+            last: None,
+            executing: false,
+            hears: true,
+            exec: None,
+            tmpfs: Vec::new(),
+            processes: None,
+            watch: None,
+            failure: None,
+            stopped: None,
+            exit: None,
+            cpu_ms: 0,
+        }
+    }
+
+    /// Runs until the task is over and no process of it is left, and has reported so.
+    pub(crate) fn run(mut self) {
+        while self.exit.is_none() && self.failure.is_none() && self.stopped.is_none() {
+            let [control, notes, exec] = self.wait();
+            if notes || exec {
+                self.hear();
+            }
+            if exec {
+                self.see_exec();
+            }
+            self.reap();
+            if (control && self.control.wants_an_end()) || self.control.is_deaf() {
+                self.stopped = Some(Stop::Asked);
+            } else if self.exit.is_none() {
+                self.look();
+            }
+        }
+        self.end();
+        self.report();
+    }
+
+    /// Waits until something happens or the next look is due: whether it was the control socket, a note, the exec.
+    fn wait(&self) -> [bool; 3] {
+        let due = match &self.watch {
+            Some(watch) => watch.due(),
+            None => Some(self.deadline),
+        };
+        let timeout = due.map_or(HOUSEKEEPING, |due| due.saturating_sub(clock::now()).min(HOUSEKEEPING));
+        // A descriptor that is not to be waited for is replaced by one that is waited for anyway.
+        let pidfd = self.task.pidfd.as_fd();
+        let notes = if self.hears { self.task.notes.as_fd() } else { pidfd };
+        let exec = self.exec.as_ref().map_or(pidfd, AsFd::as_fd);
+        let [control, notes, exec, _] = ready([self.control.as_fd(), notes, exec, pidfd], timeout);
+        [control, notes && self.hears, exec && self.exec.is_some()]
+    }
+
+    /// Takes in all notes that have come.
+    fn hear(&mut self) {
+        while self.hears && self.failure.is_none() {
+            match self.task.notes.receive() {
+                Ok(Some((note, fds))) => self.note(note, fds),
+                Ok(None) => self.hears = false,
+                Err(Errno::EAGAIN) => return,
+                Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    let what = "a note from inside cannot be read".to_owned();
+                    self.failure = Some(Failure { stage: self.missing_stage(), what, errno: errno as i32 });
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, note: Note, mut fds: Vec<OwnedFd>) {
+        match note {
+            Note::Stage(stage, detail) => {
+                self.last = Some(stage);
+                self.control.report(&Report::Stage(stage, detail));
+            }
+            Note::Refused { stage, what, errno } => self.failure = Some(Failure { stage, what, errno }),
+            Note::Processes => self.processes = fds.pop(),
+            Note::Handover if !fds.is_empty() => {
+                self.tmpfs = fds.split_off(1);
+                self.exec = fds.pop();
+            }
+            Note::Handover => {}
+            Note::Executing => self.executing = true,
+        }
+    }
+
+    /// The pipe that closes on exec has closed: by the exec, or by the end of the process that was to do it.
+    fn see_exec(&mut self) {
+        self.exec = None;
+        self.hears = false;
+        if self.failure.is_some() {
+            return;
+        }
+        if !self.executing {
+            self.failure = Some(Failure::new(self.missing_stage(), "the process ended in this stage"));
+            return;
+        }
+        let processes = self.processes.take().map_or(Processes::Descendants, Processes::Namespace);
+        let spec = &self.prepared.spec;
+        self.control.report(&Report::Stage(Stage::Exec, String::new()));
+        self.watch = Some(Watch::new(&spec.watch, &spec.confinement, processes, std::mem::take(&mut self.tmpfs)));
+        self.control.report(&Report::Running { pid: self.task.pid.as_raw() });
+    }
+
+    /// Collects the children that have ended; with them, perhaps, the first process of the task.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, exit))) = sys::wait(None, true) {
+            if pid == self.task.pid {
+                self.exit = Some(exit);
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        match &mut self.watch {
+            Some(watch) => self.stopped = watch.look(),
+            None if clock::now() >= self.deadline => {
+                let what = format!("not in force after {} s", SETTING_UP.as_secs());
+                let errno = Errno::ETIMEDOUT as i32;
+                self.failure = Some(Failure { stage: self.missing_stage(), what, errno });
+            }
+            None => {}
+        }
+    }
+
+    /// The stage after the last one that was reported.
+    fn missing_stage(&self) -> Stage {
+        STAGES.into_iter().find(|stage| Some(*stage) > self.last).unwrap_or(Stage::Exec)
+    }
+
+    /// Kills whatever is left, and waits until it is gone. With our own init dead, the kernel has killed the whole namespace
+    /// before the init can be waited for; otherwise all descendants are ours, as this process adopts orphans.
+    fn end(&mut self) {
+        // When the kernel kills a namespace, it does not add up what its processes used.
+        self.cpu_ms = self.watch.as_ref().filter(|_| self.exit.is_none()).map_or(0, Watch::cpu_ms);
+        while self.exit.is_none() || !self.nobody_is_left() {
+            if self.exit.is_none() {
+                let _ = sys::kill(self.task.pidfd.as_fd());
+            }
+            if self.task.outcome.is_none() {
+                kill_descendants();
+            }
+            let _ = ready([self.task.pidfd.as_fd()], if self.exit.is_none() { HOUSEKEEPING } else { KILLING });
+            self.reap();
+        }
+    }
+
+    fn nobody_is_left(&self) -> bool {
+        sys::wait(None, true) == Err(Errno::ECHILD)
+    }
+
+    fn report(mut self) {
+        // A process that ended by itself before the exec may have left a note about it.
+        if self.watch.is_none() && self.failure.is_none() {
+            self.hear();
+        }
+        let failure = self.failure.take().or_else(|| {
+            let ended = self.watch.is_none() && self.stopped.is_none();
+            ended.then(|| Failure::new(self.missing_stage(), format!("the process ended before this: {:?}", self.exit)))
+        });
+        match failure {
+            Some(failure) => self.control.refuse(failure),
+            None => {
+                let (exit, usage, stopped) = (self.how_it_ended(), self.usage(), self.stopped);
+                drop(self.watch.take());
+                self.control.report(&Report::Ended { exit, stopped, usage });
+            }
+        }
+    }
+
+    fn how_it_ended(&mut self) -> Exit {
+        let Some(outcome) = &mut self.task.outcome else { return self.exit.unwrap_or(Exit::Unknown) };
+        let mut bytes = Vec::new();
+        let _ = outcome.read_to_end(&mut bytes);
+        match parse_exit(&bytes) {
+            // We killed the init, and the kernel killed the command with it.
+            Exit::Unknown if self.stopped.is_some() => self.exit.unwrap_or(Exit::Unknown),
+            exit => exit,
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let (wall_ms, peak_memory) = self.watch.as_ref().map_or((0, 0), |watch| (watch.wall_ms(), watch.peak()));
+        Usage { wall_ms, cpu_ms: ended_cpu_ms().max(self.cpu_ms), peak_memory }
+    }
+}
+
+/// Which of these can be read or have come to their end, waiting for at most that time.
+fn ready<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: Duration) -> [bool; N] {
+    let mut entries = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    // Rounded up: a wait that ends too early would only be repeated.
+    let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+    match poll(&mut entries, timeout) {
+        Ok(_) => entries.map(|entry| entry.any().unwrap_or(true)),
+        Err(_) => [false; N],
+    }
+}

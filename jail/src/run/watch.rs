@@ -1,0 +1,175 @@
+//! The limits that are held from outside: when to look next, and what is over.
+//!
+//! Memory: a task with `c` processors gains at most `c` × 4 GiB in a second (page faults cost more than that), so the next
+//! look comes when it could have reached its limit, between 1 ms and 250 ms from now, and not before as much time has passed
+//! as the last look took. README.md has measured figures.
+//!
+//! What cannot be seen this way: memory of the kernel for the task (pipes, sockets), and memory files or shared memory that
+//! are not mapped at the moment. A cgroup sees these.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nix::libc::dev_t;
+use nix::sched::sched_getaffinity;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::stat::fstat;
+use nix::sys::statfs::fstatfs;
+use nix::unistd::Pid;
+
+use crate::clock;
+use crate::run::census::{Memory, Processes};
+use crate::spec::{Confinement, Stop, Watch as Limits};
+
+/// The most memory that one processor is thought to fill, in bytes per millisecond.
+const FILL_RATE: u64 = (4 << 30) / 1000;
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_millis(250);
+/// After what time a look that found too much is repeated: a child between vfork and exec has its parent's memory, which
+/// then seems to be there twice.
+const SECOND_LOOK: Duration = Duration::from_millis(5);
+
+/// Watches one running task.
+pub(crate) struct Watch<'a> {
+    limits: &'a Limits,
+    processes: Processes,
+    tmpfs: Vec<OwnedFd>,
+    cpus: u64,
+    began: Duration,
+    next: Duration,
+    suspected: bool,
+    peak: u64,
+}
+
+impl<'a> Watch<'a> {
+    /// Begins now.
+    pub(crate) fn new(
+        limits: &'a Limits,
+        confinement: &Confinement,
+        processes: Processes,
+        tmpfs: Vec<OwnedFd>,
+    ) -> Self {
+        let cpus = if confinement.cpus.is_empty() { available() } else { confinement.cpus.len() as u64 };
+        let began = clock::now();
+        Self { limits, processes, tmpfs, cpus, began, next: began, suspected: false, peak: 0 }
+    }
+
+    /// When to look next, at the latest; `None` for never.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        let samples = self.limits.memory.is_some() || self.limits.cpu_time_ms.is_some();
+        [self.wall_limit(), samples.then_some(self.next)].into_iter().flatten().min()
+    }
+
+    /// What is over, if anything is.
+    pub(crate) fn look(&mut self) -> Option<Stop> {
+        let now = clock::now();
+        if self.wall_limit().is_some_and(|limit| now >= limit) {
+            return Some(Stop::WallTime);
+        }
+        if now < self.next {
+            return None;
+        }
+        let mut wait = LONGEST;
+        if let Some(limit) = self.limits.cpu_time_ms {
+            let left = limit.checked_sub(self.cpu_ms()).filter(|left| *left > 0);
+            let Some(left) = left else { return Some(Stop::CpuTime) };
+            wait = wait.min(Duration::from_millis(left / self.cpus));
+        }
+        if let Some(limit) = self.limits.memory {
+            let seen = self.memory(limit);
+            self.peak = self.peak.max(seen.probable);
+            let left = limit.saturating_sub(seen.probable);
+            if seen.certain >= limit || (left == 0 && self.suspected) {
+                return Some(Stop::Memory);
+            }
+            self.suspected = left == 0;
+            let reached = Duration::from_millis(left / (FILL_RATE * self.cpus));
+            wait = wait.min(if self.suspected { SECOND_LOOK } else { reached });
+        }
+        let after = clock::now();
+        self.next = after + wait.max(SHORTEST).max(after - now);
+        None
+    }
+
+    /// Milliseconds since the command was executed.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        u64::try_from((clock::now() - self.began).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The most memory seen, in bytes.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    fn wall_limit(&self) -> Option<Duration> {
+        self.limits.wall_time_ms.map(|limit| self.began + Duration::from_millis(limit))
+    }
+
+    /// Milliseconds of processor time, of what lives and of what has been waited for.
+    pub(crate) fn cpu_ms(&self) -> u64 {
+        let alive: u64 = self.processes.list().into_iter().map(|pid| self.processes.cpu_ms(pid)).sum();
+        alive + ended_cpu_ms()
+    }
+
+    /// What the task uses now. The page tables are walked only where it matters: that takes milliseconds.
+    fn memory(&self, limit: u64) -> Seen {
+        let pids = self.processes.list();
+        let files = self.tmpfs.iter().map(used).sum::<u64>();
+        let mapped: Vec<Memory> = pids.iter().map(|pid| self.processes.mapped(*pid)).collect();
+        let largest = mapped.iter().map(|memory| memory.anonymous).max().unwrap_or(0);
+        let shared = mapped.iter().map(|memory| memory.shared).max().unwrap_or(0);
+        let certain = largest + files.max(shared);
+        let sum = total(mapped.into_iter());
+        let most = sum.anonymous + sum.shared + files;
+        let probable = if certain >= limit || most < limit { most } else { self.exact(&pids, files, limit) };
+        Seen { certain, probable }
+    }
+
+    /// Counts each page once: those that several processes share, and those of tmpfs files that are mapped as well.
+    fn exact(&self, pids: &[i32], files: u64, limit: u64) -> u64 {
+        let share = total(pids.iter().map(|pid| self.processes.share(*pid)));
+        let (least, most) = (share.anonymous + share.shared.max(files), share.anonymous + share.shared + files);
+        if least >= limit || most < limit {
+            return if least >= limit { least } else { most };
+        }
+        let devices: Vec<dev_t> = self.tmpfs.iter().filter_map(|fd| Some(fstat(fd).ok()?.st_dev)).collect();
+        let twice: u64 = pids.iter().map(|pid| self.processes.share_of(*pid, &devices)).sum();
+        most.saturating_sub(twice)
+    }
+}
+
+/// How much memory a task uses.
+struct Seen {
+    /// At least this: what the largest process has to itself, and the larger of all tmpfs and the most shared memory that one
+    /// process has mapped.
+    certain: u64,
+    /// Each page once, or an upper bound where that is enough to know.
+    probable: u64,
+}
+
+/// Processor time of all children of this process that have ended, and of theirs, in milliseconds.
+pub(crate) fn ended_cpu_ms() -> u64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return 0 };
+    let milliseconds = |time: nix::sys::time::TimeVal| time.tv_sec() * 1000 + time.tv_usec() / 1000;
+    u64::try_from(milliseconds(usage.user_time()) + milliseconds(usage.system_time())).unwrap_or(0)
+}
+
+/// The bytes that a memory file system holds.
+fn used(tmpfs: &OwnedFd) -> u64 {
+    let Ok(found) = fstatfs(tmpfs) else { return 0 };
+    let block = u64::try_from(found.block_size()).unwrap_or(0);
+    found.blocks().saturating_sub(found.blocks_free()).saturating_mul(block)
+}
+
+fn total(parts: impl Iterator<Item = Memory>) -> Memory {
+    parts.fold(Memory::default(), |sum, part| Memory {
+        anonymous: sum.anonymous + part.anonymous,
+        shared: sum.shared + part.shared,
+    })
+}
+
+fn available() -> u64 {
+    let set = sched_getaffinity(Pid::from_raw(0));
+    let count = set.map_or(1, |set| (0..1024).filter(|cpu| set.is_set(*cpu) == Ok(true)).count());
+    count.max(1) as u64
+}

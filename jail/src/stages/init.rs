@@ -1,0 +1,155 @@
+//! Stage *Init*: process 1 of the task's process namespace.
+//!
+//! It makes the root file system, forks the task's own process, gives up every right that it has, then reaps whatever
+//! ends. When the command has ended it says how and ends too, upon which the kernel kills all that is left in the namespace.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::exit;
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::prctl::{set_dumpable, set_no_new_privs};
+use nix::unistd::{Gid, Pid, Uid, pipe2, read, write};
+
+use crate::control::TaskDescriptors;
+use crate::failure::{At, Failure, Outcome};
+use crate::prepared::Prepared;
+use crate::spec::{Builtin, Exit, Stage};
+use crate::stages::{descriptors, landlock, mounts, namespaces, privileges, seccomp, tail};
+use crate::status::{Note, Status};
+use crate::sys::{self, Forked};
+
+const STAGE: Stage = Stage::Init;
+
+/// What the init starts with.
+pub(crate) struct Init<'a> {
+    /// The whole order.
+    pub(crate) prepared: &'a Prepared,
+    /// The container.
+    pub(crate) builtin: &'a Builtin,
+    /// For the task's process.
+    pub(crate) descriptors: TaskDescriptors,
+    /// To the monitor, until the init has locked itself up.
+    pub(crate) status: Status,
+    /// To the monitor: how the command ended, see [`parse_exit`].
+    pub(crate) outcome: OwnedFd,
+    /// User and group on the host.
+    pub(crate) host: (Uid, Gid),
+}
+
+impl Init<'_> {
+    /// Everything that process 1 does.
+    pub(crate) fn run(self) -> ! {
+        let kept = [
+            self.descriptors.stdin.as_raw_fd(),
+            self.descriptors.frames.as_raw_fd(),
+            self.descriptors.text.as_raw_fd(),
+            self.status.as_fd().as_raw_fd(),
+            self.outcome.as_raw_fd(),
+        ];
+        if let Err(failure) = descriptors::close_all_but(0, &kept).and_then(|()| self.build()) {
+            self.status.refuse(failure);
+            exit(1);
+        }
+        match self.start_task() {
+            Ok(task) => reap(task, &self.outcome),
+            Err(failure) => {
+                self.status.refuse(failure);
+                exit(1)
+            }
+        }
+    }
+
+    fn build(&self) -> Outcome<()> {
+        namespaces::die_with_parent(&self.status)?;
+        namespaces::settle(self.builtin, self.host)?;
+        self.status.stage(Stage::Namespaces, "user, mount, pid, net, ipc, uts, cgroup")?;
+        let processes = mounts::build(&self.builtin.mounts)?;
+        if self.prepared.spec.confinement.no_nested_user_namespaces {
+            mounts::forbid_user_namespaces(processes.as_fd())?;
+        }
+        self.status.send(&Note::Processes, &[processes.as_raw_fd()]).at(Stage::Mounts, || "sending /proc".into())?;
+        self.status.stage(Stage::Mounts, format!("{} mounts", self.builtin.mounts.len()))
+    }
+
+    /// Forks the task's process, which waits until the init has locked itself up.
+    fn start_task(&self) -> Outcome<Pid> {
+        let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(STAGE, || "pipe".into())?;
+        match sys::fork(CloneFlags::empty()).at(STAGE, || "forking the task's process".into())? {
+            Forked::Child => {
+                drop(writer);
+                self.run_task(&reader)
+            }
+            Forked::Parent { pid, pidfd } => {
+                drop((reader, pidfd));
+                let status = self.status.as_fd().as_raw_fd();
+                descriptors::close_all_but(0, &[status, self.outcome.as_raw_fd(), writer.as_raw_fd()])?;
+                lock_up()?;
+                sys::close_range(status, status).at(STAGE, || "closing the status socket".into())?;
+                write(&writer, b"!").at(STAGE, || "letting the task go on".into())?;
+                Ok(pid)
+            }
+        }
+    }
+
+    fn run_task(&self, init_is_ready: &OwnedFd) -> ! {
+        match self.join(init_is_ready) {
+            Ok(status) => tail::run(self.prepared, &status, true),
+            Err(failure) => self.status.refuse(failure),
+        }
+        exit(127)
+    }
+
+    fn join(&self, init_is_ready: &OwnedFd) -> Outcome<Status> {
+        match read(init_is_ready, &mut [0u8; 1]).at(STAGE, || "waiting for the init".into())? {
+            1 => self.status.stage(STAGE, "process 1 reaps and has no rights; the task is process 2")?,
+            _ => return Err(Failure::new(STAGE, "the init ended")),
+        }
+        descriptors::arrange(&self.descriptors, &self.status)
+    }
+}
+
+/// From here on the init can do nothing but wait, write to the descriptors that it holds, and end.
+fn lock_up() -> Outcome<()> {
+    privileges::give_up_capabilities(true)?;
+    set_no_new_privs().at(STAGE, || "prctl PR_SET_NO_NEW_PRIVS in the init".into())?;
+    // The task, which has the same user, can then neither trace it nor look into its /proc folder.
+    set_dumpable(false).at(STAGE, || "prctl PR_SET_DUMPABLE in the init".into())?;
+    landlock::deny_all_files()?;
+    seccomp::only_reap()
+}
+
+/// Reaps until the command itself has ended, says how, and ends.
+fn reap(task: Pid, outcome: &OwnedFd) -> ! {
+    loop {
+        match sys::wait(None, false) {
+            Ok(Some((pid, ended))) if pid == task => {
+                // If nobody listens, the monitor is dead, and this process will be in a moment.
+                let _ = write(outcome, &format_exit(ended));
+                exit(0);
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => exit(1),
+        }
+    }
+}
+
+/// How the command ended, in five bytes: an init that may hardly do anything should not have to allocate.
+fn format_exit(exit: Exit) -> [u8; 5] {
+    let (kind, value) = match exit {
+        Exit::Code(code) => (0, code),
+        Exit::Signal(signal) => (1, signal),
+        Exit::Unknown => (2, 0),
+    };
+    let [a, b, c, d] = value.to_le_bytes();
+    [kind, a, b, c, d]
+}
+
+/// The reverse of [`format_exit`]; anything else, such as nothing at all from an init that was killed, is unknown.
+pub(crate) fn parse_exit(bytes: &[u8]) -> Exit {
+    match *bytes {
+        [0, a, b, c, d] => Exit::Code(i32::from_le_bytes([a, b, c, d])),
+        [1, a, b, c, d] => Exit::Signal(i32::from_le_bytes([a, b, c, d])),
+        _ => Exit::Unknown,
+    }
+}

@@ -1,0 +1,182 @@
+//! Limits that hold from outside, and those that bound what one task can make of the machine.
+
+use p2p_jail::spec::*;
+
+use crate::harness::*;
+
+/// Fills memory and keeps it: `perl` is everywhere that these tests run, and has no limit of its own.
+fn filler(megabytes: u32) -> String {
+    format!("perl -e 'my @kept; push @kept, \"x\" x (1 << 20) for 1..{megabytes}; print \"full\\n\"; sleep 7100010'")
+}
+
+fn with(starter: Starter, script: &str, change: impl Fn(&mut Watch)) -> Finished {
+    let mut spec = shell(starter, script);
+    change(&mut spec.watch);
+    run(starter, &spec)
+}
+
+#[test]
+fn wall_time() {
+    for starter in starters() {
+        let finished = with(starter, "sleep 7100011", |watch| watch.wall_time_ms = Some(150));
+        let (exit, stopped, usage) = finished.ended();
+        assert_eq!((exit, stopped), (Exit::Signal(9), Some(Stop::WallTime)));
+        assert!((150..2000).contains(&usage.wall_ms), "{usage:?}");
+    }
+}
+
+#[test]
+fn cpu_time_of_all_processes_together() {
+    for starter in starters() {
+        let spin = "i=0; while :; do i=$((i+1)); done";
+        let one = with(starter, spin, |watch| watch.cpu_time_ms = Some(300));
+        assert_eq!(one.ended().1, Some(Stop::CpuTime));
+        let (_, stopped, usage) =
+            with(starter, &format!("({spin}) & ({spin}) & wait"), |watch| watch.cpu_time_ms = Some(300)).ended();
+        assert_eq!(stopped, Some(Stop::CpuTime));
+        assert!((280..900).contains(&usage.cpu_ms), "{usage:?}");
+        // Children that have ended count.
+        let many = "while :; do i=0; (while [ $i -lt 20000 ]; do i=$((i+1)); done); done";
+        assert_eq!(with(starter, many, |watch| watch.cpu_time_ms = Some(300)).ended().1, Some(Stop::CpuTime));
+        // Sleeping is free.
+        assert_eq!(with(starter, "sleep 0.5", |watch| watch.cpu_time_ms = Some(300)).ended().1, None);
+    }
+}
+
+#[test]
+fn memory_of_one_process() {
+    for starter in starters() {
+        let limit = |watch: &mut Watch| watch.memory = Some(200 << 20);
+        let finished = with(starter, &filler(1000), limit);
+        let (exit, stopped, usage) = finished.ended();
+        assert_eq!((exit, stopped), (Exit::Signal(9), Some(Stop::Memory)), "{finished:?}");
+        assert!(usage.peak_memory >= 200 << 20, "{usage:?}");
+        assert!(!finished.text.contains("full"));
+        let control = with(starter, &filler(100).replace("sleep 7100010", "1"), limit);
+        assert_eq!(control.ended().1, None);
+        assert!(control.text.contains("full"));
+    }
+}
+
+#[test]
+fn memory_of_many_small_processes() {
+    for starter in starters() {
+        let each = filler(20);
+        let script = format!("for i in 1 2 3 4 5 6 7 8 9 10; do {each} & done; wait");
+        let (_, stopped, _) = with(starter, &script, |watch| watch.memory = Some(150 << 20)).ended();
+        assert_eq!(stopped, Some(Stop::Memory));
+    }
+}
+
+#[test]
+fn memory_shared_after_a_fork_counts_once() {
+    for starter in starters() {
+        let script = "perl -e 'my $kept = \"x\" x (60 << 20); for (1..6) { if (!fork) { select undef, undef, undef, 0.4; exit } } 1 while wait > 0'";
+        let finished = with(starter, script, |watch| watch.memory = Some(200 << 20));
+        assert_eq!((finished.ended().0, finished.ended().1), (Exit::Code(0), None), "{finished:?}");
+    }
+}
+
+#[test]
+fn memory_in_a_tmpfs() {
+    for starter in starters() {
+        let script = "head -c 12M /dev/zero > /tmp/file; sleep 7100012";
+        let (_, stopped, usage) = with(starter, script, |watch| watch.memory = Some(12 << 20)).ended();
+        assert_eq!(stopped, Some(Stop::Memory), "{usage:?}");
+        let control = "head -c 12M /dev/zero > /tmp/file; sleep 0.3";
+        assert_eq!(with(starter, control, |watch| watch.memory = Some(40 << 20)).ended().1, None);
+    }
+}
+
+#[test]
+fn a_mapped_file_in_a_tmpfs_counts_once() {
+    for starter in starters() {
+        // Mapped and touched by a program that everybody has: grep maps nothing, so perl reads through mmap of PerlIO.
+        let script = "head -c 14M /dev/zero > /tmp/file; perl -e 'open my $f, \"<:mmap\", \"/tmp/file\" or die; local $/; my $n = length <$f>; undef $n; select undef, undef, undef, 0.4'";
+        let finished = with(starter, script, |watch| watch.memory = Some(60 << 20));
+        assert_eq!(finished.ended().1, None, "{finished:?}");
+    }
+}
+
+#[test]
+fn a_full_tmpfs() {
+    for starter in starters() {
+        let finished = run(starter, &shell(starter, "head -c 20M /dev/zero > /tmp/file; stat -c %s /tmp/file"));
+        assert!(finished.text.contains("No space left on device"), "{}", finished.text);
+        assert!(finished.text.ends_with("16777216\n"), "{}", finished.text);
+        let script = "i=0; while : > /tmp/$i && [ $i -lt 200 ]; do i=$((i+1)); done; echo made $i";
+        let finished = run(starter, &shell(starter, script));
+        assert!(finished.text.contains("No space left on device"), "{}", finished.text);
+    }
+}
+
+#[test]
+fn a_fork_bomb() {
+    for starter in starters() {
+        let bomb = "perl -e 'while (1) { fork }' 7100013";
+        let mut spec = shell(starter, bomb);
+        spec.watch.wall_time_ms = Some(500);
+        let finished = run(starter, &spec);
+        assert_eq!(finished.ended().1, Some(Stop::WallTime));
+        assert!(!is_running("7100013"));
+        // The next one is not hindered.
+        assert_eq!(run(starter, &shell(starter, "exit 0")).ended().0, Exit::Code(0));
+    }
+}
+
+#[test]
+fn processes_are_counted_in_the_jail_alone() {
+    for starter in starters() {
+        let script = "perl -e '$| = 1; my $n = 0; while (defined(my $pid = fork)) { if (!$pid) { sleep 7100014 } $n++ } print \"$n\\n\"; kill 9, -1'";
+        let finished = run(starter, &shell(starter, script));
+        let made: u32 = finished.text.trim().parse().unwrap();
+        assert!((25..30).contains(&made), "{made}");
+    }
+}
+
+#[test]
+fn pipes_held_by_a_grandchild_are_not_waited_for() {
+    for starter in starters() {
+        let finished = run(starter, &shell(starter, "(sleep 7100015 <&0 >&3 2>&1 &) ; echo done >&2"));
+        assert_eq!((finished.ended().0, finished.text.as_str()), (Exit::Code(0), "done\n"));
+    }
+}
+
+/// Not a test: prints by how much a task that fills memory as fast as C can gets over its limit.
+#[test]
+#[ignore = "a measurement"]
+fn how_far_a_memory_bomb_gets() {
+    // A dot for each 4 MiB that it has touched.
+    let source = "#include <stdlib.h>\n#include <unistd.h>\nint main(void) { for (;;) { volatile char *p = malloc(1 << 22); if (p) { \
+                  for (long i = 0; i < 1 << 22; i += 4096) p[i] = 1; write(1, \".\", 1); } } }";
+    let folder = program().parent().unwrap().join("bomb");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("bomb.c"), source).unwrap();
+    let compiled = std::process::Command::new("cc")
+        .args(["-O2", "-o"])
+        .arg(folder.join("bomb"))
+        .arg(folder.join("bomb.c"))
+        .status();
+    assert!(compiled.unwrap().success(), "needs a C compiler");
+    for starter in starters() {
+        for limit in [256_u64 << 20, 1 << 30, 4 << 30] {
+            for cpus in [vec![0], vec![]] {
+                let script = if cpus.is_empty() { "/bomb & /bomb" } else { "exec /bomb" };
+                let mut spec = shell(starter, script);
+                let Container::Builtin(builtin) = &mut spec.container else { unreachable!() };
+                builtin.mounts.push(Mount::Bind { from: folder.join("bomb"), to: "/bomb".into(), writable: false });
+                spec.confinement.landlock.as_mut().unwrap().read_execute.push("/bomb".into());
+                spec.confinement.cpus = cpus;
+                spec.watch.memory = Some(limit);
+                let over: Vec<i64> = (0..5)
+                    .map(|_| {
+                        let finished = run(starter, &spec);
+                        assert_eq!(finished.ended().1, Some(Stop::Memory));
+                        i64::try_from(finished.text.len()).unwrap() * 4 - (limit.cast_signed() >> 20)
+                    })
+                    .collect();
+                println!("{starter:?}, limit {} MiB, {script}: over by {over:?} MiB", limit >> 20);
+            }
+        }
+    }
+}
