@@ -53,6 +53,12 @@ pub fn now() -> Timestamp {
     Timestamp::default() + since
 }
 
+/// The name of the local time zone, `UTC` where it has none.
+#[must_use]
+pub fn time_zone() -> String {
+    jiff::tz::TimeZone::system().iana_name().unwrap_or("UTC").to_owned()
+}
+
 /// Local time as board lines carry it, `2026-11-22T14:03:59`.
 #[must_use]
 pub fn local_time() -> String {

@@ -130,6 +130,19 @@ text_id! {
     Topic, "a topic", 255, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/')
 }
 
+impl PeerName {
+    /// The name of this process on a board, `user@host:pid`, with what a board line cannot carry left out.
+    #[must_use]
+    pub fn of_this_process(me: &UserName) -> Self {
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        let host: String =
+            host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')).take(64).collect();
+        let host = if host.is_empty() { "localhost" } else { &host };
+        // An account has at most 64 characters, all of which a peer's name may have.
+        Self(format!("{me}@{host}:{}", std::process::id()))
+    }
+}
+
 /// A named group of peers, `owner/name`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClusterName {

@@ -7,14 +7,38 @@
 //! - [`board`]: the message board, client and server
 //! - [`transfer`]: libp2p
 //! - [`sandbox`]: profiles, layers, drivers, probes
-//! - [`runner`]: one attempt at one future
+//! - [`runner`]: the R side, and one attempt at one future
+//! - [`supervisor`]: the worker's dispatcher and its slots
+//! - [`client`]: posting futures and getting results
+//! - [`config`], [`cli`], [`demo`], [`failure`], [`observe`], [`text`]: what the user types and sees
+
+use std::{error::Error, fmt::Write as _};
 
 pub mod board;
+pub mod cli;
+pub mod client;
 pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod failure;
 pub mod ids;
+pub mod observe;
 pub mod proto;
 pub mod runner;
 pub mod sandbox;
 pub mod spool;
+pub mod supervisor;
 pub mod text;
 pub mod transfer;
+
+/// An error and its causes in one line, for the log.
+#[must_use]
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(chain, ": {error}");
+        cause = error.source();
+    }
+    chain
+}

@@ -23,6 +23,12 @@ mod sys;
 
 use std::process::ExitCode;
 
+/// The ABI version of the running kernel's Landlock; `None` without Landlock.
+#[must_use]
+pub fn landlock_abi() -> Option<u32> {
+    sys::landlock_abi().ok().filter(|abi| *abi > 0)
+}
+
 /// The program: `run`, `confine` or `check`, of which only the first is for others than the sandbox drivers.
 #[must_use]
 pub fn main() -> ExitCode {

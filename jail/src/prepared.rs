@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 
 use crate::failure::{Failure, Outcome};
 use crate::spec::{Container, Spec, Stage};
+use crate::stages::descriptors::MAX_FILES;
 use crate::stages::seccomp::Filters;
 use crate::status::MAX_DESCRIPTORS;
 
@@ -43,6 +44,11 @@ impl Prepared {
         let filters = spec.confinement.seccomp.as_ref().map(Filters::compile).transpose()?;
         if !spec.command.directory.is_absolute() {
             return Err(refused(format!("the working directory {} is not absolute", spec.command.directory.display())));
+        }
+        if let Container::External(external) = &spec.container
+            && external.files.len() > MAX_FILES
+        {
+            return Err(refused(format!("{} files for the program that makes the container", external.files.len())));
         }
         if spec.watch.tmpfs.len() >= MAX_DESCRIPTORS {
             return Err(refused(format!("{} tmpfs to watch", spec.watch.tmpfs.len())));

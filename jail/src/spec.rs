@@ -139,7 +139,13 @@ pub struct External {
     pub argv: Vec<String>,
     /// The whole environment of that program.
     pub environment: Vec<(String, String)>,
+    /// Contents that the program finds on [`FILES_FD`] and the descriptors after it, one each, at their beginning (files
+    /// in memory): for what it is told to put into the container, so that nothing is written to the host.
+    pub files: Vec<Vec<u8>>,
 }
+
+/// The descriptor of the first of [`External::files`].
+pub const FILES_FD: i32 = 6;
 
 /// The descriptor on which `p2p-jail confine` reads its [`Spec`] (a sealed memory file).
 pub const CONFINE_FD: i32 = 4;

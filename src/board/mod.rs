@@ -4,16 +4,18 @@
 //! of [`crate::proto`]; here it is bytes without a line end.
 
 pub mod error;
+pub mod hub;
+pub mod memory;
+pub mod server;
+pub mod ssh;
 
 use tokio::sync::mpsc;
 
-pub use error::BoardError;
+pub use error::{BoardError, ServeError};
+pub use ssh::{BoardAddress, SshBoard, SshBoardConfig};
 
 use crate::ids::{Topic, UserName};
-
-/// The longest line, without its end, that is passed on. The longest honest line is an `accept` with a handful of
-/// addresses, under 1 KiB.
-pub const MAX_LINE: usize = 4096;
+pub use crate::proto::lines::MAX_LINE;
 
 /// How many lines and events wait in a [`Link`] in each direction.
 pub const LINK_QUEUE: usize = 256;
@@ -53,4 +55,9 @@ pub trait Board: Send + Sync {
     /// # Errors
     /// As [`Board::user`], and [`BoardError::NoAccess`] where the topic belongs to somebody who does not share it.
     fn join(&self, topic: &Topic) -> impl Future<Output = Result<Link, BoardError>> + Send;
+}
+
+/// Whether a line can be posted: it is one line, and not over [`MAX_LINE`]. Others are dropped by whoever is to post them.
+fn is_postable(line: &str) -> bool {
+    !line.is_empty() && line.len() <= MAX_LINE && !line.contains(['\n', '\r'])
 }

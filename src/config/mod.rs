@@ -6,17 +6,14 @@
 pub mod file;
 pub mod folders;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{
-    ids::{ClusterName, IdError},
-    sandbox::units::{UnitError, parse_bytes, parse_duration},
+    ids::IdError,
+    sandbox::{UnitError, parse_bytes, parse_duration},
 };
 pub use file::{ConfigFile, FileError};
 pub use folders::Folders;
-
-/// The public board.
-pub const DEFAULT_BOARD: &str = "pipe.pico.sh";
 
 /// Bytes of the largest future and of the largest result, unless told otherwise.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
@@ -49,12 +46,6 @@ pub enum ConfigError {
         #[source]
         source: UnitError,
     },
-    /// A board that is not `HOST[:PORT]`.
-    #[error("--board {value}: a board is HOST or HOST:PORT")]
-    Board {
-        /// What was typed.
-        value: String,
-    },
     /// No slot at all, or absurdly many.
     #[error("--slots {value}: a worker has 1 to 1024 slots")]
     Slots {
@@ -75,49 +66,12 @@ pub enum ConfigError {
     },
 }
 
-/// A board and how to sign in to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BoardAccess {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The SSH login name, if it matters to the board.
-    pub login: Option<String>,
-    /// The key files that were named; without any, those of ssh.
-    pub identities: Vec<PathBuf>,
-    /// Whether the key of a host that nobody knows is accepted and remembered.
-    pub accept_new: bool,
-    /// The cluster; the personal one of the account without it.
-    pub cluster: Option<ClusterName>,
-}
-
-/// Splits `HOST[:PORT]`, also `[::1]:2222`.
-///
-/// # Errors
-/// [`ConfigError::Board`].
-pub fn parse_board(text: &str) -> Result<(String, u16), ConfigError> {
-    let wrong = || ConfigError::Board { value: text.to_owned() };
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, "")) => (host, None),
-        Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or_else(wrong)?)),
-        None if text.matches(':').count() > 1 => (text, None),
-        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
-    };
-    let port = port.map_or(Ok(22), |port| port.parse().map_err(|_| wrong()))?;
-    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
-    if host.is_empty() || host.starts_with('-') || !host.chars().all(valid) || port == 0 {
-        return Err(wrong());
-    }
-    Ok((host.to_owned(), port))
-}
-
-/// Reads `--cluster`.
+/// Reads a name of any kind.
 ///
 /// # Errors
 /// [`ConfigError::Name`].
-pub fn parse_cluster(text: &str) -> Result<ClusterName, ConfigError> {
-    text.parse().map_err(|source| ConfigError::Name { flag: "cluster", value: text.to_owned(), source })
+pub fn name<T: FromStr<Err = IdError>>(flag: &'static str, text: &str) -> Result<T, ConfigError> {
+    text.parse().map_err(|source| ConfigError::Name { flag, value: text.to_owned(), source })
 }
 
 /// Reads a size such as `512 MiB`, or takes the default.
@@ -145,25 +99,4 @@ pub fn duration(flag: &'static str, text: Option<&str>) -> Result<Option<Duratio
 /// [`ConfigError::Slots`].
 pub fn slots(value: usize) -> Result<usize, ConfigError> {
     if (1..=1024).contains(&value) { Ok(value) } else { Err(ConfigError::Slots { value }) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn boards_are_hosts_with_or_without_a_port() {
-        for (text, host, port) in [
-            ("pipe.pico.sh", "pipe.pico.sh", 22),
-            ("localhost:2222", "localhost", 2222),
-            ("[::1]:2222", "::1", 2222),
-            ("[::1]", "::1", 22),
-            ("::1", "::1", 22),
-        ] {
-            assert_eq!(parse_board(text).unwrap(), (host.to_owned(), port), "{text}");
-        }
-        for text in ["", ":22", "host:", "host:x", "host:0", "host:70000", "-oProxyCommand=x", "a b", "[::1]x"] {
-            assert!(parse_board(text).is_err(), "{text}");
-        }
-    }
 }

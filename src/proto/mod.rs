@@ -5,3 +5,4 @@ pub mod frames;
 pub mod lines;
 pub mod message;
 pub mod posting;
+pub mod refusal;

@@ -25,6 +25,9 @@ pub enum Mode {
     /// fd 0: R code as UTF-8. Result: the RDS of a future that evaluates it and prints what `Rscript -e` would print. Code
     /// that cannot be parsed: no result, exit status 1, and the reason as text.
     Make,
+    /// fd 0: the RDS of a future. Result: its name, as text. Bytes that are no future: no result, exit status 1, and the
+    /// reason as text.
+    Name,
     /// fd 0: the RDS of a `FutureResult`. Result: what `Rscript` would have printed, for [`crate::runner::replay`].
     Show,
 }
@@ -34,6 +37,7 @@ impl Mode {
         match self {
             Self::Run => "run",
             Self::Make => "make",
+            Self::Name => "name",
             Self::Show => "show",
         }
     }

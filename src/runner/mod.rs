@@ -8,6 +8,7 @@
 //! - `r/runner.R`: what R does in the sandbox
 //! - [`run`]: the attempt; [`Outcome`]: what came of it
 //! - [`interrupted`]: the result of a future that has no other
+//! - [`Workbench`]: a sandbox, an R and a folder together: where futures are evaluated
 //! - [`replay()`]: what a future printed, as `Rscript` would have printed it
 
 mod attempt;
@@ -20,6 +21,7 @@ mod r_installation;
 mod rds;
 mod replay;
 mod streams;
+mod workbench;
 
 pub use attempt::run;
 pub use command::{Job, Mode, RUNNER_SCRIPT, SCRIPT_PATH, command};
@@ -27,3 +29,4 @@ pub use interrupted::Reason;
 pub use outcome::{AttemptEvent, Ended, Outcome, Text};
 pub use r_installation::{InstallationError, RInstallation};
 pub use replay::{ReplayError, replay};
+pub use workbench::{Shown, Verdict, Workbench, WorkbenchError};

@@ -4,9 +4,37 @@
 //! what it can enforce on this machine ([`Layer`] by layer, each proven by a probe) and turns a profile into a
 //! [`LaunchPlan`] by a pure function. Nothing here starts a task; [`crate::runner`] does, from the plan alone.
 
+mod doctor;
+mod driver;
+mod error;
+mod facts;
+mod judge;
+mod launch;
+mod machine;
+mod probe;
+mod profile;
+mod show;
+mod syscalls;
+mod task;
+mod units;
+
 use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use doctor::{Doctor, examine};
+pub use driver::{Driver, PlanError, Ready, select};
+pub use error::SandboxError;
+pub use launch::{Finished, LaunchError, run_to_end};
+pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind, UserNamespaces};
+pub use profile::{
+    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Surroundings,
+    TASK_ID, Written, unsafe_to_share,
+};
+pub use show::{list, show};
+pub use syscalls::CallError;
+pub use task::{Share, Task};
+pub use units::{UnitError, parse_bytes, parse_duration, show_bytes, show_duration};
 
 /// One kind of protection. A profile says of each whether it is required; a driver says of each whether it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,6 +102,36 @@ pub struct LaunchPlan {
     pub max_text: u64,
     /// Under what the task runs.
     pub provenance: Provenance,
+}
+
+impl Layer {
+    /// All of them, in the order in which they are reported.
+    pub const ALL: [Self; 12] = [
+        Self::Filesystem,
+        Self::Network,
+        Self::Processes,
+        Self::Ipc,
+        Self::Syscalls,
+        Self::Privileges,
+        Self::Memory,
+        Self::Cpu,
+        Self::Pids,
+        Self::Disk,
+        Self::Time,
+        Self::Output,
+    ];
+}
+
+impl Enforcement {
+    /// `enforced`, `partly` or `missing`, and the detail.
+    #[must_use]
+    pub fn in_words(&self) -> (&'static str, &str) {
+        match self {
+            Self::Enforced(detail) => ("enforced", detail),
+            Self::Partly(detail) => ("partly", detail),
+            Self::Missing(detail) => ("missing", detail),
+        }
+    }
 }
 
 impl fmt::Display for Layer {

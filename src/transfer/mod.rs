@@ -5,5 +5,79 @@
 //! Both sides spool to unnamed files, so nothing ever sits in memory whole, and both know size and BLAKE3 digest of
 //! what they pass on. Everything a peer sends is bounded in size and in time.
 //!
-//! The stream protocol ([`crate::proto::frames`] says what is sent, `session` plays it) runs over anything that gives
-//! authenticated byte streams between peer ids ([`Network`]): libp2p for real, pipes in memory for tests.
+//! The stream protocol ([`crate::proto::frames`] says what is sent, `delivery` plays the client's side and `session`
+//! the worker's) runs over anything that gives authenticated byte streams between peer ids ([`Network`]): libp2p for
+//! real ([`libp2p::Node`]), pipes in memory for tests ([`memory::Hub`]).
+//!
+//! What this does not do: it never looks into the bytes, decides nothing about claims, and keeps nothing on disk that
+//! outlives the process, apart from the node's key.
+//!
+//! [`Ticket`]: crate::ids::Ticket
+
+mod config;
+mod delivery;
+mod error;
+mod grants;
+pub mod libp2p;
+mod link;
+mod lobby;
+pub mod memory;
+mod network;
+mod payload;
+mod session;
+mod worker;
+
+use std::{fmt, sync::Arc};
+
+use tokio_util::task::AbortOnDropHandle;
+
+pub use config::TransferConfig;
+pub use delivery::{Delivery, DeliveryEvent};
+pub use error::{NetworkError, TransferError};
+pub use grants::Grant;
+pub use network::Network;
+pub use session::{CancelCause, Session};
+pub use worker::Invitation;
+
+use grants::Grants;
+
+/// Both sides of the transfer over one node of a network. Cheap to clone; when the last clone is dropped no stream is
+/// taken any more, while deliveries and sessions that are under way go on.
+pub struct Transfer<N: Network> {
+    network: Arc<N>,
+    config: TransferConfig,
+    grants: Arc<Grants<N>>,
+    _lobby: Arc<AbortOnDropHandle<()>>,
+}
+
+impl<N: Network> Transfer<N> {
+    /// Begins to take streams from the network. Must be called inside a tokio runtime.
+    pub fn new(network: Arc<N>, config: TransferConfig) -> Self {
+        let grants = Arc::new(Grants::new(Arc::clone(&network), config));
+        let lobby = AbortOnDropHandle::new(tokio::spawn(lobby::attend(Arc::clone(&network), Arc::clone(&grants))));
+        Self { network, config, grants, _lobby: Arc::new(lobby) }
+    }
+
+    /// The node that this runs over.
+    #[must_use]
+    pub fn network(&self) -> &N {
+        &self.network
+    }
+}
+
+impl<N: Network> Clone for Transfer<N> {
+    fn clone(&self) -> Self {
+        Self {
+            network: Arc::clone(&self.network),
+            config: self.config,
+            grants: Arc::clone(&self.grants),
+            _lobby: Arc::clone(&self._lobby),
+        }
+    }
+}
+
+impl<N: Network> fmt::Debug for Transfer<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transfer").field("id", self.network.id()).field("config", &self.config).finish_non_exhaustive()
+    }
+}

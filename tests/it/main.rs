@@ -1,11 +1,21 @@
-//! Tests of the parts with the real R, the real `p2p-jail` and real files; one program, so that it is linked once.
+//! Fast tests: contracts, and real programs on loopback.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::indexing_slicing,
     reason = "a test that cannot go on fails; clippy knows only functions that carry #[test]"
 )]
 
+mod architecture;
+mod board;
+mod board_openssh;
+mod board_ssh;
+mod board_support;
 mod runner;
 mod runner_code;
 mod runner_world;
+mod sandbox;
+mod transfer;
+mod transfer_hostile;
+mod transfer_support;

@@ -1,5 +1,6 @@
 //! Starting the first process of each kind of container.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,7 +15,7 @@ use crate::control::{TaskDescriptors, chain};
 use crate::failure::{At, Failure, Outcome};
 use crate::message;
 use crate::prepared::{Prepared, Program};
-use crate::spec::{Builtin, CONFINE_FD, Container, STATUS_FD, Spec, Stage};
+use crate::spec::{Builtin, CONFINE_FD, Container, FILES_FD, STATUS_FD, Spec, Stage};
 use crate::stages::init::Init;
 use crate::stages::{descriptors, namespaces, tail};
 use crate::status::{self, Notes, Status};
@@ -37,8 +38,8 @@ pub(crate) fn start(prepared: &Prepared, descriptors: TaskDescriptors) -> Outcom
     let (status, notes) = status::channel().at(Stage::Namespaces, || "socketpair".into())?;
     match (&prepared.spec.container, &prepared.outer) {
         (Container::Builtin(builtin), _) => start_builtin(prepared, builtin, descriptors, status, notes),
-        (Container::External(_), Some(program)) => {
-            start_external(&prepared.spec, program, &descriptors, &status, notes)
+        (Container::External(external), Some(program)) => {
+            start_external(&prepared.spec, &external.files, program, &descriptors, &status, notes)
         }
         _ => start_bare(prepared, &descriptors, &status, notes),
     }
@@ -61,44 +62,64 @@ fn start_builtin(
 
 fn start_external(
     spec: &Spec,
+    files: &[Vec<u8>],
     program: &Program,
     descriptors: &TaskDescriptors,
     status: &Status,
     notes: Notes,
 ) -> Outcome<Started> {
     let order = order(spec)?;
+    let files = files.iter().map(|contents| in_memory(c"file", contents)).collect::<Outcome<Vec<_>>>()?;
     match sys::fork(CloneFlags::empty()).at(Stage::Namespaces, || "fork".into())? {
         Forked::Child => {
-            status.refuse(become_external(program, descriptors, status, &order));
+            status.refuse(become_external(program, descriptors, status, &order, &files));
             exit(127)
         }
         Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: None }),
     }
 }
 
-/// The spec in a file in memory that nobody can change any more.
+/// What the confinement inside is to do.
 fn order(spec: &Spec) -> Outcome<File> {
+    let bytes = message::encode(spec).map_err(|error| Failure::new(Stage::Namespaces, chain(&error)))?;
+    in_memory(c"spec", &bytes)
+}
+
+/// A file in memory that nobody can change any more.
+fn in_memory(name: &CStr, bytes: &[u8]) -> Outcome<File> {
     let stage = Stage::Namespaces;
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create("spec", flags).at(stage, || "memfd_create".into())?);
-    let bytes = message::encode(spec).map_err(|error| Failure::new(stage, chain(&error)))?;
-    file.write_all(&bytes).and_then(|()| file.rewind()).at(stage, || "writing the spec to memory".into())?;
+    let mut file = File::from(memfd_create(name, flags).at(stage, || "memfd_create".into())?);
+    file.write_all(bytes).and_then(|()| file.rewind()).at(stage, || "writing to memory".into())?;
     let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).at(stage, || "sealing the spec".into())?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).at(stage, || "sealing memory".into())?;
     Ok(file)
 }
 
-fn become_external(program: &Program, descriptors: &TaskDescriptors, status: &Status, order: &File) -> Failure {
+fn become_external(
+    program: &Program,
+    descriptors: &TaskDescriptors,
+    status: &Status,
+    order: &File,
+    files: &[File],
+) -> Failure {
     let prepare = || {
-        join(descriptors, status, &[order.as_raw_fd()])?;
+        let ours: Vec<_> = files.iter().chain([order]).map(AsRawFd::as_raw_fd).collect();
+        join(descriptors, status, &ours)?;
         let order = descriptors::move_up(order.as_fd())?;
+        let files = files.iter().map(|file| descriptors::move_up(file.as_fd())).collect::<Outcome<Vec<_>>>()?;
         let inside = descriptors::arrange(descriptors, status)?;
         descriptors::place(order.as_fd(), CONFINE_FD)?;
         descriptors::place(inside.as_fd(), STATUS_FD)?;
-        drop((order, inside));
+        let mut next = FILES_FD;
+        for file in &files {
+            descriptors::place(file.as_fd(), next)?;
+            next += 1;
+        }
+        drop((order, inside, files));
         let _ = setsid();
         sys::reset_signals();
-        descriptors::close_all_but(STATUS_FD + 1, &[status.as_fd().as_raw_fd()])
+        descriptors::close_all_but(next, &[status.as_fd().as_raw_fd()])
     };
     let execute = |()| {
         execve(&program.path, &program.arguments, &program.environment)

@@ -154,6 +154,8 @@ impl<'a> Monitor<'a> {
     /// The pipe that closes on exec has closed: by the exec, or by the end of the process that was to do it.
     fn see_exec(&mut self) {
         self.exec = None;
+        // poll(2) looked at the notes before it looked at this pipe: one may have come in between.
+        self.hear();
         self.hears = false;
         if self.failure.is_some() {
             return;

@@ -154,11 +154,16 @@ pub(crate) fn ended_cpu_ms() -> u64 {
     u64::try_from(milliseconds(usage.user_time()) + milliseconds(usage.system_time())).unwrap_or(0)
 }
 
-/// The bytes that a memory file system holds.
+/// What the kernel keeps for each file, folder or link of a tmpfs, beside its contents: an inode and a name.
+const BYTES_OF_A_FILE: u64 = 1024;
+
+/// The bytes that a memory file system holds, empty files included: not every program that makes containers can limit
+/// their number.
 fn used(tmpfs: &OwnedFd) -> u64 {
     let Ok(found) = fstatfs(tmpfs) else { return 0 };
     let block = u64::try_from(found.block_size()).unwrap_or(0);
-    found.blocks().saturating_sub(found.blocks_free()).saturating_mul(block)
+    let contents = found.blocks().saturating_sub(found.blocks_free()).saturating_mul(block);
+    contents + found.files().saturating_sub(found.files_free()).saturating_mul(BYTES_OF_A_FILE)
 }
 
 fn total(parts: impl Iterator<Item = Memory>) -> Memory {

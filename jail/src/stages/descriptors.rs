@@ -6,14 +6,17 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::control::TaskDescriptors;
 use crate::failure::{At, Outcome};
-use crate::spec::{FRAMES_FD, Stage};
+use crate::spec::{FILES_FD, FRAMES_FD, Stage};
 use crate::status::Status;
 use crate::sys;
 
 const STAGE: Stage = Stage::Descriptors;
 
 /// Above every number that has a meaning.
-const ABOVE: RawFd = 10;
+const ABOVE: RawFd = 64;
+
+/// The most files that an external program can be given.
+pub(crate) const MAX_FILES: usize = (ABOVE - FILES_FD) as usize;
 
 /// Puts the task's descriptors where it expects them. Returns the status socket, which had to move out of their way.
 pub(crate) fn arrange(descriptors: &TaskDescriptors, status: &Status) -> Outcome<Status> {

@@ -2,6 +2,7 @@
 #
 #   run   fd 0: the RDS of a Future         frames: B, P ..., R with the RDS of its FutureResult
 #   make  fd 0: R code as UTF-8 text        frames: R with the RDS of a Future that does what `Rscript -e` does
+#   name  fd 0: the RDS of a Future         frames: R with its uuid as text
 #   show  fd 0: the RDS of a FutureResult   frames: R with what `Rscript` would have printed, as records
 #
 # Frames go to fd 3: tag (1 byte), length (u32, little endian), payload; an R frame has the length 0xFFFFFFFF and goes
@@ -206,6 +207,16 @@ local({
     last_frame(function(to) serialize(result, to))
   }
 
+  # ---- name ----
+
+  name <- function() {
+    uuid <- tryCatch(check_future(decode(read_input()), ""), error = function(e) {
+      cat(conditionMessage(e), "\n", sep = "", file = stderr())
+      quit(save = "no", status = 1L, runLast = FALSE)
+    })
+    last_frame(function(to) writeBin(charToRaw(join_uuid(uuid)), to))
+  }
+
   # ---- make ----
 
   # How each expression of the text is evaluated; `show` knows conditions that come from the top level by it.
@@ -308,7 +319,7 @@ local({
     warnings <- list()
     for (entry in conditions) {
       condition <- entry$condition
-      if (inherits(condition, c("FutureInterruptError", "interrupt"))) {
+      if (inherits(condition, c("FutureInterruptError", "FutureLaunchError", "interrupt"))) {
         err(paste0(warnings_text(warnings), "Error: ", text_of(condition), "\n"))
         return(4L)
       }
@@ -353,6 +364,6 @@ local({
     last_frame(function(to) writeBin(do.call(c, records), to))
   }
 
-  switch(mode, run = run(), make = make(), show = show(), stop("unknown mode"))
+  switch(mode, run = run(), make = make(), name = name(), show = show(), stop("unknown mode"))
   quit(save = "no", status = 0L, runLast = FALSE)
 }, envir = new.env(parent = baseenv()))

@@ -1,9 +1,9 @@
 //! How a command fails: an exit status that is the same everywhere, a chain of causes, a line that says what to do.
 
-use std::{error::Error, fmt::Write as _, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 
 use crate::{
-    board::BoardError, config::ConfigError, runner::RInstallationError, sandbox::SandboxError, text,
+    board::BoardError, config::ConfigError, error_chain, runner::WorkbenchError, sandbox::SandboxError, text,
     transfer::TransferError,
 };
 
@@ -63,14 +63,9 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         let error = self.error.as_deref()?;
-        let mut message = format!("p2p-worker: {error}");
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let _ = write!(message, ": {error}");
-            cause = error.source();
-        }
+        let chain = error_chain(error);
         let hint = self.hint.as_deref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-        Some(text::for_terminal(&format!("{message}{hint}")))
+        Some(text::for_terminal(&format!("p2p-worker: {chain}{hint}")))
     }
 }
 
@@ -86,10 +81,31 @@ macro_rules! fails_with {
 
 fails_with! {
     ConfigError => Status::Usage,
-    RInstallationError => Status::Usage,
-    SandboxError => Status::Sandbox,
-    BoardError => Status::Network,
     TransferError => Status::Network,
+}
+
+impl From<BoardError> for Failure {
+    fn from(error: BoardError) -> Self {
+        let hint = error.hint();
+        Self { hint, ..Self::new(Status::Network, error) }
+    }
+}
+
+impl From<SandboxError> for Failure {
+    fn from(error: SandboxError) -> Self {
+        Self::new(if error.is_not_enforced() { Status::Sandbox } else { Status::Usage }, error)
+    }
+}
+
+impl From<WorkbenchError> for Failure {
+    fn from(error: WorkbenchError) -> Self {
+        let status = match &error {
+            WorkbenchError::Sandbox(error) if error.is_not_enforced() => Status::Sandbox,
+            WorkbenchError::Interrupted => Status::Stopped,
+            _ => Status::Usage,
+        };
+        Self::new(status, error)
+    }
 }
 
 #[cfg(test)]

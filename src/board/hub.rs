@@ -1,0 +1,486 @@
+//! Topics and who is on them: what a board is, without its network.
+//!
+//! A topic belongs to one account and is stored as `account/topic`. Others reach it while a client of its owner that is
+//! on it has them on its access list, and are cut off when the last such client leaves. [`super::server`] serves a hub
+//! over SSH, [`super::memory`] within one process. The rules are those of the public board, pipe.pico.sh.
+//!
+//! Posting never waits: each client has a queue of [`QUEUE_LINES`] lines and [`QUEUE_BYTES`] bytes, and who lets it
+//! overflow is cut off. When all queues together hold more than [`ALL_BYTES`], no queue may hold more than
+//! [`CROWDED_BYTES`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::ids::{Topic, UserName};
+
+/// How many lines wait for one client before it is cut off.
+pub const QUEUE_LINES: usize = 8192;
+
+/// How many bytes wait for one client before it is cut off.
+pub const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many bytes wait for all clients before the rule is stricter. A line that waits for several counts for each.
+pub const ALL_BYTES: usize = 64 * 1024 * 1024;
+
+/// The stricter rule for one client, in bytes.
+pub const CROWDED_BYTES: usize = 64 * 1024;
+
+/// What public topics are stored under; no account may have this name.
+pub const PUBLIC: &str = "public";
+
+/// What a client of a topic does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// It writes alone.
+    Publish,
+    /// It reads alone.
+    Subscribe,
+    /// It reads and writes.
+    Pipe,
+}
+
+/// A client that wants to be on a topic.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its account.
+    pub user: UserName,
+    /// Where it comes from, as other members may see it.
+    pub address: String,
+    /// The topic as it was typed.
+    pub topic: Topic,
+    /// What it does there.
+    pub direction: Direction,
+    /// Whether its own lines come back to it.
+    pub echo: bool,
+    /// Who else may use the topic while it stays; counts only on a topic of its own account.
+    pub shares_with: Vec<UserName>,
+    /// Whether the topic is open to everybody and belongs to nobody.
+    pub public: bool,
+}
+
+/// Why a client receives nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// It left.
+    #[error("the topic was left")]
+    Left,
+    /// Its queue overflowed.
+    #[error("cut off: lines came faster than they were read")]
+    TooSlow,
+    /// Nobody who shared the topic with it is left.
+    #[error("the owner of this topic does not share it any more")]
+    AccessEnded,
+}
+
+/// One topic, as its owner may see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// The name that it is stored under, `account/topic`.
+    pub name: String,
+    /// Who else may use it now.
+    pub shared_with: BTreeSet<UserName>,
+    /// What each client does, and its text: `<id> (<user>@<address>)`.
+    pub clients: Vec<(Direction, String)>,
+}
+
+/// All topics of one board.
+#[derive(Debug, Default)]
+pub struct Hub {
+    topics: Mutex<Topics>,
+    /// Bytes that wait in all queues.
+    waiting: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    by_name: BTreeMap<String, Vec<Client>>,
+    last_id: u64,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: u64,
+    user: UserName,
+    address: String,
+    direction: Direction,
+    echo: bool,
+    shares_with: Vec<UserName>,
+    queue: Queue,
+}
+
+impl Hub {
+    /// Puts a client on a topic. It stays there until the [`Member`] is dropped or it is cut off.
+    pub fn join(self: &Arc<Self>, entry: Entry) -> (Member, Inbox) {
+        let (queue, inbox) = queue(Arc::clone(&self.waiting));
+        let mut topics = self.topics();
+        topics.last_id = topics.last_id.saturating_add(1);
+        let id = topics.last_id;
+        let name = topics.stored_name(&entry);
+        topics.by_name.entry(name.clone()).or_default().push(Client {
+            id,
+            user: entry.user,
+            address: entry.address,
+            direction: entry.direction,
+            echo: entry.echo,
+            shares_with: entry.shares_with,
+            queue,
+        });
+        (Member { hub: Arc::clone(self), name, id }, inbox)
+    }
+
+    /// The topics of an account that somebody is on.
+    #[must_use]
+    pub fn channels(&self, user: &UserName) -> Vec<Channel> {
+        let own = format!("{user}/");
+        let topics = self.topics();
+        let mine = topics.by_name.range(own.clone()..).take_while(|(name, _)| name.starts_with(&own));
+        mine.map(|(name, clients)| Channel::new(name, clients)).collect()
+    }
+
+    fn topics(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Channel {
+    fn new(name: &str, clients: &[Client]) -> Self {
+        let text =
+            |client: &Client| (client.direction, format!("{:08x} ({}@{})", client.id, client.user, client.address));
+        Self {
+            name: name.to_owned(),
+            shared_with: sharing(name, clients).cloned().collect(),
+            clients: clients.iter().map(text).collect(),
+        }
+    }
+}
+
+impl Topics {
+    /// The name under which a topic that was typed by a user is stored.
+    fn stored_name(&self, entry: &Entry) -> String {
+        let (user, typed) = (&entry.user, entry.topic.as_str());
+        if entry.public {
+            let bare = typed.strip_prefix(PUBLIC).and_then(|rest| rest.strip_prefix('/')).unwrap_or(typed);
+            return format!("{PUBLIC}/{bare}");
+        }
+        let is_own = owner(typed).is_some_and(|owner| owner == user.as_str());
+        let is_shared =
+            || self.by_name.get(typed).is_some_and(|clients| sharing(typed, clients).any(|guest| guest == user));
+        if is_own || is_shared() { typed.to_owned() } else { format!("{user}/{typed}") }
+    }
+
+    /// Takes out the clients that `gone` names, and then the guests whom nobody lets in any more.
+    fn remove(&mut self, name: &str, gone: &[u64], why: Ended) {
+        let Some(clients) = self.by_name.get_mut(name) else { return };
+        for client in clients.extract_if(.., |client| gone.contains(&client.id)) {
+            client.queue.end(why);
+        }
+        let barred = |client: &&Client| !may_use(name, clients, &client.user);
+        let guests: Vec<u64> = clients.iter().filter(barred).map(|client| client.id).collect();
+        for client in clients.extract_if(.., |client| guests.contains(&client.id)) {
+            client.queue.end(Ended::AccessEnded);
+        }
+        if clients.is_empty() {
+            self.by_name.remove(name);
+        }
+    }
+
+    fn post(&mut self, name: &str, from: u64, line: &[u8]) {
+        let Some(clients) = self.by_name.get(name) else { return };
+        let may_write = |client: &Client| client.id == from && client.direction != Direction::Subscribe;
+        if !clients.iter().any(may_write) {
+            return;
+        }
+        let line: Arc<[u8]> = line.into();
+        let reads = |client: &&Client| client.direction != Direction::Publish && (client.echo || client.id != from);
+        let overflowed = |client: &&Client| !client.queue.put(&line);
+        let slow: Vec<u64> = clients.iter().filter(reads).filter(overflowed).map(|client| client.id).collect();
+        if !slow.is_empty() {
+            self.remove(name, &slow, Ended::TooSlow);
+        }
+    }
+}
+
+/// The account that a stored name belongs to.
+fn owner(name: &str) -> Option<&str> {
+    name.split_once('/').map(|(owner, _)| owner)
+}
+
+/// Whom the clients of its owner let onto a topic.
+fn sharing<'a>(name: &'a str, clients: &'a [Client]) -> impl Iterator<Item = &'a UserName> {
+    let owners = clients.iter().filter(move |client| owner(name) == Some(client.user.as_str()));
+    owners.flat_map(|client| &client.shares_with)
+}
+
+fn may_use(name: &str, clients: &[Client], user: &UserName) -> bool {
+    let owner = owner(name);
+    owner == Some(PUBLIC) || owner == Some(user.as_str()) || sharing(name, clients).any(|guest| guest == user)
+}
+
+/// A client's place on a topic. Dropping it leaves the topic.
+#[derive(Debug)]
+pub struct Member {
+    hub: Arc<Hub>,
+    name: String,
+    id: u64,
+}
+
+impl Member {
+    /// The name that the topic is stored under, `account/topic`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Posts a line, without its end, to the other clients of the topic. Never waits; does nothing once cut off.
+    pub fn post(&self, line: &[u8]) {
+        self.hub.topics().post(&self.name, self.id, line);
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.hub.topics().remove(&self.name, &[self.id], Ended::Left);
+    }
+}
+
+/// The sending end of a client's queue.
+#[derive(Debug)]
+struct Queue {
+    lines: mpsc::Sender<Arc<[u8]>>,
+    shared: Arc<QueueState>,
+}
+
+/// The lines that wait for one client.
+#[derive(Debug)]
+pub struct Inbox {
+    lines: mpsc::Receiver<Arc<[u8]>>,
+    shared: Arc<QueueState>,
+}
+
+#[derive(Debug)]
+struct QueueState {
+    bytes: AtomicUsize,
+    /// The same for all queues of the hub.
+    all_bytes: Arc<AtomicUsize>,
+    ended: OnceLock<Ended>,
+    overflowed: CancellationToken,
+}
+
+fn queue(all_bytes: Arc<AtomicUsize>) -> (Queue, Inbox) {
+    let (sender, receiver) = mpsc::channel(QUEUE_LINES);
+    let shared = Arc::new(QueueState {
+        bytes: AtomicUsize::new(0),
+        all_bytes,
+        ended: OnceLock::new(),
+        overflowed: CancellationToken::new(),
+    });
+    (Queue { lines: sender, shared: Arc::clone(&shared) }, Inbox { lines: receiver, shared })
+}
+
+impl QueueState {
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.all_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn take(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let is_crowded = self.all_bytes.load(Ordering::Relaxed) > ALL_BYTES;
+        let most = if is_crowded { CROWDED_BYTES } else { QUEUE_BYTES };
+        self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= most
+    }
+}
+
+impl Drop for QueueState {
+    fn drop(&mut self) {
+        // What nobody read does not wait any more.
+        let left = *self.bytes.get_mut();
+        self.take(left);
+    }
+}
+
+impl Queue {
+    /// Whether there was room for the line. Called by one poster at a time.
+    fn put(&self, line: &Arc<[u8]>) -> bool {
+        if !self.shared.has_room(line.len()) {
+            return false;
+        }
+        // Counted first, because the reader may take it at once.
+        self.shared.add(line.len());
+        let is_put = self.lines.try_send(Arc::clone(line)).is_ok();
+        if !is_put {
+            self.shared.take(line.len());
+        }
+        is_put
+    }
+
+    /// Says why nothing more comes.
+    fn end(self, why: Ended) {
+        // A queue ends once, so that the reason cannot be there already.
+        let _ = self.shared.ended.set(why);
+        if why == Ended::TooSlow {
+            self.shared.overflowed.cancel();
+        }
+    }
+}
+
+impl Inbox {
+    /// The next line, without its end; `None` once the client is off the topic and has read what waited. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Arc<[u8]>> {
+        let line = self.lines.recv().await;
+        self.count(line)
+    }
+
+    /// The next line if one waits.
+    pub fn try_next(&mut self) -> Option<Arc<[u8]>> {
+        let line = self.lines.try_recv().ok();
+        self.count(line)
+    }
+
+    /// Why nothing more comes.
+    #[must_use]
+    pub fn ended(&self) -> Ended {
+        self.shared.ended.get().copied().unwrap_or(Ended::Left)
+    }
+
+    /// Is cancelled when the client is cut off because its queue overflowed, whether or not it reads.
+    #[must_use]
+    pub fn overflowed(&self) -> CancellationToken {
+        self.shared.overflowed.clone()
+    }
+
+    fn count(&self, line: Option<Arc<[u8]>>) -> Option<Arc<[u8]>> {
+        if let Some(line) = &line {
+            self.shared.take(line.len());
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(user: &str, topic: &str, shares_with: &[&str]) -> Entry {
+        Entry {
+            user: user.parse().unwrap(),
+            address: "192.0.2.1:1".to_owned(),
+            topic: topic.parse().unwrap(),
+            direction: Direction::Pipe,
+            echo: false,
+            shares_with: shares_with.iter().map(|name| name.parse().unwrap()).collect(),
+            public: false,
+        }
+    }
+
+    fn names(hub: &Hub, user: &str) -> Vec<String> {
+        hub.channels(&user.parse().unwrap()).into_iter().map(|channel| channel.name).collect()
+    }
+
+    #[test]
+    fn a_guest_is_on_the_topic_as_long_as_some_client_of_the_owner_shares_it() {
+        let hub = Arc::new(Hub::default());
+        let (first, _a) = hub.join(entry("alice", "friends/x", &["bob"]));
+        let (second, _b) = hub.join(entry("alice", "alice/friends/x", &["carol", "bob"]));
+        let (third, _c) = hub.join(entry("alice", "friends/x", &[]));
+        let (bob, mut inbox) = hub.join(entry("bob", "alice/friends/x", &["mallory"]));
+        assert_eq!(names(&hub, "alice"), ["alice/friends/x"]);
+        assert_eq!(names(&hub, "bob"), Vec::<String>::new());
+        let shared = &hub.channels(&"alice".parse().unwrap())[0].shared_with;
+        assert_eq!(shared.iter().map(UserName::as_str).collect::<Vec<_>>(), ["bob", "carol"]);
+        drop(first);
+        third.post(b"still here");
+        assert_eq!(inbox.try_next().as_deref(), Some(&b"still here"[..]));
+        drop(second);
+        third.post(b"secret");
+        bob.post(b"nobody hears this");
+        assert_eq!(inbox.try_next(), None);
+        assert_eq!(inbox.ended(), Ended::AccessEnded);
+        drop((third, bob));
+        assert!(hub.topics().by_name.is_empty());
+    }
+
+    #[test]
+    fn who_has_no_access_gets_a_private_topic_of_the_same_name() {
+        let hub = Arc::new(Hub::default());
+        let (alice, _inbox) = hub.join(entry("alice", "friends/x", &["carol"]));
+        let (_bob, mut inbox) = hub.join(entry("bob", "alice/friends/x", &[]));
+        alice.post(b"secret");
+        assert_eq!(inbox.try_next(), None);
+        assert_eq!(names(&hub, "bob"), ["bob/alice/friends/x"]);
+    }
+
+    #[test]
+    fn nobody_owns_public_topics() {
+        let hub = Arc::new(Hub::default());
+        let (alice, _a) = hub.join(Entry { public: true, ..entry("alice", "square", &[]) });
+        let (_bob, mut inbox) = hub.join(Entry { public: true, ..entry("bob", "public/square", &[]) });
+        let (_carol, mut private) = hub.join(entry("carol", "public/square", &[]));
+        alice.post(b"hello");
+        drop(alice);
+        assert_eq!(inbox.try_next().as_deref(), Some(&b"hello"[..]));
+        assert_eq!(private.try_next(), None);
+    }
+
+    #[test]
+    fn a_slow_reader_is_cut_off_and_delays_nobody() {
+        let hub = Arc::new(Hub::default());
+        let (writer, _w) = hub.join(entry("alice", "t", &[]));
+        let (_slow, slow) = hub.join(entry("alice", "t", &[]));
+        let (_quick, mut quick) = hub.join(entry("alice", "t", &[]));
+        for _ in 0..=QUEUE_LINES {
+            writer.post(b"x");
+            assert!(quick.try_next().is_some());
+        }
+        assert!(slow.overflowed().is_cancelled());
+        assert_eq!(slow.ended(), Ended::TooSlow);
+        let big = vec![b'x'; QUEUE_BYTES / 2];
+        let (_slow, slow) = hub.join(entry("alice", "t", &[]));
+        for _ in 0..3 {
+            writer.post(&big);
+            quick.try_next();
+        }
+        assert_eq!(slow.ended(), Ended::TooSlow);
+        assert_eq!(quick.ended(), Ended::Left);
+        assert!(!quick.overflowed().is_cancelled());
+    }
+
+    #[test]
+    fn all_queues_together_are_bounded() {
+        let hub = Arc::new(Hub::default());
+        let (writer, mut own) = hub.join(Entry { echo: true, ..entry("alice", "t", &[]) });
+        let slow: Vec<_> = (0..40).map(|_| hub.join(entry("alice", "t", &[]))).collect();
+        let big = vec![b'x'; CROWDED_BYTES];
+        for _ in 0..QUEUE_BYTES / CROWDED_BYTES {
+            writer.post(&big);
+            assert!(own.try_next().is_some(), "who reads stays");
+        }
+        assert!(slow.iter().all(|(_, inbox)| inbox.overflowed().is_cancelled()));
+        assert!(hub.waiting.load(Ordering::Relaxed) <= ALL_BYTES + 41 * CROWDED_BYTES);
+        drop(slow);
+        assert_eq!(hub.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn one_way_clients_do_one_thing() {
+        let hub = Arc::new(Hub::default());
+        let (publisher, mut p) = hub.join(Entry { direction: Direction::Publish, ..entry("a", "t", &[]) });
+        let (subscriber, mut s) = hub.join(Entry { direction: Direction::Subscribe, ..entry("a", "t", &[]) });
+        publisher.post(b"one");
+        subscriber.post(b"two");
+        assert_eq!(s.try_next().as_deref(), Some(&b"one"[..]));
+        assert_eq!((p.try_next(), s.try_next()), (None, None));
+    }
+}

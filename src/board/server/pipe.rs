@@ -1,0 +1,127 @@
+//! One channel of a connection: it waits for its command, and carries the lines of a topic both ways.
+//!
+//! The SSH library stops reading a connection while a channel's packets are not taken, so whoever holds the reading half
+//! takes them or drops it. A channel that is on a topic takes them at the pace that is allowed; its connection goes on
+//! meanwhile, until [`super::limits::PACKETS`] wait.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, server::Msg};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::limits::{COMMAND, Pace};
+use crate::{
+    board::hub::{Direction, Ended, Inbox, Member},
+    proto::lines::LineSplitter,
+};
+
+/// How many bytes are posted before the pace is looked at.
+const STEP: usize = 1024;
+
+/// How many bytes of waiting lines are sent as one piece.
+const BATCH: usize = 16 * 1024;
+
+/// What a channel is to do once it is on a topic.
+pub(super) struct Joined {
+    pub(super) member: Member,
+    pub(super) inbox: Inbox,
+    pub(super) direction: Direction,
+}
+
+/// The life of one channel. It ends, and lets go of the packets, when the command is answered elsewhere (the sender of
+/// `joined` is dropped), when there is none in time, or when the connection is cut.
+pub(super) async fn run(
+    read: ChannelReadHalf,
+    write: ChannelWriteHalf<Msg>,
+    joined: oneshot::Receiver<Joined>,
+    pace: Arc<Mutex<Pace>>,
+    cut: CancellationToken,
+) {
+    let joined = tokio::select! {
+        joined = joined => joined,
+        () = cut.cancelled() => return,
+        () = sleep(COMMAND) => {
+            // If this cannot be sent, the connection is gone, which is as good.
+            let _ = write.close().await;
+            return;
+        }
+    };
+    if let Ok(Joined { member, mut inbox, direction }) = joined {
+        let overflowed = inbox.overflowed();
+        let status = tokio::select! {
+            () = cut.cancelled() => return,
+            () = overflowed.cancelled() => return cut.cancel(),
+            () = post_lines(read, &member, direction, &pace) => 0,
+            sent = send_lines(&mut inbox, &write) => match sent {
+                Ok(()) => 1,
+                Err(_) => return,
+            },
+        };
+        // As above.
+        let _ = say_goodbye(&write, status).await;
+    }
+}
+
+/// Posts what the client writes. Ends with the client's input if that is all that it came for.
+async fn post_lines(mut read: ChannelReadHalf, member: &Member, direction: Direction, pace: &Mutex<Pace>) {
+    let mut splitter = LineSplitter::new();
+    while let Some(message) = read.wait().await {
+        match message {
+            ChannelMsg::Data { data } => post(&data, &mut splitter, member, pace).await,
+            ChannelMsg::Eof => {
+                splitter.finish(|line| member.post(line));
+                break;
+            }
+            _ => {}
+        }
+    }
+    // Nothing comes any more; if something does, it must not wait here.
+    drop(read);
+    if direction != Direction::Publish {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn post(data: &[u8], splitter: &mut LineSplitter, member: &Member, pace: &Mutex<Pace>) {
+    for step in data.chunks(STEP) {
+        let mut cost = 0.0;
+        splitter.push(step, |line| {
+            cost += Pace::cost(line);
+            if !line.is_empty() {
+                member.post(line);
+            }
+        });
+        let wait = pace.lock().unwrap_or_else(PoisonError::into_inner).spend(cost, Instant::now());
+        if let Some(wait) = wait {
+            sleep(wait).await;
+        }
+    }
+}
+
+/// Sends the lines that wait for a client, until it is off the topic.
+async fn send_lines(inbox: &mut Inbox, write: &ChannelWriteHalf<Msg>) -> Result<(), russh::Error> {
+    while let Some(line) = inbox.next().await {
+        let mut batch = Vec::with_capacity(line.len().saturating_add(1));
+        let mut next = Some(line);
+        while let Some(line) = next {
+            batch.extend_from_slice(&line);
+            batch.push(b'\n');
+            next = if batch.len() < BATCH { inbox.try_next() } else { None };
+        }
+        write.data_bytes(batch).await?;
+    }
+    Ok(())
+}
+
+async fn say_goodbye(write: &ChannelWriteHalf<Msg>, status: u32) -> Result<(), russh::Error> {
+    if status != 0 {
+        write.extended_data_bytes(1, format!("{}\r\n", Ended::AccessEnded)).await?;
+    }
+    write.exit_status(status).await?;
+    write.eof().await?;
+    write.close().await
+}

@@ -1,0 +1,290 @@
+//! One joined topic over SSH, kept up: when the connection breaks, it is made anew.
+//!
+//! That a topic is joined shows when a line of our own comes back: the *mark*, `joined=` and random digits, which no R peer
+//! takes for a message and no client of ours passes on. Reading and writing are two futures that never wait for one another, because the SSH library
+//! stops at a full queue in either direction.
+
+use std::{fmt::Write, time::Duration};
+
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, client::Msg};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    SshBoardConfig,
+    access::AccessCheck,
+    connect::{Answer, Connection, within},
+};
+use crate::{
+    board::{BoardError, BoardEvent, LINK_QUEUE, Link, is_postable},
+    ids::Topic,
+    proto::lines::LineSplitter,
+};
+
+/// How long the mark may take to come back.
+const MARK_RETURNS: Duration = Duration::from_secs(10);
+/// Waiting times between attempts to connect again: from the first to the last, twice as long each time.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+const LAST_WAIT: Duration = Duration::from_secs(60);
+/// A connection that held for this long was a good one: after it, waiting starts from the beginning.
+const GOOD: Duration = Duration::from_secs(10);
+/// How many bytes of lines are sent as one piece.
+const BATCH: usize = 16 * 1024;
+
+/// Joins a topic and keeps it up until the link is dropped.
+///
+/// # Errors
+/// [`BoardError`] of the first attempt, which is not repeated.
+pub(super) async fn start(config: SshBoardConfig, topic: Topic) -> Result<Link, BoardError> {
+    let pipe = Pipe::open(&config, &topic).await?;
+    let (events, incoming) = mpsc::channel(LINK_QUEUE);
+    let (outgoing, lines) = mpsc::channel(LINK_QUEUE);
+    let keeper = Keeper { config, topic, events, lines };
+    tokio::spawn(keeper.run(pipe));
+    Ok(Link { incoming, outgoing })
+}
+
+/// Keeps a link up.
+struct Keeper {
+    config: SshBoardConfig,
+    topic: Topic,
+    events: mpsc::Sender<BoardEvent>,
+    lines: mpsc::Receiver<String>,
+}
+
+/// Nobody listens to the link any more, or it cannot be had again.
+struct Over;
+
+impl Keeper {
+    async fn run(mut self, mut pipe: Pipe) {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let began = Instant::now();
+            let Ok(reason) = self.carry(pipe).await else { return };
+            tracing::warn!(topic = %self.topic, %reason, "the connection to the board broke");
+            if self.events.send(BoardEvent::Lost(reason)).await.is_err() {
+                return;
+            }
+            if began.elapsed() >= GOOD {
+                wait = FIRST_WAIT;
+            }
+            pipe = match self.open_again(&mut wait).await {
+                Ok(pipe) => pipe,
+                Err(Over) => return,
+            };
+        }
+    }
+
+    /// Tries until it works, throwing away what is posted meanwhile.
+    async fn open_again(&mut self, wait: &mut Duration) -> Result<Pipe, Over> {
+        let Self { config, topic, events, lines } = self;
+        let throw_away = async {
+            while lines.recv().await.is_some() {}
+            std::future::pending::<Over>().await
+        };
+        let attempts = async {
+            loop {
+                sleep(jittered(*wait)).await;
+                *wait = wait.saturating_mul(2).min(LAST_WAIT);
+                match Pipe::open(config, topic).await {
+                    Ok(pipe) => return Ok(pipe),
+                    Err(error) => {
+                        let reason = chain(&error);
+                        tracing::warn!(%topic, %reason, "cannot join again");
+                        if error.is_final() {
+                            // Nobody is left to tell if this fails.
+                            let _ = events.send(BoardEvent::Lost(reason)).await;
+                            return Err(Over);
+                        }
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            opened = attempts => opened,
+            over = throw_away => Err(over),
+            () = events.closed() => Err(Over),
+        }
+    }
+
+    /// Carries lines both ways until the connection breaks, and says why it did.
+    async fn carry(&mut self, pipe: Pipe) -> Result<String, Over> {
+        let Pipe { connection, read, write, splitter, early } = pipe;
+        let events = self.events.clone();
+        let reading = read_lines(read, splitter, early, &events);
+        let writing = write_lines(&mut self.lines, &write);
+        let ended = tokio::select! {
+            reason = reading => reason,
+            reason = writing => Ok(reason),
+            () = events.closed() => Err(Over),
+        };
+        if ended.is_err() {
+            // Best effort: the board learns it anyway when the connection is gone.
+            let _ = timeout(Duration::from_secs(1), connection.close()).await;
+        }
+        ended
+    }
+}
+
+async fn read_lines(
+    mut read: ChannelReadHalf,
+    mut splitter: LineSplitter,
+    early: Vec<BoardEvent>,
+    events: &mpsc::Sender<BoardEvent>,
+) -> Result<String, Over> {
+    let mut found = vec![BoardEvent::Joined];
+    found.extend(early);
+    let mut answer = Answer::default();
+    loop {
+        for event in found.drain(..) {
+            events.send(event).await.map_err(|_| Over)?;
+        }
+        match read.wait().await {
+            Some(ChannelMsg::Data { data }) => split(&mut splitter, &data, &mut found),
+            Some(message) if answer.take(&message) => {}
+            Some(_) => return Ok(format!("the board closed the topic: {}", answer.complaint())),
+            None => return Ok("the connection ended".to_owned()),
+        }
+    }
+}
+
+/// Cuts data into events, without the marks.
+fn split(splitter: &mut LineSplitter, data: &[u8], found: &mut Vec<BoardEvent>) {
+    splitter.push(data, |line| {
+        if !is_mark(line) {
+            found.push(BoardEvent::Line(line.to_vec()));
+        }
+    });
+    let overlong = splitter.take_overlong();
+    if overlong > 0 {
+        found.push(BoardEvent::Overlong(overlong));
+    }
+}
+
+async fn write_lines(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHalf<Msg>) -> String {
+    while let Some(line) = lines.recv().await {
+        let (mut batch, mut next) = (Vec::with_capacity(line.len().saturating_add(1)), Some(line));
+        while let Some(line) = next {
+            if is_postable(&line) {
+                batch.extend_from_slice(line.as_bytes());
+                batch.push(b'\n');
+            }
+            next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
+        }
+        if let Err(error) = write.data_bytes(batch).await {
+            return chain(&error);
+        }
+    }
+    // Who cannot post can still listen.
+    std::future::pending().await
+}
+
+/// A topic that is joined.
+struct Pipe {
+    connection: Connection,
+    read: ChannelReadHalf,
+    write: ChannelWriteHalf<Msg>,
+    splitter: LineSplitter,
+    /// What came before the mark did.
+    early: Vec<BoardEvent>,
+}
+
+impl Pipe {
+    async fn open(config: &SshBoardConfig, topic: &Topic) -> Result<Self, BoardError> {
+        let connection = Connection::open(config, &config.address).await?;
+        let access = AccessCheck::before(config, &connection, topic).await;
+        let command = command(config, topic);
+        let opened = within(&connection.host, "a channel for the topic", async {
+            let channel = connection.handle.channel_open_session().await?;
+            channel.exec(true, command.as_str()).await?;
+            Ok(channel)
+        });
+        let channel = opened.await?.map_err(|source| connection.failed(source))?;
+        let (read, write, splitter, early) = wait_for_mark(&connection, channel, command).await?;
+        access.after(config, &connection).await?;
+        Ok(Self { connection, read, write, splitter, early })
+    }
+}
+
+async fn wait_for_mark(
+    connection: &Connection,
+    channel: Channel<Msg>,
+    command: String,
+) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>, LineSplitter, Vec<BoardEvent>), BoardError> {
+    let (mut read, write) = channel.split();
+    let mark = mark();
+    let mut answer = Answer::default();
+    let (mut splitter, mut early, mut is_back) = (LineSplitter::new(), Vec::new(), false);
+    let waiting = timeout(MARK_RETURNS, async {
+        write.data_bytes(format!("{mark}\n").into_bytes()).await.map_err(|source| connection.failed(source))?;
+        while !is_back {
+            match read.wait().await {
+                Some(ChannelMsg::Data { data }) => splitter.push(&data, |line| {
+                    is_back |= line == mark.as_bytes();
+                    if !is_mark(line) && early.len() < LINK_QUEUE {
+                        early.push(BoardEvent::Line(line.to_vec()));
+                    }
+                }),
+                Some(message) if answer.take(&message) => {}
+                _ => {
+                    let (host, answer) = (connection.host.clone(), answer.complaint());
+                    return Err(BoardError::Command { host, command, answer });
+                }
+            }
+        }
+        Ok(())
+    });
+    waiting.await.map_err(|_| BoardError::TimedOut {
+        host: connection.host.clone(),
+        step: "the topic, on which our own line should come back",
+        seconds: MARK_RETURNS.as_secs(),
+    })??;
+    Ok((read, write, splitter, early))
+}
+
+fn command(config: &SshBoardConfig, topic: &Topic) -> String {
+    let names: Vec<&str> = config.shares_with.iter().map(|name| name.as_str()).collect();
+    let list = if names.is_empty() { String::new() } else { format!(" -a {}", names.join(",")) };
+    format!("pipe {topic} -r -c{list}")
+}
+
+const MARK: &str = "joined=";
+
+/// Whether a line is a mark, ours or that of another client of the topic.
+fn is_mark(line: &[u8]) -> bool {
+    let digits = line.strip_prefix(MARK.as_bytes());
+    digits.is_some_and(|digits| digits.len() == 32 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// A line that nobody else posts by chance.
+fn mark() -> String {
+    let mut text = MARK.to_owned();
+    for _ in 0..2 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{:016x}", random());
+    }
+    text
+}
+
+/// Somewhere from half of the time to all of it, so that the clients of a board that was gone do not come back at once.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + 0.5 * f64::from(u16::try_from(random() & 0xffff).unwrap_or_default()) / f64::from(u16::MAX))
+}
+
+/// Random bits; a system without any is still served, and notices nothing but equal marks.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let _ = write!(text, ": {error}");
+        next = error.source();
+    }
+    text
+}

@@ -1,0 +1,209 @@
+//! Arguments that several subcommands share, and what they resolve to.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, Status};
+use crate::{
+    board::ssh::{SshBoard, SshBoardConfig},
+    config::{self, ConfigFile, Folders},
+    ids::{ClusterName, FutureId, UserName},
+    runner::{Verdict, Workbench},
+    sandbox::{Machine, SandboxError, Surroundings},
+    spool::Spooled,
+    text,
+};
+
+/// Where configuration and state are.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PlaceArgs {
+    /// Configuration file [default: ~/.config/p2p-worker/config.toml, else /etc/p2p-worker/config.toml]
+    #[arg(long, value_name = "FILE", env = "P2P_WORKER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Folder for keys, known hosts and temporary files [default: $STATE_DIRECTORY, else ~/.local/state/p2p-worker]
+    #[arg(long, value_name = "DIR", env = "P2P_WORKER_STATE")]
+    pub state: Option<PathBuf>,
+}
+
+/// The board and how to sign in.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct BoardArgs {
+    /// The message board [default: pipe.pico.sh]
+    #[arg(long, value_name = "HOST[:PORT]", env = "P2P_WORKER_BOARD")]
+    pub board: Option<String>,
+    /// The cluster [default: the personal cluster of your account]
+    #[arg(long, value_name = "OWNER/NAME", env = "P2P_WORKER_CLUSTER")]
+    pub cluster: Option<String>,
+    /// SSH key to sign in with; may be repeated [default: the keys of ssh-agent, then ~/.ssh/id_*]
+    #[arg(short, long, value_name = "KEYFILE", env = "P2P_WORKER_IDENTITY")]
+    pub identity: Vec<PathBuf>,
+    /// SSH login name, where the board cares [default: your user name here]
+    #[arg(long, value_name = "NAME", env = "P2P_WORKER_LOGIN")]
+    pub login: Option<String>,
+    /// Accept and remember the key of a board that was never seen before
+    #[arg(long, env = "P2P_WORKER_ACCEPT_NEW")]
+    pub accept_new: bool,
+}
+
+/// The sandbox.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct SandboxArgs {
+    /// Who makes the sandbox: jail, bubblewrap or none [default: jail]
+    #[arg(long, value_name = "DRIVER", env = "P2P_WORKER_SANDBOX")]
+    pub sandbox: Option<String>,
+    /// What a task may do: strict, standard or the path of a profile [default: standard]
+    #[arg(long, value_name = "NAME|FILE", env = "P2P_WORKER_PROFILE")]
+    pub profile: Option<String>,
+}
+
+/// Configuration file and state folder, found.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub file: ConfigFile,
+    pub folders: Folders,
+    pub state: PathBuf,
+}
+
+impl PlaceArgs {
+    pub(super) fn resolve(&self) -> Result<Place, Failure> {
+        let folders = Folders::from_environment();
+        let file =
+            ConfigFile::load(self.config.as_deref(), folders.config.as_deref()).map_err(config::ConfigError::from)?;
+        let state = folders.make_state(self.state.as_deref().or(file.state.as_deref()))?;
+        Ok(Place { file, folders, state })
+    }
+}
+
+impl BoardArgs {
+    /// The board and the cluster; `None` for the personal one.
+    pub(super) fn resolve(&self, place: &Place) -> Result<(SshBoard, Option<ClusterName>), Failure> {
+        let file = &place.file;
+        let address = self.board.as_deref().or(file.board.as_deref());
+        let address = address.map(|text| config::name("board", text)).transpose()?.unwrap_or_default();
+        let cluster = self.cluster.as_deref().or(file.cluster.as_deref());
+        let cluster = cluster.map(|text| config::name("cluster", text)).transpose()?;
+        let named = file.identity.clone().unwrap_or_default();
+        let board = SshBoard::new(SshBoardConfig {
+            login: self.login.clone().or(file.login.clone()),
+            identities: if self.identity.is_empty() { named } else { self.identity.clone() },
+            accept_new: self.accept_new || file.accept_new.unwrap_or(false),
+            ..SshBoardConfig::new(address, &place.state)
+        });
+        Ok((board, cluster))
+    }
+}
+
+/// The cluster that was asked for, else the personal one.
+pub(super) fn cluster_of(cluster: Option<ClusterName>, me: &UserName) -> Result<ClusterName, Failure> {
+    Ok(cluster.map_or_else(|| config::name("cluster", &format!("{me}/personal")), Ok)?)
+}
+
+/// What is evaluated: a file, or an expression.
+#[derive(Debug, Clone, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Source {
+    /// The RDS file of a future
+    #[arg(value_name = "FILE.rds")]
+    file: Option<PathBuf>,
+    /// R code; prints what it prints and its visible values, as Rscript -e does
+    #[arg(short, long, value_name = "EXPR")]
+    expression: Option<String>,
+}
+
+impl Source {
+    /// The future and its name. What must be parsed of it is parsed by R, in the sandbox.
+    pub(super) async fn read(
+        &self,
+        workbench: &Workbench,
+        cancel: &CancellationToken,
+    ) -> Result<(FutureId, Spooled), Failure> {
+        match (&self.file, &self.expression) {
+            (Some(path), _) => {
+                let path = path.clone();
+                let limit = workbench.max_future();
+                let future = tokio::task::spawn_blocking(move || Spooled::from_path(&path, limit)).await;
+                let future = future.map_err(|error| Failure::new(Status::Usage, error))?;
+                let future = future.map_err(|error| Failure::new(Status::Usage, error))?;
+                Ok((workbench.identify(&future, cancel).await?, future))
+            }
+            (None, Some(code)) => Ok(workbench.make(code, cancel).await?),
+            (None, None) => Err(Failure::new(Status::Usage, "nothing to evaluate")),
+        }
+    }
+}
+
+impl SandboxArgs {
+    /// Finds R, reads the profile, probes the driver. Fails before anything is claimed or run.
+    pub(super) async fn workbench(&self, place: &Place) -> Result<Workbench, Failure> {
+        let driver = self.sandbox.as_deref().or(place.file.sandbox.as_deref()).unwrap_or("jail");
+        let profile = self.profile.as_deref().or(place.file.profile.as_deref()).unwrap_or("standard");
+        Ok(Workbench::prepare(driver, profile, surroundings(place)).await?)
+    }
+}
+
+/// SIGINT and SIGTERM cancel; the second one is the default of the kernel again only by SIGKILL, because what runs is
+/// stopped at once anyway.
+pub(super) fn cancel_on_interrupt(cancel: CancellationToken) -> Result<(), Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::new(Status::Usage, error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(())
+}
+
+/// Writes a result to its file, or prints what it printed, and ends with the status that it deserves. A result is a
+/// stranger's: it is R in the sandbox that looks into it.
+pub(super) async fn conclude(
+    workbench: &Workbench,
+    id: &FutureId,
+    result: &Spooled,
+    output: Option<&Path>,
+) -> Result<(), Failure> {
+    let shown = workbench.show(id, result).await?;
+    match output {
+        Some(path) => result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?,
+        None => print(&shown.stdout, io::stdout())?,
+    }
+    // What the code said on stderr goes there in either case, and is made harmless for a terminal.
+    print(&shown.stderr, io::stderr())?;
+    match shown.verdict {
+        Verdict::Fine => Ok(()),
+        Verdict::CodeFailed => Err(Failure::silent(Status::Code)),
+        Verdict::Stopped => Err(Failure::silent(Status::Stopped)),
+        Verdict::NoResult => Err(Failure::silent(Status::Network)),
+    }
+}
+
+/// Copies text of a stranger to our own stream: as it is into a file or pipe, without escapes onto a terminal.
+pub(super) fn print(bytes: &[u8], mut to: impl Write + IsTerminal) -> Result<(), Failure> {
+    let written = if to.is_terminal() {
+        to.write_all(text::for_terminal(&String::from_utf8_lossy(bytes)).as_bytes())
+    } else {
+        to.write_all(bytes)
+    };
+    match written.and_then(|()| to.flush()) {
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Status::Usage, error)),
+        _ => Ok(()),
+    }
+}
+
+/// The places that belong to the owner.
+fn surroundings(place: &Place) -> Surroundings {
+    Surroundings { home: place.folders.home.clone(), state: Some(place.state.clone()) }
+}
+
+/// This machine, with the places of its owner.
+pub(super) fn machine(place: &Place) -> Result<Machine, Failure> {
+    Ok(Machine::of(surroundings(place)).map_err(SandboxError::from)?)
+}

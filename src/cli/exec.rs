@@ -1,0 +1,41 @@
+//! `p2p-worker exec`: evaluate here, in the sandbox, with no board. How an owner tries a profile.
+
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Failure, Status,
+    common::{PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude},
+};
+use crate::runner::{Ended, Reason};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
+    #[command(flatten)]
+    source: Source,
+    /// Write the result, an RDS of a FutureResult, here
+    #[arg(short, long, value_name = "RESULT.rds")]
+    output: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let place = args.place.resolve()?;
+    let workbench = args.sandbox.workbench(&place).await?;
+    let cancel = CancellationToken::new();
+    cancel_on_interrupt(cancel.clone())?;
+    let (id, future) = args.source.read(&workbench, &cancel).await?;
+    // Nobody looks at progress here; the queue's end is dropped, and so is what would go into it.
+    let (events, _) = mpsc::channel(1);
+    let outcome = workbench.evaluate(0, &future, &id, u64::MAX, cancel, events).await?;
+    match &outcome.ended {
+        Ended::Refused(reason) => Err(Failure::new(Status::Sandbox, reason.to_string())),
+        Ended::Stopped(reason @ Reason::Cancelled) => Err(Failure::new(Status::Stopped, reason.to_string())),
+        _ => conclude(&workbench, &id, &outcome.result, args.output.as_deref()).await,
+    }
+}

@@ -1,0 +1,120 @@
+//! The default command: be a worker.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{
+    Failure, Status,
+    common::{BoardArgs, Place, PlaceArgs, SandboxArgs, cluster_of},
+};
+use crate::{
+    board::Board,
+    config,
+    ids::PeerName,
+    proto::claim::Settings,
+    runner::Workbench,
+    supervisor::{self, Setup, Shutdown, Summary},
+    transfer::{
+        Network, Transfer, TransferConfig, TransferError,
+        libp2p::{Node, NodeConfig, NodeKey},
+    },
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    board: BoardArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
+    /// Futures at a time [default: 1]
+    #[arg(long, value_name = "N", env = "P2P_WORKER_SLOTS")]
+    slots: Option<usize>,
+    /// Leave after this time, as after SIGTERM: "8 h", "90 min" [default: stay]
+    #[arg(long, value_name = "TIME", env = "P2P_WORKER_DURATION")]
+    duration: Option<String>,
+    /// The largest future that is taken [default: 1 GiB]
+    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_MAX_FUTURE")]
+    max_future: Option<String>,
+    /// The largest result that is returned [default: 1 GiB, and never more than the profile allows]
+    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_MAX_RESULT")]
+    max_result: Option<String>,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let place = args.place.resolve()?;
+    let file = &place.file;
+    let slots = config::slots(args.slots.or(file.slots).unwrap_or(1))?;
+    let duration = config::duration("duration", args.duration.as_deref().or(file.duration.as_deref()))?;
+    let (board, cluster) = args.board.resolve(&place)?;
+    let workbench = Arc::new(prepare(&args, &place).await?);
+
+    let me = board.user().await?;
+    let cluster = cluster_of(cluster, &me)?;
+    let topic = cluster.topic(&me).map_err(|error| Failure::new(Status::Usage, error))?;
+    let name = PeerName::of_this_process(&me);
+    let shutdown = Shutdown::default();
+    watch_signals(shutdown.clone(), duration)?;
+    let key = NodeKey::File(place.state.join("node.key"));
+    let node = Node::start(NodeConfig { key, ..NodeConfig::default() }).await.map_err(TransferError::from)?;
+    let transfer = Transfer::new(Arc::new(node), TransferConfig::default());
+    let node = transfer.network().id().clone();
+    let link = board.join(&topic).await?;
+    tracing::info!(%cluster, as = %name, %node, slots, sandbox = %workbench.describe(), "signed in");
+
+    let settings = Settings { me: name, node, slots, max_future: workbench.max_future() };
+    let summary = supervisor::run(Setup { settings, link, transfer, workbench }, shutdown).await;
+    finish(&summary)
+}
+
+async fn prepare(args: &Args, place: &Place) -> Result<Workbench, Failure> {
+    let file = &place.file;
+    let limit = |flag, typed: &Option<String>, filed: &Option<String>| {
+        config::bytes_or(flag, typed.as_deref().or(filed.as_deref()), config::DEFAULT_MAX_BYTES)
+    };
+    let max_future = limit("max-future", &args.max_future, &file.max_future)?;
+    let max_result = limit("max-result", &args.max_result, &file.max_result)?;
+    let workbench = args.sandbox.workbench(place).await?;
+    Ok(workbench.with_limits(max_future, max_result))
+}
+
+/// The first SIGTERM or SIGINT, and the end of the duration, drain; the second signal stops.
+fn watch_signals(shutdown: Shutdown, duration: Option<Duration>) -> Result<(), Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::new(Status::Usage, error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        let time_is_up = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(time_is_up);
+        tokio::select! {
+            () = next(&mut terminate, &mut interrupt) => {}
+            () = &mut time_is_up => {}
+        }
+        shutdown.drain.cancel();
+        next(&mut terminate, &mut interrupt).await;
+        tracing::warn!("stopping at once");
+        shutdown.stop.cancel();
+    });
+    Ok(())
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn finish(summary: &Summary) -> Result<(), Failure> {
+    tracing::info!(delivered = summary.delivered, failed = summary.failed, ignored = ?summary.ignored, "left");
+    match &summary.board_lost {
+        Some(reason) => Err(Failure::new(Status::Network, format!("the board was lost: {reason}"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,170 @@
+//! Tests of the codec.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    proto::refusal::{MAX_TEXT, Payload, Reason},
+    sandbox::Layer,
+};
+
+fn text() -> impl Strategy<Value = String> {
+    ".{0,300}".prop_map(|text| sanitise(&text))
+}
+
+fn provenance() -> impl Strategy<Value = Provenance> {
+    let enforcement = prop_oneof![
+        text().prop_map(Enforcement::Enforced),
+        text().prop_map(Enforcement::Partly),
+        text().prop_map(Enforcement::Missing)
+    ];
+    let layer = prop_oneof![Just(Layer::Filesystem), Just(Layer::Syscalls), Just(Layer::Output)];
+    (text(), text(), prop::collection::vec((layer, enforcement), 0..=MAX_LAYERS))
+        .prop_map(|(driver, profile, layers)| Provenance { driver, profile, layers })
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    prop_oneof![
+        any::<u16>().prop_map(|theirs| Refusal::Version { theirs }),
+        Just(Refusal::Ticket),
+        Just(Refusal::Cancelled),
+        (any::<u64>(), any::<u64>()).prop_map(|(size, limit)| Refusal::TooLarge { what: Payload::Result, size, limit }),
+        ".{0,300}".prop_map(|text| Refusal::GaveUp(Reason::from(text))),
+    ]
+}
+
+fn from_worker() -> impl Strategy<Value = FromWorker> {
+    prop_oneof![
+        (any::<u16>(), any::<[u8; 16]>(), "[a-z0-9-]{1,128}", any::<u64>()).prop_map(
+            |(version, ticket, future, max_future)| FromWorker::Hello(Hello {
+                version,
+                ticket: Ticket(ticket),
+                future: future.parse().unwrap(),
+                max_future,
+                stage: Stage::Resume
+            })
+        ),
+        Just(FromWorker::Received),
+        Just(FromWorker::Heartbeat),
+        provenance().prop_map(|provenance| FromWorker::Begin { provenance }),
+        (any::<u64>(), any::<[u8; 32]>(), provenance()).prop_map(|(size, digest, provenance)| FromWorker::Result {
+            size,
+            digest: Digest(digest),
+            provenance
+        }),
+        refusal().prop_map(FromWorker::Refuse),
+    ]
+}
+
+fn from_client() -> impl Strategy<Value = FromClient> {
+    prop_oneof![
+        (any::<u64>(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(size, digest, max_result)| FromClient::Future {
+            size,
+            digest: Digest(digest),
+            max_result
+        }),
+        Just(FromClient::Resume),
+        Just(FromClient::Heartbeat),
+        Just(FromClient::Cancel),
+        Just(FromClient::Acknowledge),
+        refusal().prop_map(FromClient::Refuse),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_is_decoded(message in from_worker(), stray in any::<Vec<u8>>()) {
+        let mut bytes = encode(&message).unwrap();
+        let length = bytes.len();
+        bytes.extend(&stray);
+        let (frame, rest) = Frame::decode(&bytes).unwrap().unwrap();
+        prop_assert_eq!(frame, Frame::Control(message));
+        prop_assert_eq!(rest, stray);
+        prop_assert!(Frame::<FromWorker>::decode(&bytes[..length - 1]).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_clients_messages_too(message in from_client()) {
+        let bytes = encode(&message).unwrap();
+        prop_assert_eq!(Frame::decode(&bytes).unwrap().unwrap().0, Frame::Control(message));
+    }
+
+    #[test]
+    fn no_bytes_can_panic_the_decoder(bytes in any::<Vec<u8>>(), kind in 0u8..4, cut in any::<u16>()) {
+        let _ = Frame::<FromWorker>::decode(&bytes);
+        let _ = Frame::<FromClient>::decode(&bytes);
+        let mut framed = vec![kind];
+        framed.extend(u32::from(cut).to_le_bytes());
+        framed.extend(&bytes);
+        let _ = Frame::<FromWorker>::decode(&framed);
+        let _ = Frame::<FromWorker>::from_body(Kind::Control, bytes.clone());
+        let _ = Frame::<FromClient>::from_body(Kind::Control, bytes);
+    }
+
+    #[test]
+    fn damaged_messages_never_panic(message in from_worker(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = encode(&message).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let _ = Frame::<FromWorker>::decode(&bytes);
+    }
+
+    #[test]
+    fn a_peers_text_is_one_short_visible_line(text in any::<String>()) {
+        let clean = sanitise(&text);
+        prop_assert!(clean.chars().count() <= MAX_TEXT + 1);
+        prop_assert!(!clean.chars().any(char::is_control));
+        prop_assert_eq!(sanitise(&clean), clean);
+    }
+}
+
+#[test]
+fn each_kind_has_its_limit_on_the_header_alone() {
+    for (kind, limit) in [(Kind::Control, MAX_CONTROL), (Kind::Progress, MAX_PROGRESS), (Kind::Data, MAX_DATA)] {
+        let mut header = kind.header(limit).unwrap();
+        assert_eq!(Kind::parse(header).unwrap(), (kind, limit));
+        header[1..].copy_from_slice(&u32::try_from(limit + 1).unwrap().to_le_bytes());
+        assert!(matches!(Frame::<FromWorker>::decode(&header), Err(FrameError::TooLong { .. })));
+        assert!(matches!(kind.header(0), Err(FrameError::Empty)));
+    }
+    assert!(matches!(Kind::parse([3, 1, 0, 0, 0]), Err(FrameError::Kind { kind: 3 })));
+    assert!(matches!(Kind::parse([2, 0, 0, 0, 0]), Err(FrameError::Empty)));
+}
+
+#[test]
+fn a_message_fills_its_frame() {
+    let mut bytes = encode(&FromClient::Cancel).unwrap();
+    bytes[1] += 1;
+    bytes.push(0);
+    assert!(matches!(Frame::<FromClient>::decode(&bytes), Err(FrameError::Trailing { extra: 1 })));
+}
+
+#[test]
+fn escapes_of_a_peer_do_not_get_through() {
+    // Raw texts, as a hostile peer's own encoder would write them: a reason is a string on the wire.
+    #[derive(Serialize)]
+    struct Hostile(u8, u8, String);
+    let text = "\u{1b}[2J\u{1b}]0;owned\u{7}no\u{202e}thing\nleft".to_owned();
+    let bytes = encode(&Hostile(5, 9, text)).unwrap();
+    let Some((Frame::Control(FromWorker::Refuse(Refusal::GaveUp(reason))), _)) = Frame::decode(&bytes).unwrap() else {
+        panic!("not a refusal");
+    };
+    assert_eq!(reason.to_string(), "␛[2J␛]0;owned␇no\u{fffd}thing␊left");
+    assert_eq!(sanitise(&"x".repeat(1000)).chars().count(), MAX_TEXT + 1);
+}
+
+#[test]
+fn a_provenance_is_bounded_and_clean() {
+    // As a hostile peer's own encoder would write it.
+    #[derive(Serialize)]
+    struct Hostile(u8, String, String, Vec<(Layer, u8, String)>);
+    let layers = vec![(Layer::Time, 1, "\u{9b}31mred".to_owned()); 40];
+    let bytes = encode(&Hostile(2, "a\u{0}b".into(), "p".repeat(9999), layers)).unwrap();
+    let Some((Frame::Control(FromWorker::Begin { provenance }), _)) = Frame::decode(&bytes).unwrap() else {
+        panic!("not a begin");
+    };
+    assert_eq!(provenance.driver, "a␀b");
+    assert_eq!(provenance.profile.chars().count(), MAX_TEXT + 1);
+    assert_eq!(provenance.layers.len(), MAX_LAYERS);
+    assert_eq!(provenance.layers[0].1, Enforcement::Partly("\u{fffd}31mred".into()));
+}

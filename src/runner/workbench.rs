@@ -1,0 +1,325 @@
+//! Where futures are evaluated: a sandbox that was probed, the R inside it, and a folder for bytes on their way.
+//!
+//! Everything that reads R data runs in the sandbox: the evaluation itself, and the small R programs that make a future
+//! of an expression, tell a future's name, and show what a result printed.
+
+use std::path::{Path, PathBuf};
+
+use p2p_jail::spec::Usage;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
+    SCRIPT_PATH, attempt, command, interrupted, outcome::Text, replay,
+};
+use crate::{
+    clock,
+    ids::{FutureId, IdError},
+    sandbox::{self, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Share, Surroundings, Task},
+    spool::{SpoolError, SpoolWriter, Spooled},
+};
+
+/// The task's home and its folder for temporary files, as the profiles have them.
+const HOME: &str = "/home/task";
+const TEMPORARY: &str = "/tmp";
+
+/// The most that is read of a future's name, in bytes.
+const MOST_NAME: usize = 256;
+
+/// Why the workbench cannot do its small services. Evaluating a future has no error: it always has a result.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkbenchError {
+    /// R cannot be used.
+    #[error(transparent)]
+    R(#[from] InstallationError),
+    /// The folder for bytes on their way cannot be made.
+    #[error("cannot make the folder {}", path.display())]
+    SpoolFolder {
+        /// Which one.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The preparation itself died.
+    #[error("cannot prepare the sandbox")]
+    Task(#[source] tokio::task::JoinError),
+    /// The sandbox cannot be had, or the task cannot be planned.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// Bytes cannot be kept.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// There are no random bits for a future's name.
+    #[error("cannot make a name for the future: {0}")]
+    Random(getrandom::Error),
+    /// The expression is no R code, or cannot be made a future.
+    #[error("cannot make a future of this: {0}")]
+    Make(String),
+    /// What was given is not a future, or R died of it.
+    #[error("this is not the RDS of a future: {0}")]
+    NoFuture(String),
+    /// A future's name is of no form that a board line can carry.
+    #[error("this future has no usable name")]
+    Name(#[from] IdError),
+    /// The result cannot be shown.
+    #[error("cannot show the result: {0}")]
+    Show(String),
+    /// What was made of the result is not what it should be.
+    #[error("cannot show the result")]
+    Replay(#[from] ReplayError),
+    /// The user interrupted.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// What a result comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The code ran to its end.
+    Fine,
+    /// The code ended in an error of its own.
+    CodeFailed,
+    /// The task was stopped, died, or never began.
+    Stopped,
+    /// It is not a result.
+    NoResult,
+}
+
+/// What a result says, as Rscript would have printed it. A stranger's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// For standard output.
+    pub stdout: Vec<u8>,
+    /// For standard error.
+    pub stderr: Vec<u8>,
+    /// What it comes to.
+    pub verdict: Verdict,
+}
+
+/// A place to evaluate futures in.
+#[derive(Debug)]
+pub struct Workbench {
+    ready: Ready,
+    r: RInstallation,
+    provenance: Provenance,
+    spool_directory: PathBuf,
+    time_zone: String,
+    max_future: u64,
+    max_result: u64,
+}
+
+impl Workbench {
+    /// Finds R, reads the profile, probes the driver: everything that can be missing is missed here, before anything is
+    /// claimed. Takes some tens of milliseconds.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::R`], [`WorkbenchError::Sandbox`], [`WorkbenchError::SpoolFolder`].
+    pub async fn prepare(driver: &str, profile: &str, surroundings: Surroundings) -> Result<Self, WorkbenchError> {
+        let (driver, profile) = (driver.to_owned(), profile.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let driver = driver.parse()?;
+            let profile = Profile::load(&profile, &surroundings).map_err(SandboxError::from)?;
+            let spool = spool_folder(&surroundings)?;
+            let machine = Machine::of(surroundings).map_err(SandboxError::from)?;
+            let r = RInstallation::find()?.with_future()?;
+            let ready = sandbox::select(driver, profile, machine, &Self::shares(&r))?;
+            Ok(Self::new(ready, r, spool))
+        });
+        prepared.await.map_err(WorkbenchError::Task)?
+    }
+
+    /// A workbench of a sandbox and of an R that has package future. Bytes on their way lie in `spool_directory`.
+    #[must_use]
+    pub fn new(ready: Ready, r: RInstallation, spool_directory: PathBuf) -> Self {
+        let provenance = Provenance {
+            driver: ready.driver().name().to_owned(),
+            profile: ready.profile().name.clone(),
+            layers: ready.layers().to_vec(),
+        };
+        let time_zone = clock::time_zone();
+        Self { ready, r, provenance, spool_directory, time_zone, max_future: u64::MAX, max_result: u64::MAX }
+    }
+
+    /// What of the host the R of this workbench needs beside the profile's paths.
+    #[must_use]
+    pub fn shares(r: &RInstallation) -> Vec<Share> {
+        r.folders().iter().map(|folder| Share::same(folder, true)).collect()
+    }
+
+    /// With limits in bytes; that of the profile on results holds too.
+    #[must_use]
+    pub fn with_limits(self, max_future: u64, max_result: u64) -> Self {
+        Self { max_future, max_result, ..self }
+    }
+
+    /// The largest future that is taken, in bytes.
+    #[must_use]
+    pub fn max_future(&self) -> u64 {
+        self.max_future
+    }
+
+    /// The folder of unnamed files.
+    #[must_use]
+    pub fn spool_directory(&self) -> &Path {
+        &self.spool_directory
+    }
+
+    /// Under what futures are evaluated here.
+    #[must_use]
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// The same, and with what, in a few words for the log.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let future = self.r.future.as_deref().unwrap_or("none");
+        let Provenance { driver, profile, .. } = &self.provenance;
+        format!("{driver}, profile {profile}; R {}, package future {future}", self.r.version)
+    }
+
+    /// Evaluates a future and always comes back with a result: the task's own, or one that says why there is none. The
+    /// client takes at most `client_max` bytes.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::Spool`], when there is no room even for a result that says so.
+    pub async fn evaluate(
+        &self,
+        slot: usize,
+        future: &Spooled,
+        id: &FutureId,
+        client_max: u64,
+        cancel: CancellationToken,
+        events: mpsc::Sender<AttemptEvent>,
+    ) -> Result<Outcome, WorkbenchError> {
+        let mut plan = match self.plan(Mode::Run, id, slot) {
+            Ok(plan) => plan,
+            Err(error) => {
+                let what = crate::error_chain(&error);
+                return self.instead(id, Reason::CouldNotStart { stage: None, what });
+            }
+        };
+        plan.max_result = plan.max_result.min(self.max_result).min(client_max);
+        Ok(attempt::run(&plan, future, id, &self.spool_directory, cancel, events).await?)
+    }
+
+    /// A result in place of one that cannot be had.
+    fn instead(&self, id: &FutureId, reason: Reason) -> Result<Outcome, WorkbenchError> {
+        let now = clock::now();
+        let rds = interrupted::result(id, &reason, now, now);
+        let mut result = SpoolWriter::in_memory(rds.len() as u64)?;
+        result.write(&rds)?;
+        Ok(Outcome {
+            result: result.finish(),
+            ended: Ended::Refused(reason),
+            usage: Usage::default(),
+            text: Text::default(),
+            stages: Vec::new(),
+            progress_dropped: 0,
+        })
+    }
+
+    /// Makes a future of R code. It prints what `Rscript -e` would print.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::Make`] with R's own words, and whatever keeps R from being started.
+    pub async fn make(&self, code: &str, cancel: &CancellationToken) -> Result<(FutureId, Spooled), WorkbenchError> {
+        let id = fresh_name()?;
+        let input = Spooled::from_bytes(&self.spool_directory, code.as_bytes())?;
+        let made = self.small_service(Mode::Make, &id, &input, cancel).await?;
+        Ok((id, made.map_err(WorkbenchError::Make)?))
+    }
+
+    /// A future's name, from its uuid.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::NoFuture`] with R's own words, and whatever keeps R from being started.
+    pub async fn identify(&self, future: &Spooled, cancel: &CancellationToken) -> Result<FutureId, WorkbenchError> {
+        let name = self.small_service(Mode::Name, &fresh_name()?, future, cancel).await?;
+        let name = read_all(&name.map_err(WorkbenchError::NoFuture)?, MOST_NAME)?;
+        Ok(String::from_utf8_lossy(&name).parse()?)
+    }
+
+    /// What the result of a future says; that of another future is none.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::Show`] and [`WorkbenchError::Replay`], and whatever keeps R from being started.
+    pub async fn show(&self, id: &FutureId, result: &Spooled) -> Result<Shown, WorkbenchError> {
+        let shown = self.small_service(Mode::Show, id, result, &CancellationToken::new()).await?;
+        let records = shown.map_err(WorkbenchError::Show)?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let verdict = match replay(std::io::BufReader::new(records.reader()?), &mut stdout, &mut stderr)? {
+            0 => Verdict::Fine,
+            1 => Verdict::CodeFailed,
+            4 => Verdict::Stopped,
+            _ => Verdict::NoResult,
+        };
+        Ok(Shown { stdout, stderr, verdict })
+    }
+
+    /// Runs one of the small R programs; the inner error is what went wrong in it, in words.
+    async fn small_service(
+        &self,
+        mode: Mode,
+        id: &FutureId,
+        input: &Spooled,
+        cancel: &CancellationToken,
+    ) -> Result<Result<Spooled, String>, WorkbenchError> {
+        let plan = self.plan(mode, id, 0)?;
+        // None of them signals progress.
+        let (events, _) = mpsc::channel(1);
+        let outcome = attempt::run(&plan, input, id, &self.spool_directory, cancel.clone(), events).await?;
+        match outcome.ended {
+            Ended::Finished => Ok(Ok(outcome.result)),
+            Ended::Stopped(Reason::Cancelled) => Err(WorkbenchError::Interrupted),
+            Ended::Stopped(reason) | Ended::Refused(reason) => Ok(Err(reason.to_string())),
+            // R's own words say more than that it ended.
+            Ended::Crashed(_) => Ok(Err(outcome.text.for_log().trim().to_owned())),
+        }
+    }
+
+    fn plan(&self, mode: Mode, id: &FutureId, slot: usize) -> Result<LaunchPlan, SandboxError> {
+        let job = Job {
+            mode,
+            future: id,
+            script: Path::new(SCRIPT_PATH),
+            home: Path::new(HOME),
+            temporary: Path::new(TEMPORARY),
+            memory: Some(self.ready.profile().limits.memory),
+            time_zone: &self.time_zone,
+        };
+        self.ready.plan(&Task {
+            command: command(&self.r, &job),
+            files: vec![(PathBuf::from(SCRIPT_PATH), RUNNER_SCRIPT.as_bytes().to_vec())],
+            shares: Self::shares(&self.r),
+            slot: u32::try_from(slot).unwrap_or_default(),
+        })
+    }
+}
+
+/// A folder for unnamed files in the state folder, for this user alone; without one, the system's for such things.
+fn spool_folder(surroundings: &Surroundings) -> Result<PathBuf, WorkbenchError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let Some(state) = &surroundings.state else { return Ok(std::env::temp_dir()) };
+    let path = state.join("spool");
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    made.map_err(|source| WorkbenchError::SpoolFolder { path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// A name like those that package future gives.
+fn fresh_name() -> Result<FutureId, WorkbenchError> {
+    let mut bits = [0u8; 16];
+    getrandom::fill(&mut bits).map_err(WorkbenchError::Random)?;
+    Ok(format!("{:032x}-1", u128::from_be_bytes(bits)).parse()?)
+}
+
+fn read_all(from: &Spooled, most: usize) -> Result<Vec<u8>, WorkbenchError> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let failed = |source| SpoolError::Read { what: "a temporary file".to_owned(), source };
+    from.reader()?.take(most as u64).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}

@@ -1,0 +1,252 @@
+//! Comparing what `p2p-jail check` found inside with what the profile says, layer by layer.
+//!
+//! Each judgement lists what is wrong. Nothing wrong: enforced. For every act that is tried inside it is known what it
+//! gives outside (see `p2p-jail`'s `check`), so that an act that fails for another reason is not taken for a denial.
+
+use p2p_jail::spec::{Container, Rlimit, Stage};
+
+use super::{
+    Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, TASK_ID,
+    driver::{LIMITS_SIZE, memory_limit},
+    facts::Facts,
+    show_bytes, show_duration,
+};
+
+/// What a filter says; no act of the check gives these two without one, except where noted.
+const DENIED: [&str; 2] = ["ENOSYS", "EPERM"];
+
+/// Acts that only the filter of system calls stops; outside each gives something else, as root and as an ordinary user.
+const CALLS: [&str; 14] = [
+    "clone3",
+    "ptrace",
+    "process_vm_readv",
+    "keyctl",
+    "io_uring_setup",
+    "ioctl TIOCSTI",
+    "ioctl TIOCSTI_high",
+    "ioctl TIOCLINUX",
+    "personality_query",
+    "setns",
+    "move_mount",
+    "x32 getpid",
+    "memfd_create",
+    "sched_setaffinity",
+];
+
+/// Acts that the kernel itself denies to ordinary users with `EPERM`; the filter must deny them as unknown.
+const UNKNOWN: [&str; 7] =
+    ["mount", "bpf", "perf_event_open", "open_by_handle_at", "userfaultfd", "fanotify_init", "reboot"];
+
+/// The plan, how it went, and what was found inside.
+pub(super) struct Judge<'a> {
+    pub(super) driver: Driver,
+    pub(super) profile: &'a Profile,
+    pub(super) machine: &'a Machine,
+    pub(super) plan: &'a LaunchPlan,
+    pub(super) stages: &'a [(Stage, String)],
+    pub(super) facts: Facts<'a>,
+}
+
+impl Judge<'_> {
+    /// Every layer.
+    pub(super) fn all(&self) -> Vec<(Layer, Enforcement)> {
+        Layer::ALL.into_iter().map(|layer| (layer, self.layer(layer))).collect()
+    }
+
+    /// The supervisor's own doing, whatever the driver.
+    pub(super) fn output(profile: &Profile) -> Enforcement {
+        let (text, result) = (show_bytes(profile.limits.text), show_bytes(profile.limits.result));
+        Enforcement::Enforced(format!("{text} of text kept, {result} of result taken"))
+    }
+
+    fn layer(&self, layer: Layer) -> Enforcement {
+        let (how, wrong) = match layer {
+            Layer::Filesystem => self.filesystem(),
+            Layer::Network => self.network(),
+            Layer::Processes => self.processes(),
+            Layer::Ipc => self.ipc(),
+            Layer::Syscalls => self.syscalls(),
+            Layer::Privileges => self.privileges(),
+            Layer::Memory => self.memory(),
+            Layer::Cpu => self.cpu(),
+            Layer::Pids => self.pids(),
+            Layer::Disk => self.disk(),
+            Layer::Time => self.time(),
+            Layer::Output => return Self::output(self.profile),
+        };
+        let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+        if wrong.is_empty() { Enforcement::Enforced(how) } else { Enforcement::Partly(wrong.join("; ")) }
+    }
+
+    fn filesystem(&self) -> (String, Vec<Option<String>>) {
+        let read_only = ["EROFS", "EACCES"];
+        let mut wrong = vec![
+            self.expect("write /", &read_only),
+            self.expect("write /usr", &read_only),
+            self.expect("write /proc/sys", &["EROFS", "EACCES", "ENOENT"]),
+            self.expect("hostname", &["task"]),
+            self.expect("fds", &["0,1,2,3"]),
+            self.strangers(),
+        ];
+        let outside = self.plan.spec.command.argv.iter().skip(2);
+        wrong.extend(outside.map(|path| self.expect(&format!("read {path}"), &["ENOENT"])));
+        let landlock = self.stages.iter().find(|(stage, _)| *stage == Stage::Landlock);
+        if self.profile.landlock.required && landlock.is_none() {
+            wrong.push(Some("Landlock is not in force".to_owned()));
+        }
+        let landlock = landlock.map_or_else(|| "no Landlock".to_owned(), |(_, detail)| format!("Landlock {detail}"));
+        (format!("a root of its own, read-only; {landlock}"), wrong)
+    }
+
+    /// Entries of `/` that the plan did not put there. Where Landlock holds, `/` cannot be listed, which is as good.
+    fn strangers(&self) -> Option<String> {
+        let planned = self.driver.mounts(self.profile, self.machine).unwrap_or_default();
+        let first = |path: &std::path::Path| path.iter().nth(1).map(|name| name.to_string_lossy().into_owned());
+        let mut planned: Vec<_> = planned.iter().filter_map(|mount| first(super::driver::target(mount))).collect();
+        planned.push("run".to_owned());
+        let found = self.facts.get("entries /").split(',').filter(|name| !name.is_empty());
+        let strangers: Vec<&str> = found.filter(|name| !planned.iter().any(|known| known == name)).collect();
+        (!strangers.is_empty()).then(|| format!("/ has entries that nobody put there: {}", strangers.join(", ")))
+    }
+
+    fn network(&self) -> (String, Vec<Option<String>>) {
+        let families = ["socket inet", "socket inet6", "socket netlink", "socket vsock"];
+        let mut wrong: Vec<_> = families.iter().map(|act| self.expect(act, &DENIED)).collect();
+        wrong.push(self.expect("connect 127.0.0.1", &["EPERM"]));
+        wrong.push(self.expect("socket unix", &["ok"]));
+        ("a network namespace without network; sockets of AF_UNIX only".to_owned(), wrong)
+    }
+
+    fn processes(&self) -> (String, Vec<Option<String>>) {
+        let few = |key: &str, most: u64| match self.facts.number(key) {
+            Some(number) if (1..=most).contains(&number) => None,
+            _ => Some(format!("{key} inside: {}", self.facts.get(key))),
+        };
+        let wrong = vec![few("processes", 4), few("pid", 16), self.expect("ptrace", &DENIED)];
+        ("a process namespace of its own; tracing denied".to_owned(), wrong)
+    }
+
+    fn ipc(&self) -> (String, Vec<Option<String>>) {
+        let numbers = ["shmget", "msgget", "semget", "mq_open"].map(super::syscalls::call);
+        let allow =
+            self.plan.spec.confinement.seccomp.as_ref().map(|seccomp| seccomp.allow.as_slice()).unwrap_or_default();
+        let shared = numbers.iter().any(|call| match call {
+            Ok(super::syscalls::Call::Number(number)) => allow.contains(number),
+            _ => false,
+        });
+        let shared = shared.then(|| "System V or POSIX message queues and shared memory are allowed".to_owned());
+        let wrong = vec![shared, self.expect("keyctl", &["ENOSYS"]), self.expect("memfd_create", &["ENOSYS"])];
+        ("IPC and network namespaces of its own; no queues, semaphores, keyrings".to_owned(), wrong)
+    }
+
+    fn syscalls(&self) -> (String, Vec<Option<String>>) {
+        let mut wrong: Vec<_> = CALLS.iter().map(|act| self.expect(act, &DENIED)).collect();
+        wrong.extend(UNKNOWN.iter().map(|act| self.expect(act, &["ENOSYS"])));
+        wrong.push(self.expect("Seccomp", &["2"]));
+        let detail = self.stages.iter().find(|(stage, _)| *stage == Stage::Seccomp);
+        (format!("seccomp: {}", detail.map_or("no filter reported", |(_, detail)| detail)), wrong)
+    }
+
+    fn privileges(&self) -> (String, Vec<Option<String>>) {
+        let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+        let mut wrong: Vec<_> = sets.iter().map(|set| self.expect(set, &["0000000000000000"])).collect();
+        let id = TASK_ID.to_string();
+        wrong.push(self.expect("uid", &[&id]));
+        wrong.push(self.expect("gid", &[&id]));
+        wrong.push(self.expect("NoNewPrivs", &["1"]));
+        wrong.push(self.expect("unshare user", &["ENOSYS", "EPERM", "ENOSPC"]));
+        wrong.push(self.expect("clone user", &["ENOSYS", "EPERM", "ENOSPC"]));
+        let uid = self.machine.task_user().map_or(0, |user| user.uid);
+        (format!("no capabilities, no_new_privs, no user namespaces; uid {uid} of the host"), wrong)
+    }
+
+    fn memory(&self) -> (String, Vec<Option<String>>) {
+        let watched = self.plan.spec.watch.memory == Some(memory_limit(self.profile, self.machine));
+        let wrong =
+            vec![self.limited("as", Rlimit::AddressSpace), (!watched).then(|| "memory is not watched".to_owned())];
+        let total = show_bytes(memory_limit(self.profile, self.machine));
+        let each = show_bytes(self.planned(Rlimit::AddressSpace).unwrap_or_default());
+        (format!("{total} in all, watched; {each} of address space each"), wrong)
+    }
+
+    fn cpu(&self) -> (String, Vec<Option<String>>) {
+        let cpus = self.plan.spec.confinement.cpus.len();
+        let found = self.facts.get("cpus");
+        let wrong = vec![
+            (cpus == 0 || found != cpus.to_string()).then(|| format!("{found} CPUs inside instead of {cpus}")),
+            self.expect("sched_setaffinity", &DENIED),
+            self.limited("cpu", Rlimit::CpuSeconds),
+        ];
+        (format!("{cpus} CPU, {} of its time, watched", show_duration(self.profile.limits.cpu_time)), wrong)
+    }
+
+    fn pids(&self) -> (String, Vec<Option<String>>) {
+        let most = u64::from(self.profile.limits.processes);
+        let made = self.facts.number("children");
+        let bounded = made.is_some_and(|made| (1..most).contains(&made));
+        let shared = !self.machine.kernel_at_least(5, 14);
+        let wrong = vec![
+            (!bounded).then(|| format!("{} processes could be made, the limit is {most}", self.facts.get("children"))),
+            self.limited("nproc", Rlimit::Processes),
+            shared.then(|| "before Linux 5.14 all processes of the same user count together".to_owned()),
+        ];
+        (format!("{most} processes and threads; tried"), wrong)
+    }
+
+    fn disk(&self) -> (String, Vec<Option<String>>) {
+        let external = matches!(self.plan.spec.container, Container::External(_));
+        let mut wrong = vec![self.limited("fsize", Rlimit::FileSize)];
+        for path in ["/tmp", "/dev/shm"] {
+            let Some(scratch) = self.profile.scratch.get(std::path::Path::new(path)) else { continue };
+            let found = self.facts.space(path);
+            let size = found.is_some_and(|(bytes, _)| bytes.abs_diff(scratch.size) < 64 << 10);
+            let files = external || found.is_some_and(|(_, files)| files <= scratch.files);
+            wrong.push((!size || !files).then(|| self.wrong_size(path)));
+        }
+        let files = if external { "files without limit of their own count as memory" } else { "files limited" };
+        (format!("writes go to memory alone, sizes limited, {files}"), wrong)
+    }
+
+    fn wrong_size(&self, path: &str) -> String {
+        let old = self.machine.bubblewrap.as_ref().is_some_and(|found| !found.at_least(LIMITS_SIZE.0, LIMITS_SIZE.1));
+        if self.driver == Driver::Bubblewrap && old {
+            let (major, minor) = LIMITS_SIZE;
+            return format!(
+                "bubblewrap before {major}.{minor} cannot limit the size of {path} (it counts as memory): apt upgrade, or --sandbox jail"
+            );
+        }
+        format!("{path} has another size than it should: {}", self.facts.get(&format!("space {path}")))
+    }
+
+    fn time(&self) -> (String, Vec<Option<String>>) {
+        let watched = self.plan.spec.watch.wall_time_ms.is_some();
+        let wrong = vec![(!watched).then(|| "nobody watches the clock".to_owned())];
+        (
+            format!(
+                "{} on the clock, then the whole container is killed",
+                show_duration(self.profile.limits.wall_time)
+            ),
+            wrong,
+        )
+    }
+
+    /// Complains unless the value is one of those.
+    fn expect(&self, key: &str, allowed: &[&str]) -> Option<String> {
+        let found = self.facts.get(key);
+        let shown = if found.is_empty() { "nothing" } else { found };
+        (!allowed.contains(&found)).then(|| format!("{key} gives {shown} instead of {}", allowed.join(" or ")))
+    }
+
+    /// Complains unless the limit inside is the planned one, or a lower one that was there before.
+    fn limited(&self, name: &str, limit: Rlimit) -> Option<String> {
+        let (Some(planned), Some((soft, hard))) = (self.planned(limit), self.facts.rlimit(name)) else {
+            return Some(format!("no limit {name}"));
+        };
+        (soft > planned || hard > planned).then(|| format!("the limit {name} is {soft} ({hard}) instead of {planned}"))
+    }
+
+    fn planned(&self, limit: Rlimit) -> Option<u64> {
+        let rlimits = &self.plan.spec.confinement.rlimits;
+        rlimits.iter().find(|(known, _)| *known == limit).map(|(_, value)| *value)
+    }
+}

@@ -1,0 +1,395 @@
+//! What is known of this machine before anything is planned.
+//!
+//! [`Machine`] is plain data: the planners are pure functions of it, and tests make one up. Finding it out reads a few
+//! files of `/proc`, asks `bwrap` for its version, and starts nothing else.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    sched::{CpuSet, sched_getaffinity},
+    unistd::{Pid, getegid, geteuid},
+};
+use p2p_jail::spec::Identity;
+
+use super::profile::Surroundings;
+
+/// The unprivileged user of the host as which the tasks of root run, unless the owner names another.
+pub const NOBODY: Identity = Identity { uid: 65534, gid: 65534 };
+
+/// Where root's worker keeps a copy of `p2p-jail` that its tasks' user can execute.
+const ROOT_RUNTIME: &str = "/run/p2p-worker";
+
+/// What is known of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Machine {
+    /// The program `p2p-jail`.
+    pub jail: PathBuf,
+    /// The same program where the user that tasks run as can execute it.
+    pub jail_for_tasks: PathBuf,
+    /// The supervisor's effective user and group.
+    pub me: Option<Identity>,
+    /// As whom tasks run when the supervisor is root; `None` otherwise.
+    pub become_user: Option<Identity>,
+    /// The owner's places, none of which is ever shared.
+    pub surroundings: Surroundings,
+    /// Such as `6.1.0-18-amd64`.
+    pub kernel: String,
+    /// The kernel's Landlock ABI; `None` without Landlock.
+    pub landlock_abi: Option<u32>,
+    /// The CPUs that this process may use.
+    pub cpus: Vec<u32>,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// What stands in the way of user namespaces.
+    pub user_namespaces: UserNamespaces,
+    /// The program bubblewrap.
+    pub bubblewrap: Option<Bubblewrap>,
+    /// The folder of the host in which the driver `none` puts a task's files.
+    pub bare_folder: Option<PathBuf>,
+    /// What is at the paths that were asked about; what is absent is not in it.
+    pub paths: BTreeMap<PathBuf, HostPath>,
+}
+
+/// The switches that forbid user namespaces to ordinary users.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserNamespaces {
+    /// `/proc/sys/user/max_user_namespaces`.
+    pub most: Option<u64>,
+    /// `/proc/sys/kernel/unprivileged_userns_clone` (Debian's kernels).
+    pub clone_allowed: Option<bool>,
+    /// `/proc/sys/kernel/apparmor_restrict_unprivileged_userns` (Ubuntu from 23.10).
+    pub apparmor_restricts: Option<bool>,
+    /// Whether this is inside a container, which often masks parts of `/proc`.
+    pub in_container: bool,
+}
+
+/// The installed bubblewrap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bubblewrap {
+    /// The program, absolute.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: (u32, u32, u32),
+    /// Whether it is set-uid root, as on systems where ordinary users have no user namespaces.
+    pub setuid: bool,
+}
+
+/// What is at a path of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPath {
+    /// What it is, itself.
+    pub kind: PathKind,
+    /// Where it is, all symbolic links followed.
+    pub real: PathBuf,
+}
+
+/// The kinds of files that matter here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathKind {
+    /// A folder.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link that says this.
+    Symlink(PathBuf),
+    /// A socket, a pipe or a device.
+    Special,
+}
+
+/// What the caller knows and [`Machine::discover`] cannot find out.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The program `p2p-jail`; otherwise the one beside the running program.
+    pub jail: Option<PathBuf>,
+    /// As whom the tasks of root run; otherwise [`NOBODY`].
+    pub become_user: Option<Identity>,
+    /// The owner's places.
+    pub surroundings: Surroundings,
+    /// `$PATH`, where bubblewrap is looked for.
+    pub search_path: Option<std::ffi::OsString>,
+}
+
+/// Why nothing can be planned on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// There is no `p2p-jail`.
+    #[error("the program p2p-jail is not at {}; it belongs beside p2p-worker", path.display())]
+    NoJail {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The tasks' user was given as root.
+    #[error("tasks never run as uid 0: name an unprivileged account")]
+    RootTasks,
+    /// A file that every Linux has could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The copy of `p2p-jail` for root's tasks could not be made.
+    #[error("p2p-jail at {} cannot be executed by uid {uid}, as whom root's tasks run, and cannot be copied to {ROOT_RUNTIME}; install it to /usr/local/bin", jail.display())]
+    Copy {
+        /// The program.
+        jail: PathBuf,
+        /// The tasks' user.
+        uid: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Machine {
+    /// This machine as the running program sees it, with the places of its owner.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn of(surroundings: Surroundings) -> Result<Self, MachineError> {
+        Self::discover(&Known { surroundings, search_path: std::env::var_os("PATH"), ..Known::default() })
+    }
+
+    /// Finds out all but what is at the paths of a profile.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn discover(known: &Known) -> Result<Self, MachineError> {
+        let jail = find_jail(known)?;
+        let me = Identity { uid: geteuid().as_raw(), gid: getegid().as_raw() };
+        let become_user = (me.uid == 0).then(|| known.become_user.unwrap_or(NOBODY));
+        if become_user.is_some_and(|user| user.uid == 0 || user.gid == 0) {
+            return Err(MachineError::RootTasks);
+        }
+        let jail_for_tasks = match become_user {
+            Some(user) => reachable_jail(&jail, user).map_err(|source| MachineError::Copy {
+                jail: jail.clone(),
+                uid: user.uid,
+                source,
+            })?,
+            None => jail.clone(),
+        };
+        let mut machine = Self {
+            jail,
+            jail_for_tasks,
+            me: Some(me),
+            become_user,
+            surroundings: known.surroundings.clone(),
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            landlock_abi: p2p_jail::landlock_abi(),
+            cpus: allowed_cpus(),
+            memory: total_memory(&read("/proc/meminfo")?),
+            user_namespaces: UserNamespaces::discover(),
+            bubblewrap: Bubblewrap::discover(known.search_path.as_deref()),
+            bare_folder: None,
+            paths: BTreeMap::new(),
+        };
+        let program = machine.jail_for_tasks.clone();
+        machine.look([program.as_path()]);
+        Ok(machine)
+    }
+
+    /// Looks what is at these paths.
+    pub fn look<'path>(&mut self, paths: impl IntoIterator<Item = &'path Path>) {
+        for path in paths {
+            if let Some(found) = HostPath::at(path) {
+                self.paths.insert(path.to_owned(), found);
+            }
+        }
+    }
+
+    /// Whether the kernel is at least this version.
+    #[must_use]
+    pub fn kernel_at_least(&self, major: u32, minor: u32) -> bool {
+        numbers(&self.kernel).is_some_and(|(a, b, _)| (a, b) >= (major, minor))
+    }
+
+    /// As whom tasks run on the host.
+    #[must_use]
+    pub fn task_user(&self) -> Option<Identity> {
+        self.become_user.or(self.me)
+    }
+}
+
+impl UserNamespaces {
+    fn discover() -> Self {
+        let switch = |name: &str| fs::read_to_string(name).ok().map(|text| text.trim() != "0");
+        let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
+        Self {
+            most: most.and_then(|text| text.trim().parse().ok()),
+            clone_allowed: switch("/proc/sys/kernel/unprivileged_userns_clone"),
+            apparmor_restricts: switch("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+            in_container: masked_proc(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+        }
+    }
+
+    /// The switch that is in the way, and how to turn it; `None` when none of those known is.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&'static str> {
+        if self.most == Some(0) {
+            Some("user namespaces are switched off: sysctl -w user.max_user_namespaces=15000")
+        } else if self.clone_allowed == Some(false) {
+            Some("user namespaces are switched off for users: sysctl -w kernel.unprivileged_userns_clone=1")
+        } else if self.apparmor_restricts == Some(true) {
+            Some(
+                "AppArmor restricts user namespaces: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, \
+                 or give p2p-jail an AppArmor profile that allows userns",
+            )
+        } else if self.in_container {
+            Some(
+                "this is a container that masks parts of /proc: run it with --security-opt systempaths=unconfined \
+                 --security-opt seccomp=unconfined, or run the worker outside",
+            )
+        } else {
+            None
+        }
+    }
+}
+
+impl Bubblewrap {
+    fn discover(search_path: Option<&std::ffi::OsStr>) -> Option<Self> {
+        let path = std::env::split_paths(search_path?)
+            .filter(|folder| folder.is_absolute())
+            .map(|folder| folder.join("bwrap"))
+            .find(|path| executable(path))?;
+        let output = std::process::Command::new(&path).arg("--version").output().ok()?;
+        let version = numbers(String::from_utf8_lossy(&output.stdout).trim().strip_prefix("bubblewrap ")?)?;
+        let setuid = fs::metadata(&path).is_ok_and(|file| file.mode() & 0o4000 != 0);
+        Some(Self { path, version, setuid })
+    }
+
+    /// Whether it is at least this version.
+    #[must_use]
+    pub fn at_least(&self, major: u32, minor: u32) -> bool {
+        self.version >= (major, minor, 0)
+    }
+}
+
+impl HostPath {
+    fn at(path: &Path) -> Option<Self> {
+        let found = fs::symlink_metadata(path).ok()?;
+        let kind = if found.is_symlink() {
+            PathKind::Symlink(fs::read_link(path).ok()?)
+        } else if found.is_dir() {
+            PathKind::Directory
+        } else if found.is_file() {
+            PathKind::File
+        } else {
+            PathKind::Special
+        };
+        Some(Self { kind, real: fs::canonicalize(path).ok()? })
+    }
+}
+
+fn find_jail(known: &Known) -> Result<PathBuf, MachineError> {
+    let beside = || Some(std::env::current_exe().ok()?.with_file_name("p2p-jail"));
+    let path = known.jail.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("p2p-jail"));
+    match fs::canonicalize(&path) {
+        Ok(jail) if executable(&jail) => Ok(jail),
+        _ => Err(MachineError::NoJail { path }),
+    }
+}
+
+fn executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0)
+}
+
+/// `p2p-jail` where that user can execute it: where it is, if all may; otherwise a copy, named after its contents, in a
+/// folder of root's.
+fn reachable_jail(jail: &Path, user: Identity) -> io::Result<PathBuf> {
+    let open_to_all = |path: &Path, bits| fs::metadata(path).is_ok_and(|found| found.mode() & bits == bits);
+    if open_to_all(jail, 0o005) && jail.ancestors().skip(1).all(|folder| open_to_all(folder, 0o001)) {
+        return Ok(jail.to_owned());
+    }
+    let contents = fs::read(jail)?;
+    let folder = Path::new(ROOT_RUNTIME);
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(folder)?;
+    if !found.is_dir() || found.uid() != 0 || found.mode() & 0o022 != 0 {
+        return Err(io::Error::other(format!("{ROOT_RUNTIME} is not a folder of root's alone")));
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    let copy = folder.join(format!("p2p-jail-{}", blake3::hash(&contents).to_hex()));
+    if fs::read(&copy).is_ok_and(|there| there == contents) {
+        return Ok(copy);
+    }
+    let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
+    io::Write::write_all(&mut fresh, &contents)?;
+    fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755))?;
+    fresh.persist(&copy).map_err(|failed| failed.error)?;
+    tracing::debug!(uid = user.uid, copy = %copy.display(), "p2p-jail was copied for the tasks' user");
+    Ok(copy)
+}
+
+fn read(path: &str) -> Result<String, MachineError> {
+    fs::read_to_string(path).map_err(|source| MachineError::Read { path: path.into(), source })
+}
+
+fn allowed_cpus() -> Vec<u32> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return vec![0] };
+    let cpus = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
+    cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect()
+}
+
+fn total_memory(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")).and_then(|number| number.trim().parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
+/// Whether anything is mounted over parts of `/proc`, as container engines do.
+fn masked_proc(mountinfo: &str) -> bool {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .any(|target| target.starts_with("/proc/") && target != "/proc/sys/fs/binfmt_misc")
+}
+
+/// The first three numbers of a version.
+fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    Some((parts.next()?, parts.next()?, parts.next().unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        assert_eq!(numbers("6.1.0-18-amd64"), Some((6, 1, 0)));
+        assert_eq!(numbers("0.8.0"), Some((0, 8, 0)));
+        assert_eq!(numbers("6.12-rc1"), Some((6, 12, 0)));
+        assert_eq!(numbers("abc"), None);
+        let machine = Machine { kernel: "5.15.0-91-generic".to_owned(), ..Machine::default() };
+        assert!(machine.kernel_at_least(5, 14) && !machine.kernel_at_least(6, 0));
+    }
+
+    #[test]
+    fn memory_and_masks() {
+        assert_eq!(total_memory("MemFree: 3 kB\nMemTotal:       16384 kB\n"), 16 << 20);
+        assert_eq!(total_memory(""), 0);
+        assert!(masked_proc("1 2 0:5 /null /proc/kcore rw - devtmpfs x rw"));
+        assert!(!masked_proc("1 2 0:5 / /proc rw - proc proc rw\n1 2 0:5 / /proc/sys/fs/binfmt_misc rw - x y z"));
+    }
+
+    #[test]
+    fn obstacles_name_their_fix() {
+        let none = UserNamespaces { most: Some(100), clone_allowed: Some(true), ..UserNamespaces::default() };
+        assert_eq!(none.obstacle(), None);
+        let off = UserNamespaces { most: Some(0), ..none.clone() };
+        assert!(off.obstacle().unwrap().contains("user.max_user_namespaces"));
+        let ubuntu = UserNamespaces { apparmor_restricts: Some(true), ..none };
+        assert!(ubuntu.obstacle().unwrap().contains("apparmor_restrict_unprivileged_userns"));
+    }
+}

@@ -1,0 +1,195 @@
+//! The worker's dispatcher: one task owns all state; each accepted future is an actor in a slot of its own.
+//!
+//! What is claimed and when is decided by [`crate::proto::claim`]; how a future is fetched, evaluated and delivered by
+//! `slot`. The dispatcher connects them with the board, and ends in good order: on *drain* it offers no more and waits
+//! for what runs; on *stop* it stops everything and leaves no process behind.
+
+mod slot;
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::{
+    sync::mpsc,
+    task::{Id, JoinSet},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    board::{BoardEvent, Link},
+    clock,
+    proto::claim::{Action, Claims, Counters, Event, Job, Key, Settings},
+    runner::Workbench,
+    transfer::{Network, Transfer},
+};
+use slot::{Slot, SlotEnd};
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Setup<N: Network> {
+    /// Who we are, and how much we take.
+    pub settings: Settings,
+    /// The cluster's topic.
+    pub link: Link,
+    /// How the bytes travel.
+    pub transfer: Transfer<N>,
+    /// Where futures are evaluated.
+    pub workbench: Arc<Workbench>,
+}
+
+/// When a worker ends.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Offer no more, finish what runs, leave.
+    pub drain: CancellationToken,
+    /// Stop what runs, leave at once.
+    pub stop: CancellationToken,
+}
+
+/// What a worker did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Futures whose result reached their client.
+    pub delivered: u64,
+    /// Futures that were accepted and could not be fetched or delivered.
+    pub failed: u64,
+    /// Lines of the board that were passed over, by reason.
+    pub ignored: Counters,
+    /// Why the board was lost for good, if that is what ended it.
+    pub board_lost: Option<String>,
+}
+
+/// Runs a worker until it is told to leave or the board is lost for good.
+pub async fn run<N: Network>(setup: Setup<N>, shutdown: Shutdown) -> Summary {
+    let slots = setup.settings.slots;
+    let dispatcher = Dispatcher {
+        claims: Claims::new(setup.settings),
+        outgoing: setup.link.outgoing.clone(),
+        transfer: Arc::new(setup.transfer),
+        workbench: setup.workbench,
+        free: (0..slots).rev().collect(),
+        running: JoinSet::new(),
+        taken: HashMap::new(),
+        stop: shutdown.stop.clone(),
+        summary: Summary::default(),
+    };
+    dispatcher.run(setup.link, shutdown).await
+}
+
+struct Dispatcher<N: Network> {
+    claims: Claims,
+    outgoing: mpsc::Sender<String>,
+    transfer: Arc<Transfer<N>>,
+    workbench: Arc<Workbench>,
+    /// Numbers of free slots; each has CPUs of its own.
+    free: Vec<usize>,
+    running: JoinSet<SlotEnd>,
+    taken: HashMap<Id, (Key, usize)>,
+    stop: CancellationToken,
+    summary: Summary,
+}
+
+impl<N: Network> Dispatcher<N> {
+    async fn run(mut self, mut link: Link, shutdown: Shutdown) -> Summary {
+        let mut draining = false;
+        let mut connected = true;
+        while !(draining && self.running.is_empty()) {
+            let wakeup = self.claims.next_wakeup().map(|at| at - clock::now());
+            tokio::select! {
+                biased;
+                () = shutdown.stop.cancelled() => break,
+                () = shutdown.drain.cancelled(), if !draining => {
+                    draining = true;
+                    tracing::info!(running = self.running.len(), "leaving: no more offers");
+                    self.step(Event::Drain).await;
+                }
+                Some(end) = self.running.join_next_with_id() => self.ended(end).await,
+                event = link.incoming.recv(), if connected => {
+                    connected = self.heard(event).await;
+                    draining |= !connected;
+                }
+                () = sleep(wakeup.unwrap_or_default()), if wakeup.is_some() => self.step(Event::Tick).await,
+            }
+        }
+        // Slots end by themselves after a stop: each kills its task, waits until it is gone, and is done.
+        while let Some(end) = self.running.join_next_with_id().await {
+            self.ended(end).await;
+        }
+        self.summary.ignored = self.claims.counters().clone();
+        self.summary
+    }
+
+    /// Takes an event of the board; false when the board is lost for good.
+    async fn heard(&mut self, event: Option<BoardEvent>) -> bool {
+        match event {
+            Some(BoardEvent::Joined) => {
+                tracing::info!("joined the cluster; waiting for futures");
+                self.step(Event::Joined).await;
+            }
+            Some(BoardEvent::Line(line)) => self.step(Event::Line(line)).await,
+            Some(BoardEvent::Overlong(lines)) => self.step(Event::Overlong(lines)).await,
+            Some(BoardEvent::Lost(reason)) => {
+                tracing::warn!(%reason, "the board is away; what runs goes on");
+                self.summary.board_lost = Some(reason);
+                self.step(Event::Lost).await;
+            }
+            None => {
+                tracing::error!("the board is lost for good");
+                self.step(Event::Drain).await;
+                self.summary.board_lost.get_or_insert_with(|| "the connection was closed".to_owned());
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn step(&mut self, event: Event) {
+        if matches!(event, Event::Joined) {
+            self.summary.board_lost = None;
+        }
+        for action in self.claims.handle(event, clock::now()) {
+            match action {
+                Action::Say(message, expires) => {
+                    // A link that ended says so on its other half.
+                    let _ = self.outgoing.send(message.to_line(&clock::local_time(), expires)).await;
+                }
+                Action::Start(job) => self.start(job),
+            }
+        }
+    }
+
+    fn start(&mut self, job: Job) {
+        let key = job.key.clone();
+        let Some(number) = self.free.pop() else { return };
+        tracing::info!(future = %key.future, client = %key.client, "accepted");
+        let slot = Slot {
+            number,
+            job,
+            transfer: Arc::clone(&self.transfer),
+            workbench: Arc::clone(&self.workbench),
+            stop: self.stop.child_token(),
+        };
+        let task = self.running.spawn(slot.serve());
+        self.taken.insert(task.id(), (key, number));
+    }
+
+    async fn ended(&mut self, end: Result<(Id, SlotEnd), tokio::task::JoinError>) {
+        let (id, end) = match end {
+            Ok((id, end)) => (id, end),
+            Err(error) => (error.id(), SlotEnd::Failed(error.to_string())),
+        };
+        let Some((key, number)) = self.taken.remove(&id) else { return };
+        self.free.push(number);
+        match end {
+            SlotEnd::Delivered(how) => {
+                self.summary.delivered += 1;
+                tracing::info!(future = %key.future, %how, "delivered");
+            }
+            SlotEnd::Failed(why) => {
+                self.summary.failed += 1;
+                tracing::warn!(future = %key.future, %why, "released");
+            }
+        }
+        self.step(Event::Ended(key)).await;
+    }
+}

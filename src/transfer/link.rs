@@ -1,0 +1,197 @@
+//! Frames over one stream: a reader that can be cancelled at any point, and a task that writes.
+//!
+//! The writer is a task of its own because half a frame must never be left behind when somebody stops waiting. It has
+//! two bounded queues: control frames go before data, so a cancellation overtakes a future that is being sent.
+
+use std::{io, marker::PhantomData, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{TransferConfig, error::Interrupted};
+use crate::proto::frames::{Frame, HEADER, Kind, encode};
+
+/// Control frames that wait to be written.
+const CONTROL_QUEUE: usize = 16;
+/// Data and progress frames that wait to be written.
+const BULK_QUEUE: usize = 2;
+/// How long a last frame is given to get out, at most.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// Both directions of one stream on which `In` is heard.
+pub(super) struct Link<S, In> {
+    pub(super) frames: FrameReader<S, In>,
+    pub(super) out: Outbox,
+    writer: AbortOnDropHandle<()>,
+}
+
+impl<S, In> Link<S, In>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+    In: DeserializeOwned,
+{
+    pub(super) fn new(stream: S, config: &TransferConfig) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
+        let (bulk, bulk_queue) = mpsc::channel(BULK_QUEUE);
+        let writer = Writer { stream: write, control: control_queue, bulk: bulk_queue, stall: config.stall };
+        Self {
+            frames: FrameReader::new(read, config.silence),
+            out: Outbox { control, bulk },
+            writer: AbortOnDropHandle::new(tokio::spawn(writer.run())),
+        }
+    }
+
+    /// Says a last word before anything that still waits, and closes. A peer that does not take it in time misses it.
+    pub(super) async fn close_with(self, message: &impl Serialize) {
+        let Self { out, writer, .. } = self;
+        if let Ok(bytes) = encode(message) {
+            let said = async {
+                let _ = out.control.send(Outgoing::Last(bytes)).await;
+                let _ = writer.await;
+            };
+            let _ = timeout(LAST_WORD, said).await;
+        }
+    }
+}
+
+enum Outgoing {
+    Frame(Vec<u8>),
+    Last(Vec<u8>),
+}
+
+/// The way to the writer of a [`Link`].
+pub(super) struct Outbox {
+    control: mpsc::Sender<Outgoing>,
+    bulk: mpsc::Sender<Vec<u8>>,
+}
+
+impl Outbox {
+    /// Queues a control frame, before all data that waits. Cancel-safe.
+    pub(super) async fn say(&self, message: &impl Serialize) -> Result<(), Interrupted> {
+        let bytes = encode(message)?;
+        self.control.send(Outgoing::Frame(bytes)).await.map_err(|_| stuck().into())
+    }
+
+    /// Queues a heartbeat, or leaves it when the queue is full: then others tell that this side is alive.
+    pub(super) fn beat(&self, message: &impl Serialize) -> Result<(), Interrupted> {
+        let bytes = encode(message)?;
+        match self.control.try_send(Outgoing::Frame(bytes)) {
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(stuck().into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Room for one encoded data or progress frame. Cancel-safe.
+    pub(super) async fn bulk(&self) -> Result<mpsc::Permit<'_, Vec<u8>>, Interrupted> {
+        self.bulk.reserve().await.map_err(|_| stuck().into())
+    }
+}
+
+/// The writer ended, so the stream did not take our bytes.
+fn stuck() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the stream does not take bytes any more")
+}
+
+struct Writer<S> {
+    stream: WriteHalf<S>,
+    control: mpsc::Receiver<Outgoing>,
+    bulk: mpsc::Receiver<Vec<u8>>,
+    stall: Duration,
+}
+
+impl<S: AsyncRead + AsyncWrite> Writer<S> {
+    async fn run(mut self) {
+        match self.copy().await {
+            Ok(()) => drop(timeout(self.stall, self.stream.shutdown()).await),
+            Err(error) => tracing::debug!(%error, "stream broken while writing"),
+        }
+    }
+
+    async fn copy(&mut self) -> io::Result<()> {
+        loop {
+            let next = tokio::select! { biased;
+                Some(next) = self.control.recv() => next,
+                Some(frame) = self.bulk.recv() => Outgoing::Frame(frame),
+                else => return Ok(()),
+            };
+            let (Outgoing::Frame(frame) | Outgoing::Last(frame)) = &next;
+            self.write(frame).await?;
+            if matches!(next, Outgoing::Last(_)) || (self.control.is_empty() && self.bulk.is_empty()) {
+                timeout(self.stall, self.stream.flush()).await??;
+            }
+            if matches!(next, Outgoing::Last(_)) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes all bytes, each of which may take as long as a stall.
+    async fn write(&mut self, mut rest: &[u8]) -> io::Result<()> {
+        while !rest.is_empty() {
+            if timeout(self.stall, self.stream.write_buf(&mut rest)).await?? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads frames. [`FrameReader::next`] is cancel-safe: what was read of a frame stays here.
+pub(super) struct FrameReader<S, In> {
+    stream: ReadHalf<S>,
+    /// The kind and the length of the frame whose body is being read.
+    head: Option<(Kind, usize)>,
+    buffer: Vec<u8>,
+    silence: Duration,
+    deadline: Instant,
+    hears: PhantomData<fn() -> In>,
+}
+
+impl<S: AsyncRead + AsyncWrite, In: DeserializeOwned> FrameReader<S, In> {
+    fn new(stream: ReadHalf<S>, silence: Duration) -> Self {
+        let deadline = Instant::now() + silence;
+        Self { stream, head: None, buffer: Vec::new(), silence, deadline, hears: PhantomData }
+    }
+
+    /// The next frame; an end of the stream and too long a silence are errors.
+    pub(super) async fn next(&mut self) -> Result<Frame<In>, Interrupted> {
+        let (kind, length) = match self.head {
+            Some(head) => head,
+            None => {
+                let head = self.head().await?;
+                *self.head.insert(head)
+            }
+        };
+        self.fill(length).await?;
+        self.head = None;
+        Ok(Frame::from_body(kind, std::mem::take(&mut self.buffer))?)
+    }
+
+    async fn head(&mut self) -> Result<(Kind, usize), Interrupted> {
+        self.fill(HEADER).await?;
+        let header = self.buffer.first_chunk::<HEADER>().copied().ok_or(io::ErrorKind::UnexpectedEof);
+        let head = Kind::parse(header.map_err(io::Error::from)?)?;
+        self.buffer = Vec::with_capacity(head.1);
+        Ok(head)
+    }
+
+    /// Reads until the buffer holds so many bytes.
+    async fn fill(&mut self, length: usize) -> Result<(), Interrupted> {
+        while let Some(missing) = length.checked_sub(self.buffer.len()).filter(|&missing| missing > 0) {
+            let mut rest = (&mut self.stream).take(missing as u64);
+            let read = timeout_at(self.deadline, rest.read_buf(&mut self.buffer));
+            let count = read.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "nothing was heard"))??;
+            if count == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended").into());
+            }
+            self.deadline = Instant::now() + self.silence;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,37 @@
+//! What the transfer needs of a network.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::NetworkError;
+use crate::ids::{Address, NodeId};
+
+/// A node of a network whose streams are authenticated: both ends know for certain which node the other one is.
+pub trait Network: Send + Sync + 'static {
+    /// A bidirectional stream of bytes. Closing the write half is seen by the other side as an end of file.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// This node.
+    fn id(&self) -> &NodeId;
+
+    /// Where others can dial this node, best first; empty when it does not listen.
+    fn addresses(&self) -> Vec<Address>;
+
+    /// Opens a stream to a node, and to no other one that may answer at these addresses. Bounded in time.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    fn dial(
+        &self,
+        peer: &NodeId,
+        addresses: &[Address],
+    ) -> impl Future<Output = Result<Self::Stream, NetworkError>> + Send;
+
+    /// The next stream that another node opened; `None` when there will be none any more. Cancel-safe.
+    fn accept(&self) -> impl Future<Output = Option<(NodeId, Self::Stream)>> + Send;
+
+    /// Lets a node connect to this one. Nobody may, unless allowed.
+    fn allow(&self, peer: &NodeId);
+
+    /// Ends what [`Network::allow`] began; streams that are open stay open.
+    fn disallow(&self, peer: &NodeId);
+}

@@ -1,0 +1,185 @@
+//! The worker's way to a client: dial, show the ticket, fetch; and dial again when a stream broke.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
+
+use super::{
+    Network, Session, Transfer, TransferConfig, TransferError,
+    error::Interrupted,
+    link::Link,
+    payload::{Expected, Receiving},
+};
+use crate::{
+    ids::{Address, FutureId, NodeId, Ticket},
+    proto::{
+        frames::{Frame, FromClient, FromWorker, Hello, Stage, VERSION},
+        refusal::{Payload, Refusal},
+    },
+    spool::Spooled,
+};
+
+/// The first pause before a worker dials again, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a client's `accept` says.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    /// The client, which the handshake must prove.
+    pub client: NodeId,
+    /// Where it says it is.
+    pub addresses: Vec<Address>,
+    /// What lets this worker in.
+    pub ticket: Ticket,
+    /// The future that was claimed.
+    pub future: FutureId,
+    /// The largest future that is taken, in bytes.
+    pub max_future: u64,
+    /// The folder of the unnamed file that the future goes to.
+    pub spool_directory: PathBuf,
+}
+
+/// A stream to a client.
+pub(super) type ClientLink<N> = Link<<N as Network>::Stream, FromClient>;
+
+impl<N: Network> Transfer<N> {
+    /// Fetches the future of an invitation. The session that comes with it is how the result goes back; it tells the
+    /// client all the while that this worker is alive.
+    ///
+    /// A stream that breaks while the future is fetched is dialled again for [`TransferConfig::grace`]; that nobody can
+    /// be reached at first is an error at once. Dropping this future leaves the client to find out by itself.
+    ///
+    /// # Errors
+    /// [`TransferError::Network`], [`TransferError::Refused`], [`TransferError::Cancelled`],
+    /// [`TransferError::TooLarge`] (told before a byte of the future flows), [`TransferError::Digest`],
+    /// [`TransferError::Stalled`], [`TransferError::ClientGone`], [`TransferError::Spool`] (a full disk),
+    /// [`TransferError::Frame`], [`TransferError::Protocol`]. The client is told of each.
+    pub async fn fetch(&self, invitation: Invitation) -> Result<(Spooled, Session), TransferError> {
+        let redials = self.config.redials;
+        let mut caller = Caller { network: Arc::clone(&self.network), config: self.config, invitation, redials };
+        let stream = caller.dial().await?;
+        let mut call = caller.greet(stream, Stage::Fetch).await;
+        loop {
+            let fetched = match call {
+                Ok((link, answer)) => caller.receive(link, answer).await,
+                Err(interrupted) => Err(interrupted),
+            };
+            call = match fetched {
+                Ok((link, future, max_result)) => return Ok((future, Session::over(caller, link, max_result))),
+                Err(Interrupted::Failed(error)) => return Err(error),
+                Err(Interrupted::Broken(cause)) => Ok(caller.again(Stage::Fetch, cause).await?),
+            };
+        }
+    }
+}
+
+/// Who dials whom with what.
+pub(super) struct Caller<N: Network> {
+    network: Arc<N>,
+    pub(super) config: TransferConfig,
+    pub(super) invitation: Invitation,
+    /// How often it may still dial again.
+    redials: u32,
+}
+
+impl<N: Network> Caller<N> {
+    async fn dial(&self) -> Result<N::Stream, TransferError> {
+        Ok(self.network.dial(&self.invitation.client, &self.invitation.addresses).await?)
+    }
+
+    /// Says hello on a new stream and waits for the answer.
+    async fn greet(&self, stream: N::Stream, stage: Stage) -> Result<(ClientLink<N>, FromClient), Interrupted> {
+        let mut link = Link::new(stream, &self.config);
+        let Invitation { ticket, future, max_future, .. } = &self.invitation;
+        let (ticket, future, max_future) = (*ticket, future.clone(), *max_future);
+        link.out.say(&FromWorker::Hello(Hello { version: VERSION, ticket, future, max_future, stage })).await?;
+        let answer = timeout(self.config.hello, link.frames.next()).await.map_err(io::Error::from)??;
+        match answer {
+            Frame::Control(FromClient::Refuse(Refusal::Busy)) => {
+                Err(io::Error::other("the client is still busy with the stream before").into())
+            }
+            Frame::Control(FromClient::Refuse(refusal)) => Err(TransferError::from(refusal).into()),
+            Frame::Control(FromClient::Cancel) => Err(TransferError::Cancelled.into()),
+            Frame::Control(answer) => Ok((link, answer)),
+            Frame::Progress(_) | Frame::Data(_) => Err(TransferError::Protocol("no answer to hello").into()),
+        }
+    }
+
+    /// Dials again, with growing pauses, for as long as the client may wait for it.
+    pub(super) async fn again(
+        &mut self,
+        stage: Stage,
+        mut cause: io::Error,
+    ) -> Result<(ClientLink<N>, FromClient), TransferError> {
+        let after = self.config.grace;
+        let until = Instant::now() + after;
+        let mut pause = FIRST_PAUSE;
+        tracing::info!(client = %self.invitation.client, future = %self.invitation.future, %cause, "stream broken");
+        while self.redials > 0 {
+            self.redials -= 1;
+            let attempt = async {
+                sleep(pause).await;
+                let stream = self.dial().await.map_err(|error| Interrupted::Broken(io::Error::other(error)))?;
+                self.greet(stream, stage).await
+            };
+            match timeout_at(until, attempt).await {
+                Ok(Ok(call)) => return Ok(call),
+                Ok(Err(Interrupted::Failed(error))) => return Err(error),
+                Ok(Err(Interrupted::Broken(error))) => cause = error,
+                Err(_) => break,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Err(TransferError::ClientGone { after, source: cause })
+    }
+
+    /// Receives the future that the answer announces, and says so, or why not.
+    async fn receive(
+        &self,
+        mut link: ClientLink<N>,
+        answer: FromClient,
+    ) -> Result<(ClientLink<N>, Spooled, u64), Interrupted> {
+        match self.spool(&mut link, answer).await {
+            Ok((future, max_result)) => {
+                link.out.say(&FromWorker::Received).await?;
+                Ok((link, future, max_result))
+            }
+            Err(Interrupted::Failed(error)) => {
+                link.close_with(&FromWorker::Refuse(error.refusal())).await;
+                Err(error.into())
+            }
+            Err(broken) => Err(broken),
+        }
+    }
+
+    async fn spool(&self, link: &mut ClientLink<N>, answer: FromClient) -> Result<(Spooled, u64), Interrupted> {
+        let FromClient::Future { size, digest, max_result } = answer else {
+            return Err(TransferError::Protocol("no future").into());
+        };
+        let expected = Expected { what: Payload::Future, size, digest }.within(self.invitation.max_future)?;
+        let mut receiving = Receiving::new(expected, self.invitation.spool_directory.clone(), self.config);
+        let mut beat = heartbeat(&self.config);
+        while !receiving.is_whole() {
+            tokio::select! {
+                frame = link.frames.next() => match frame? {
+                    Frame::Data(piece) => drop(receiving.take(piece).await?),
+                    Frame::Control(FromClient::Heartbeat) => {}
+                    Frame::Control(FromClient::Cancel) => return Err(TransferError::Cancelled.into()),
+                    Frame::Control(FromClient::Refuse(refusal)) => return Err(TransferError::from(refusal).into()),
+                    _ => return Err(TransferError::Protocol("a frame in the wrong place").into()),
+                },
+                _ = beat.tick() => link.out.beat(&FromWorker::Heartbeat)?,
+                error = receiving.late() => return Err(error.into()),
+            }
+        }
+        Ok((receiving.finish().await?, max_result))
+    }
+}
+
+/// The heartbeats of a stream.
+pub(super) fn heartbeat(config: &TransferConfig) -> tokio::time::Interval {
+    let mut beat = interval(config.heartbeat);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
+}

@@ -1,0 +1,253 @@
+//! A small world for one test: a board, accounts, workers and clients, each a process of the real program, on loopback.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Who runs workers and clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever runs the tests.
+    Me,
+    /// An ordinary user without any right. The tests must run as root for that, as CI's do.
+    Ordinary,
+}
+
+/// The ordinary user's number: nobody.
+const ORDINARY: u32 = 65534;
+
+/// How long a condition is waited for before the test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct World {
+    pub folder: tempfile::TempDir,
+    who: Who,
+    programs: PathBuf,
+    port: u16,
+    _board: Running,
+}
+
+/// A process of a test with its log, killed when dropped.
+pub struct Running {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// Waits until something holds.
+#[expect(clippy::disallowed_methods, reason = "the one place of these tests that waits, and for a condition")]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How long something took.
+#[expect(clippy::disallowed_methods, reason = "a measurement")]
+pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = std::time::Instant::now();
+    let result = work();
+    (result, start.elapsed())
+}
+
+impl World {
+    /// A board with one account, `alice`, and a home folder with a key for it.
+    pub fn new(who: Who) -> Self {
+        let folder = tempfile::Builder::new().prefix("p2p-e2e-").tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let programs = folder.path().join("bin");
+        fs::create_dir(&programs).unwrap();
+        // The build folder may be where an ordinary user cannot go.
+        for program in [env!("CARGO_BIN_EXE_p2p-worker"), env!("CARGO_BIN_EXE_p2p-jail")] {
+            let name = Path::new(program).file_name().unwrap();
+            fs::hard_link(program, programs.join(name))
+                .or_else(|_| fs::copy(program, programs.join(name)).map(drop))
+                .unwrap();
+        }
+        let home = folder.path().join("home");
+        fs::create_dir_all(home.join(".ssh")).unwrap();
+        let key = home.join(".ssh/id_ed25519");
+        let made =
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(&key).status();
+        assert!(made.unwrap().success());
+        fs::write(home.join("thesis.txt"), "ten years of work\n").unwrap();
+        let state = folder.path().join("board");
+        let add = Command::new(programs.join("p2p-worker"))
+            .args(["board", "user", "add", "alice"])
+            .arg(key.with_extension("pub"))
+            .arg("--state")
+            .arg(&state)
+            .output()
+            .unwrap();
+        assert!(add.status.success(), "{add:?}");
+        if who == Who::Ordinary {
+            assert!(nix::unistd::geteuid().is_root(), "these tests run as root, to become an ordinary user");
+            for path in [&home, &home.join(".ssh"), &key, &home.join("thesis.txt")] {
+                chown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
+            }
+        }
+        let mut board = Command::new(programs.join("p2p-worker"));
+        board.args(["board", "--listen", "127.0.0.1:0", "--state"]).arg(&state);
+        let board = Running::start(board);
+        let port = board
+            .wait_for("listening")
+            .rsplit(':')
+            .next()
+            .map(|port| port.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap());
+        Self { folder, who, programs, port: port.unwrap(), _board: board }
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("home").join(name)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The program with a clean environment, run by whoever this world is for.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let program = self.programs.join("p2p-worker");
+        let mut command = match self.who {
+            Who::Me => Command::new(program),
+            Who::Ordinary => {
+                let mut command = Command::new("setpriv");
+                let id = ORDINARY.to_string();
+                command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--inh-caps=-all", "--"]).arg(program);
+                command
+            }
+        };
+        command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.home()).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a worker and waits until it has joined.
+    pub fn worker(&self, arguments: &[&str]) -> Running {
+        let board = format!("127.0.0.1:{}", self.port);
+        let mut command = self.command(&["--board", &board, "--accept-new"]);
+        command.args(arguments).env("P2P_WORKER_LOG", "debug");
+        let worker = Running::start(command);
+        worker.wait_for("joined the cluster");
+        worker
+    }
+
+    /// `p2p-worker submit`, ready to be run.
+    pub fn submit(&self, arguments: &[&str]) -> Command {
+        let board = format!("127.0.0.1:{}", self.port);
+        let mut command = self.command(&["submit", "--board", &board, "--accept-new"]);
+        command.args(arguments);
+        command
+    }
+
+    /// Submits an expression and waits for what it prints.
+    pub fn evaluate(&self, code: &str) -> Output {
+        self.submit(&["-e", code]).output().unwrap()
+    }
+
+    /// A profile like strict, with these limits instead.
+    pub fn profile(&self, name: &str, limits: &str) -> String {
+        let path = self.folder.path().join(name);
+        fs::write(&path, format!("inherits = \"strict\"\n\n[limits]\n{limits}\n")).unwrap();
+        path.display().to_string()
+    }
+
+    /// What an attack must not touch.
+    pub fn treasures(&self) -> Vec<Option<Vec<u8>>> {
+        [".ssh/id_ed25519", "thesis.txt"].iter().map(|name| fs::read(self.home().join(name)).ok()).collect()
+    }
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        Self::collect(out, Arc::clone(&log));
+        Self::collect(err, Arc::clone(&log));
+        Self { child, log }
+    }
+
+    fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<Vec<String>>>) {
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                into.lock().unwrap().push(line);
+            }
+        });
+    }
+
+    /// Waits for a line of the log that holds this text.
+    pub fn wait_for(&self, text: &str) -> String {
+        let mut found = None;
+        let log = &self.log;
+        eventually(&format!("a line with {text:?}, log so far: {:#?}", log.lock().unwrap().clone()), || {
+            found = log.lock().unwrap().iter().find(|line| line.contains(text)).cloned();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits for the end; the exit status, `None` after a signal.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        let child = &mut self.child;
+        eventually("the process ends", || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Processes of this machine that have this text as an argument.
+pub fn processes_with(argument: &str) -> Vec<i32> {
+    let has = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        line.split(|byte| *byte == 0).any(|text| text == argument.as_bytes()).then_some(pid)
+    };
+    fs::read_dir("/proc").unwrap().filter_map(has).collect()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}

@@ -1,0 +1,365 @@
+//! Networks to run the transfer's contract over, streams that break on command, and peers that are played by hand.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use p2p_worker::{
+    ids::{Address, FutureId, NodeId, Ticket},
+    proto::frames::{Frame, Hello, Stage, VERSION, encode},
+    sandbox::{Enforcement, Layer, Provenance},
+    spool::Spooled,
+    transfer::{
+        Delivery, DeliveryEvent, Grant, Invitation, Network, NetworkError, Transfer, TransferConfig,
+        libp2p::{Listen, Node, NodeConfig},
+        memory::{Hub, MemoryNode},
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// No test waits longer for anything.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// A kind of network.
+pub(crate) trait Site {
+    type Net: Network;
+    fn node(&self) -> impl Future<Output = Self::Net>;
+}
+
+/// Pipes.
+#[derive(Default)]
+pub(crate) struct Memory {
+    hub: Hub,
+    made: AtomicU64,
+}
+
+impl Site for Memory {
+    type Net = MemoryNode;
+    async fn node(&self) -> MemoryNode {
+        let name = format!("node{}", self.made.fetch_add(1, Ordering::Relaxed));
+        self.hub.node(name.parse().unwrap())
+    }
+}
+
+/// libp2p, on loopback by QUIC alone.
+#[derive(Default)]
+pub(crate) struct Quic;
+
+/// libp2p, on loopback by TCP alone.
+#[derive(Default)]
+pub(crate) struct Tcp;
+
+async fn libp2p(address: &str) -> Node {
+    let listen = Listen::On(vec![address.parse().unwrap()]);
+    Node::start(NodeConfig { listen, ..NodeConfig::default() }).await.unwrap()
+}
+
+impl Site for Quic {
+    type Net = Node;
+    async fn node(&self) -> Node {
+        libp2p("/ip4/127.0.0.1/udp/0/quic-v1").await
+    }
+}
+
+impl Site for Tcp {
+    type Net = Node;
+    async fn node(&self) -> Node {
+        libp2p("/ip4/127.0.0.1/tcp/0").await
+    }
+}
+
+/// A node whose dialled streams break on command.
+pub(crate) struct Breaking<N> {
+    inner: N,
+    switch: Mutex<CancellationToken>,
+    /// How many bytes the streams may still read before they break by themselves.
+    allowance: Arc<AtomicU64>,
+}
+
+impl<N> Breaking<N> {
+    /// Breaks the streams that there are; later ones work.
+    pub(crate) fn cut(&self) {
+        std::mem::take(&mut *self.switch.lock().unwrap()).cancel();
+    }
+
+    /// Breaks the stream that has read so many more bytes, once.
+    pub(crate) fn cut_after(&self, bytes: u64) {
+        self.allowance.store(bytes, Ordering::SeqCst);
+    }
+}
+
+impl<N: Network> Network for Breaking<N> {
+    type Stream = Breakable<N::Stream>;
+
+    fn id(&self) -> &NodeId {
+        self.inner.id()
+    }
+
+    fn addresses(&self) -> Vec<Address> {
+        self.inner.addresses()
+    }
+
+    async fn dial(&self, peer: &NodeId, addresses: &[Address]) -> Result<Self::Stream, NetworkError> {
+        Ok(self.wrap(self.inner.dial(peer, addresses).await?))
+    }
+
+    async fn accept(&self) -> Option<(NodeId, Self::Stream)> {
+        self.inner.accept().await.map(|(peer, stream)| (peer, self.wrap(stream)))
+    }
+
+    fn allow(&self, peer: &NodeId) {
+        self.inner.allow(peer);
+    }
+
+    fn disallow(&self, peer: &NodeId) {
+        self.inner.disallow(peer);
+    }
+}
+
+impl<N: Network> Breaking<N> {
+    fn wrap(&self, stream: N::Stream) -> Breakable<N::Stream> {
+        let cut = Box::pin(self.switch.lock().unwrap().clone().cancelled_owned());
+        Breakable { stream, cut, allowance: Arc::clone(&self.allowance) }
+    }
+}
+
+/// A stream that can be cut.
+pub(crate) struct Breakable<S> {
+    stream: S,
+    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
+    allowance: Arc<AtomicU64>,
+}
+
+impl<S> Breakable<S> {
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.cut.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                self.cut = Box::pin(std::future::ready(()));
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Breakable<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let read = (buffer.filled().len() - before) as u64;
+        let left = self.allowance.load(Ordering::SeqCst);
+        if left <= read {
+            self.allowance.store(u64::MAX, Ordering::SeqCst);
+            self.cut = Box::pin(std::future::ready(()));
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if left != u64::MAX {
+            self.allowance.store(left - read, Ordering::SeqCst);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Breakable<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A client and a worker.
+pub(crate) struct Pair<N: Network> {
+    pub(crate) client: Transfer<Breaking<N>>,
+    pub(crate) worker: Transfer<Breaking<N>>,
+    pub(crate) directory: TempDir,
+}
+
+pub(crate) async fn transfer<S: Site>(site: &S, config: TransferConfig) -> Transfer<Breaking<S::Net>> {
+    let allowance = Arc::new(AtomicU64::new(u64::MAX));
+    let node = Breaking { inner: site.node().await, switch: Mutex::default(), allowance };
+    Transfer::new(Arc::new(node), config)
+}
+
+impl<N: Network> Pair<N> {
+    pub(crate) async fn new<S: Site<Net = N>>(site: &S) -> Self {
+        Self::with(site, TransferConfig::default()).await
+    }
+
+    pub(crate) async fn with<S: Site<Net = N>>(site: &S, config: TransferConfig) -> Self {
+        let (client, worker) = (transfer(site, config).await, transfer(site, config).await);
+        Self { client, worker, directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn spool(&self, bytes: &[u8]) -> Spooled {
+        Spooled::from_bytes(self.directory.path(), bytes).unwrap()
+    }
+
+    pub(crate) fn grant(&self, payload: &[u8]) -> Delivery {
+        self.grant_to(self.worker.network().id(), payload)
+    }
+
+    pub(crate) fn grant_to(&self, worker: &NodeId, payload: &[u8]) -> Delivery {
+        let grant = Grant {
+            worker: worker.clone(),
+            future: future(),
+            payload: Arc::new(self.spool(payload)),
+            max_result: 64 << 20,
+            spool_directory: self.directory.path().to_owned(),
+        };
+        self.client.grant(grant).unwrap()
+    }
+
+    pub(crate) fn invitation(&self, ticket: Ticket) -> Invitation {
+        Invitation {
+            client: self.client.network().id().clone(),
+            addresses: self.client.network().addresses(),
+            ticket,
+            future: future(),
+            max_future: 64 << 20,
+            spool_directory: self.directory.path().to_owned(),
+        }
+    }
+
+    /// A worker that is played by hand.
+    pub(crate) async fn hand(&self) -> Hand<Breakable<N::Stream>> {
+        let (client, worker) = (self.client.network(), self.worker.network());
+        Hand::new(worker.dial(client.id(), &client.addresses()).await.unwrap())
+    }
+}
+
+/// A site with a client that is played by hand: no [`Transfer`] takes its streams.
+pub(crate) async fn hand_client<S: Site>(site: &S, worker: &NodeId) -> S::Net {
+    let node = site.node().await;
+    node.allow(worker);
+    node
+}
+
+/// One end of a stream, played by hand.
+pub(crate) struct Hand<S> {
+    pub(crate) stream: S,
+    buffer: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Hand<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
+    pub(crate) async fn say(&mut self, message: &impl Serialize) {
+        self.write(&encode(message).unwrap()).await;
+    }
+
+    /// Writes, or not: the other side may have ended the stream already, which is heard next.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        if self.stream.write_all(bytes).await.is_ok() {
+            let _ = self.stream.flush().await;
+        }
+    }
+
+    /// The next frame; `None` when the stream ended.
+    pub(crate) async fn hear<M: DeserializeOwned>(&mut self) -> Option<Frame<M>> {
+        loop {
+            if let Some((frame, rest)) = Frame::decode(&self.buffer).unwrap() {
+                self.buffer = rest.to_vec();
+                return Some(frame);
+            }
+            let read = timeout(LONG, self.stream.read_buf(&mut self.buffer)).await.expect("a frame in time");
+            if read.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The next message that `pick` takes; the test fails when the stream ends before.
+    pub(crate) async fn until<M: DeserializeOwned, T>(&mut self, pick: impl Fn(Frame<M>) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = pick(self.hear().await.expect("the stream ended too early")) {
+                return found;
+            }
+        }
+    }
+}
+
+pub(crate) fn future() -> FutureId {
+    "0b5e7c4a-1".parse().unwrap()
+}
+
+pub(crate) fn hello(ticket: Ticket, stage: Stage) -> Hello {
+    Hello { version: VERSION, ticket, future: future(), max_future: 1 << 20, stage }
+}
+
+pub(crate) fn provenance() -> Provenance {
+    Provenance {
+        driver: "jail".into(),
+        profile: "strict".into(),
+        layers: vec![(Layer::Network, Enforcement::Enforced("a namespace of its own".into()))],
+    }
+}
+
+/// Bytes that no piece repeats.
+pub(crate) fn bytes(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+pub(crate) fn read(spooled: &Spooled) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut spooled.reader().unwrap(), &mut bytes).unwrap();
+    bytes
+}
+
+/// The next event, in time.
+pub(crate) async fn event(delivery: &mut Delivery) -> Option<DeliveryEvent> {
+    timeout(LONG, delivery.events.recv()).await.expect("an event in time")
+}
+
+/// All events to the last.
+pub(crate) async fn all_events(delivery: &mut Delivery) -> Vec<DeliveryEvent> {
+    let mut events = Vec::new();
+    while let Some(event) = event(delivery).await {
+        events.push(event);
+    }
+    events
+}
+
+/// The event that `pick` takes; the test fails when there is none.
+pub(crate) async fn wait_for<T>(delivery: &mut Delivery, pick: impl Fn(&DeliveryEvent) -> Option<T>) -> T {
+    loop {
+        let event = event(delivery).await.expect("the delivery ended too early");
+        if let Some(found) = pick(&event) {
+            return found;
+        }
+        assert!(!matches!(event, DeliveryEvent::Done { .. } | DeliveryEvent::Failed(_)), "{event:?}");
+    }
+}
+
+/// The one error that a delivery ended with.
+pub(crate) async fn failure(delivery: &mut Delivery) -> p2p_worker::transfer::TransferError {
+    let mut events = all_events(delivery).await;
+    match events.pop() {
+        Some(DeliveryEvent::Failed(error)) => error,
+        other => panic!("not a failure: {other:?}, after {events:?}"),
+    }
+}
