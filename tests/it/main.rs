@@ -13,6 +13,8 @@ mod board_openssh;
 mod board_ssh;
 mod board_support;
 mod runner;
+mod runner_code;
+mod runner_world;
 mod sandbox;
 mod transfer;
 mod transfer_hostile;

@@ -1,176 +1,20 @@
 //! The runner with the real R in the real jail. What R's own code makes of the results is asked of R.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command as Process,
-    time::Duration,
-};
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use p2p_jail::spec::{Builtin, Command, Confinement, Container, Exit, Identity, Mount, Spec, Stage, Watch};
+use p2p_jail::spec::{Confinement, Container, Mount, Stage};
 use p2p_worker::{
     clock,
     ids::FutureId,
-    runner::{self, AttemptEvent, Ended, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, SCRIPT_PATH},
-    sandbox::{LaunchPlan, Provenance},
-    spool::Spooled,
+    runner::{self, AttemptEvent, Ended, Job, Mode, RUNNER_SCRIPT, Reason, SCRIPT_PATH},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// An R to test with, and the file system that it lives in.
-struct World {
-    r: RInstallation,
-    root: PathBuf,
-    scratch: tempfile::TempDir,
-}
-
-impl World {
-    /// The machine's own R.
-    fn here() -> Self {
-        Self { r: RInstallation::find().unwrap(), root: "/".into(), scratch: tempfile::tempdir().unwrap() }
-    }
-
-    /// The newer R in the root file system that `scripts/test-root` makes.
-    fn newer() -> Self {
-        let root = std::env::var_os("P2P_TEST_ROOT").expect("P2P_TEST_ROOT must be set, see scripts/test-root");
-        let root = PathBuf::from(root);
-        Self { r: RInstallation::in_root(&root).unwrap(), root, scratch: tempfile::tempdir().unwrap() }
-    }
-
-    fn mounts(&self) -> Vec<Mount> {
-        let below = |path: &str| self.root.join(path.trim_start_matches('/'));
-        let bind = |path: &str| Mount::Bind { from: below(path), to: path.into(), writable: false };
-        let link = |name: &str| Mount::Symlink { target: format!("usr/{name}").into(), at: format!("/{name}").into() };
-        let tmpfs = |to: &str| Mount::Tmpfs { to: to.into(), bytes: 64 << 20, inodes: 10_000 };
-        let mut mounts = vec![bind("/usr"), bind("/etc/R")];
-        // What the alternatives system of Debian puts between a program and its libraries (BLAS).
-        mounts.push(bind("/etc/alternatives"));
-        mounts.extend(["bin", "lib", "lib64"].map(link));
-        mounts.extend([Mount::Proc { to: "/proc".into(), only_processes: true }, Mount::Devices { to: "/dev".into() }]);
-        mounts.extend([tmpfs("/tmp"), tmpfs("/home/task")]);
-        mounts.push(Mount::File { at: SCRIPT_PATH.into(), contents: RUNNER_SCRIPT.as_bytes().to_vec() });
-        mounts
-    }
-
-    fn job(&self, mode: Mode, future: &FutureId) -> Command {
-        let (script, home, temporary) = (Path::new(SCRIPT_PATH), Path::new("/home/task"), Path::new("/tmp"));
-        runner::command(&self.r, &Job { mode, future, script, home, temporary, memory: None, time_zone: "UTC" })
-    }
-
-    fn plan(&self, command: Command) -> LaunchPlan {
-        let nobody = Identity { uid: 65534, gid: 65534 };
-        let builtin = Builtin {
-            become_user: nix::unistd::Uid::effective().is_root().then_some(nobody),
-            inside: Identity { uid: 1000, gid: 1000 },
-            hostname: "task".into(),
-            mounts: self.mounts(),
-        };
-        let watch = Watch { wall_time_ms: Some(60_000), ..Watch::default() };
-        let confinement = Confinement { drop_capabilities: true, ..Confinement::default() };
-        LaunchPlan {
-            jail: env!("CARGO_BIN_EXE_p2p-jail").into(),
-            spec: Spec { container: Container::Builtin(builtin), confinement, watch, command },
-            max_result: 8 << 20,
-            max_text: 64 * 1024,
-            provenance: Provenance { driver: "jail".into(), profile: "test".into(), layers: Vec::new() },
-        }
-    }
-
-    fn spool(&self, bytes: &[u8]) -> Spooled {
-        Spooled::from_bytes(self.scratch.path(), bytes).unwrap()
-    }
-
-    async fn run(&self, plan: &LaunchPlan, input: &[u8], future: &FutureId) -> Outcome {
-        let (events, _) = mpsc::channel(1);
-        self.run_with(plan, input, future, CancellationToken::new(), events).await
-    }
-
-    async fn run_with(
-        &self,
-        plan: &LaunchPlan,
-        input: &[u8],
-        future: &FutureId,
-        cancel: CancellationToken,
-        events: mpsc::Sender<AttemptEvent>,
-    ) -> Outcome {
-        let input = self.spool(input);
-        let outcome = runner::run(plan, &input, future, self.scratch.path(), cancel, events).await.unwrap();
-        assert_eq!(outcome.result.digest().0, *blake3::hash(&bytes(&outcome)).as_bytes());
-        outcome
-    }
-
-    /// Evaluates a future under this R.
-    async fn evaluate(&self, input: &[u8], future: &FutureId) -> Outcome {
-        self.run(&self.plan(self.job(Mode::Run, future)), input, future).await
-    }
-
-    /// Makes a future of R code with `future(..., lazy = TRUE)`, as this R would make it for a client.
-    async fn future(&self, expression: &str, arguments: &str) -> (FutureId, Vec<u8>) {
-        let code = format!(
-            "f <- future::future({{ {expression} }}, lazy = TRUE{arguments})
-             f$uuid <- if (length(f$uuid) > 1) c('0123456789abcdef0123456789abcdef', '7') else 'old-7'
-             {SAVE}(serialize(f, NULL)); cat(paste(f$uuid, collapse = '-'))"
-        );
-        let outcome = self.r_code(&code, b"").await;
-        assert_eq!(outcome.ended, Ended::Finished, "{}", outcome.text.for_log());
-        let id = outcome.text.for_log().parse().unwrap();
-        (id, bytes(&outcome))
-    }
-
-    /// Runs R code in the jail, without the runner's script.
-    async fn r_code(&self, code: &str, input: &[u8]) -> Outcome {
-        let future: FutureId = "code-1".parse().unwrap();
-        let mut command = self.job(Mode::Run, &future);
-        command.argv.truncate(3);
-        command.argv.extend(["-e".to_owned(), code.to_owned()]);
-        self.run(&self.plan(command), input, &future).await
-    }
-
-    /// Evaluates an expression and asks R whether `claims` hold of the result `r`.
-    async fn check(&self, expression: &str, claims: &str) -> Outcome {
-        let (id, future) = self.future(expression, "").await;
-        let outcome = self.evaluate(&future, &id).await;
-        assert_eq!(outcome.ended, Ended::Finished, "{expression}: {}", outcome.text.for_log());
-        self.claim(&outcome, &id, claims).await;
-        outcome
-    }
-
-    async fn claim(&self, outcome: &Outcome, id: &FutureId, claims: &str) {
-        let code = format!(
-            "r <- unserialize(gzcon(file('stdin', 'rb')))
-             messages <- function() vapply(r$conditions, function(c) conditionMessage(c$condition), '')
-             stopifnot(inherits(r, 'FutureResult'), identical(paste(r$uuid, collapse = '-'), '{id}'))
-             stopifnot({claims})
-             cat('all is well')"
-        );
-        let answer = self.r_code(&code, &bytes(outcome)).await.text.for_log();
-        assert!(answer.ends_with("all is well"), "{answer}");
-    }
-}
-
-/// A function of R that gives raw bytes as the task's result.
-const SAVE: &str = "(function(bytes) {
-    con <- file('/dev/fd/3', 'wb', raw = TRUE)
-    writeBin(c(charToRaw('R'), as.raw(rep(255, 4)), bytes), con)
-    invisible(close(con))
-})";
-
-fn bytes(outcome: &Outcome) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut outcome.result.reader().unwrap(), &mut bytes).unwrap();
-    bytes
-}
-
-fn recorded(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)).unwrap()
-}
-
-/// The names of the recorded futures.
-const RECORDED: [(&str, u32); 5] = [("value", 2), ("error", 5), ("output", 8), ("seed", 11), ("progress", 14)];
-
-fn recorded_id(number: u32) -> FutureId {
-    format!("44934a13689afc85802e5e095930b2c2-{number}").parse().unwrap()
-}
+use crate::{
+    runner_code::show,
+    runner_world::{NOBODY, RECORDED, SAVE, World, bytes, recorded, recorded_id},
+};
 
 async fn ordinary_futures(world: &World) {
     let (id, future) = world.future("a * 7", ", globals = list(a = 6)").await;
@@ -251,6 +95,9 @@ async fn what_is_not_the_announced_future_is_refused_with_an_error() {
         ("a look-alike", lookalike, id.clone(), "no uuid"),
         ("too new", recorded("value.future.rds"), recorded_id(2), "newer package future"),
     ];
+    let newer = World::newer();
+    let outcome = newer.evaluate(&future, &id).await;
+    newer.claim(&outcome, &id, "grepl('older package future', messages())").await;
     for (what, input, id, reason) in cases {
         let outcome = world.evaluate(&input, &id).await;
         assert_eq!(outcome.ended, Ended::Finished, "{what}: {}", outcome.text.for_log());
@@ -305,6 +152,12 @@ async fn limits_and_cancellation_stop_the_task_and_say_so() {
     let outcome = world.evaluate(&future, &id).await;
     assert_eq!(outcome.ended, Ended::Stopped(Reason::ResultTooLarge { limit: 8 << 20 }));
     world.claim(&outcome, &id, "grepl('larger than the limit of 8.0 MiB', messages())").await;
+
+    let (id, future) = world.future("x <- rep(1, 5e7); Sys.sleep(60)", "").await;
+    let mut plan = world.plan(world.job(Mode::Run, &id));
+    plan.spec.watch.memory = Some(300 << 20);
+    let outcome = world.run(&plan, &future, &id).await;
+    assert_eq!(outcome.ended, Ended::Stopped(Reason::Memory { limit: 300 << 20 }));
 
     let (id, future) = world.future("repeat {}", "").await;
     let mut plan = world.plan(world.job(Mode::Run, &id));
@@ -369,6 +222,39 @@ async fn progress_of_a_newer_r_is_heard_before_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r_stops_short_of_the_memory_limit_with_an_error() {
+    let world = World::here();
+    let (id, future) = world.future("numeric(1e8)", "").await;
+    let (script, home, temporary) = (Path::new(SCRIPT_PATH), Path::new("/home/task"), Path::new("/tmp"));
+    let job = Job { mode: Mode::Run, future: &id, script, home, temporary, memory: Some(512 << 20), time_zone: "UTC" };
+    let outcome = world.run(&world.plan(runner::command(&world.r, &job)), &future, &id).await;
+    assert_eq!(outcome.ended, Ended::Finished);
+    world
+        .claim(&outcome, &id, "grepl('vector memory', messages()), inherits(r$conditions[[1]]$condition, 'error')")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_container_it_is_the_same() {
+    let world = World::here();
+    let home = world.scratch.path();
+    let script = home.join("runner.R");
+    std::fs::write(&script, RUNNER_SCRIPT).unwrap();
+    std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o777)).unwrap();
+    // What the task leaves behind holds the frames pipe and the text pipe open.
+    let (id, future) = world.future("system('setsid sleep 600 &'); message('hi'); 7", "").await;
+    let job =
+        Job { mode: Mode::Run, future: &id, script: &script, home, temporary: home, memory: None, time_zone: "UTC" };
+    let mut plan = world.plan(runner::command(&world.r, &job));
+    plan.spec.container = Container::None { become_user: nix::unistd::Uid::effective().is_root().then_some(NOBODY) };
+    plan.spec.confinement = Confinement::default();
+    let outcome = world.run(&plan, &future, &id).await;
+    assert_eq!(outcome.ended, Ended::Finished, "{}", outcome.text.for_log());
+    assert!(outcome.usage.wall_ms < 30_000, "{:?}", outcome.usage);
+    world.claim(&outcome, &id, "r$value == 7, messages() == 'hi\n'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn start_up_files_are_not_read() {
     let world = World::here();
     let (id, future) = world.future("c(Sys.getenv('PLANTED'), exists('planted'), getwd())", "").await;
@@ -398,96 +284,6 @@ async fn a_task_has_one_core() {
                         Sys.timezone(), l10n_info()[['UTF-8']])";
     World::here().check(expression, claims).await;
     World::newer().check(expression, claims).await;
-}
-
-/// Everything that can come out of `make`, `run` and `show` for some R code.
-async fn like_rscript(world: &World, code: &str) -> (u8, String, String) {
-    let id: FutureId = "0123456789abcdef0123456789abcdef-7".parse().unwrap();
-    let made = world.run(&world.plan(world.job(Mode::Make, &id)), code.as_bytes(), &id).await;
-    assert_eq!(made.ended, Ended::Finished, "{}", made.text.for_log());
-    let result = world.evaluate(&bytes(&made), &id).await;
-    assert_eq!(result.ended, Ended::Finished, "{}", result.text.for_log());
-    show(world, &bytes(&result), &id).await
-}
-
-async fn show(world: &World, result: &[u8], id: &FutureId) -> (u8, String, String) {
-    let shown = world.run(&world.plan(world.job(Mode::Show, id)), result, id).await;
-    assert_eq!(shown.ended, Ended::Finished, "{}", shown.text.for_log());
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let status = runner::replay(shown.result.reader().unwrap(), &mut out, &mut err).unwrap();
-    (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-}
-
-/// Code whose output is compared with that of `Rscript -e`, byte for byte, and the exit status with it.
-const CODE: [&str; 24] = [
-    "1+1; x <- 3; x",
-    "x <- c(a = 1); x; NULL; invisible(3); quote(a + b); function(x) x",
-    "cat(\"ünï \\\"q\\\" \\\\ \\n\"); 'ñ'; \"it's\"\n'two\nlines'",
-    "print(1:3); cat('no newline')",
-    "print.foo <- function(x, ...) cat('<foo>\\n'); structure(1, class = 'foo')",
-    "setClass('A', representation(x = 'numeric')); new('A', x = 1)",
-    "head(mtcars, 2); if (FALSE) 3; for (i in 1:2) print(i)",
-    "stop('top')",
-    "f <- function() stop('x'); f()",
-    "f <- function() stop('x'); g <- function() f(); g()",
-    "f <- function(n) if (n == 0) stop('deep') else f(n - 1); f(30)",
-    "f <- function() log('a'); f()",
-    "lapply(1:2, function(i) stop(strrep('long ', 20)))",
-    "stop('no call', call. = FALSE)",
-    "warning('a'); message('b'); warning('c')",
-    "f <- function() warning('careful'); f()",
-    "f <- function() { warning('a'); warning('two\nlines'); warning(strrep('long ', 20)) }; f()",
-    "for (i in 1:12) warning(i)",
-    "for (i in 1:60) warning(i)",
-    "f <- function() { warning('w'); message('m'); stop('e') }; f()",
-    "as.integer('x'); log(-1); undefined_thing",
-    "suppressWarnings(warning('x')); tryCatch(stop('e'), error = function(e) print(conditionMessage(e)))",
-    "cat(commandArgs()[0]); x <- rnorm(3); length(x)",
-    "",
-];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn code_prints_what_rscript_would_print() {
-    let world = World::here();
-    for code in CODE {
-        let mut rscript = Process::new("Rscript");
-        rscript.args(["--vanilla", "-e", if code.is_empty() { "invisible()" } else { code }]);
-        let expected = rscript.env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8").output().unwrap();
-        let expected = (
-            u8::try_from(expected.status.code().unwrap()).unwrap(),
-            String::from_utf8(expected.stdout).unwrap(),
-            String::from_utf8(expected.stderr).unwrap(),
-        );
-        assert_eq!(like_rscript(&world, code).await, expected, "{code}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn code_runs_under_a_newer_r_too() {
-    let world = World::newer();
-    let (status, out, err) = like_rscript(&world, "f <- function() stop('x'); g <- function() f(); 6 * 7; g()").await;
-    assert_eq!((status, out.as_str()), (1, "[1] 42\n"));
-    assert_eq!(err, "Error in f() : x\nCalls: g -> f\nExecution halted\n");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn code_that_cannot_be_parsed_makes_no_future() {
-    let world = World::here();
-    let id: FutureId = "f-1".parse().unwrap();
-    let made = world.run(&world.plan(world.job(Mode::Make, &id)), b"1 + 1; )", &id).await;
-    assert!(matches!(made.ended, Ended::Crashed(Reason::Crashed { exit: Exit::Code(1), .. })), "{:?}", made.ended);
-    assert!(made.text.for_log().contains("unexpected ')'"), "{}", made.text.for_log());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_is_none_is_shown_as_a_failed_transfer() {
-    let world = World::here();
-    let id: FutureId = "f-1".parse().unwrap();
-    let (status, out, err) = show(&world, b"rubbish", &id).await;
-    assert_eq!((status, out.as_str()), (5, ""));
-    assert!(err.starts_with("Error: the result cannot be shown: "), "{err}");
-    let (status, ..) = show(&world, &recorded("value.result.rds"), &id).await;
-    assert_eq!(status, 5);
 }
 
 async fn r_accepts_interrupted_results(world: &World) {
