@@ -14,7 +14,7 @@ use crate::{
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
     runner::{Verdict, Workbench},
-    sandbox::{Machine, SandboxError, Surroundings},
+    sandbox::{Machine, SandboxError, Surroundings, show_bytes},
     spool::Spooled,
     text,
 };
@@ -122,18 +122,23 @@ impl Source {
         workbench: &Workbench,
         cancel: &CancellationToken,
     ) -> Result<(FutureId, Spooled), Failure> {
-        match (&self.file, &self.expression) {
+        let limit = workbench.max_future();
+        let (id, future) = match (&self.file, &self.expression) {
             (Some(path), _) => {
-                let path = path.clone();
-                let limit = workbench.max_future();
-                let future = tokio::task::spawn_blocking(move || Spooled::from_path(&path, limit)).await;
-                let future = future.map_err(|error| Failure::new(Status::Usage, error))?;
-                let future = future.map_err(|error| Failure::new(Status::Usage, error))?;
-                Ok((workbench.identify(&future, cancel).await?, future))
+                let (path, failed) = (path.clone(), |error| Failure::new(Status::Usage, error));
+                let read = tokio::task::spawn_blocking(move || Spooled::from_path(&path, limit)).await;
+                let future = read.map_err(|error| Failure::new(Status::Usage, error))?.map_err(failed)?;
+                (workbench.identify(&future, cancel).await?, future)
             }
-            (None, Some(code)) => Ok(workbench.make(code, cancel).await?),
-            (None, None) => Err(Failure::new(Status::Usage, "nothing to evaluate")),
+            (None, Some(code)) => workbench.make(code, cancel).await?,
+            (None, None) => return Err(Failure::new(Status::Usage, "nothing to evaluate")),
+        };
+        if future.size() > limit {
+            let error =
+                format!("the future of {} is over --max-future {}", show_bytes(future.size()), show_bytes(limit));
+            return Err(Failure::new(Status::Usage, error));
         }
+        Ok((id, future))
     }
 }
 

@@ -71,11 +71,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 
 async fn prepare(args: &Args, place: &Place) -> Result<Workbench, Failure> {
     let file = &place.file;
-    let limit = |flag, typed: &Option<String>, filed: &Option<String>| {
-        config::bytes_or(flag, typed.as_deref().or(filed.as_deref()), config::DEFAULT_MAX_BYTES)
-    };
-    let max_future = limit("max-future", &args.max_future, &file.max_future)?;
-    let max_result = limit("max-result", &args.max_result, &file.max_result)?;
+    let max_future = args.max_future.as_deref().or(file.max_future.as_deref());
+    let max_future = config::bytes_or("max-future", max_future, config::DEFAULT_MAX_BYTES)?;
+    let max_result = config::max_result(args.max_result.as_deref().or(file.max_result.as_deref()))?;
     let workbench = args.sandbox.workbench(place).await?;
     Ok(workbench.with_limits(max_future, max_result))
 }

@@ -18,6 +18,9 @@ pub use folders::Folders;
 /// Bytes of the largest future and of the largest result, unless told otherwise.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 
+/// The smallest limit on results: one that says why there is no other has about 2 KiB.
+const LEAST_RESULT: u64 = 16 << 10;
+
 /// Why what was typed does not hold.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -45,6 +48,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         #[source]
         source: UnitError,
+    },
+    /// A limit on results under which no result fits.
+    #[error("--max-result of {bytes} bytes: it is at least 16 KiB, so that there is room for the reason of a failure")]
+    TooSmall {
+        /// What was typed.
+        bytes: u64,
     },
     /// No slot at all, or absurdly many.
     #[error("--slots {value}: a worker has 1 to 1024 slots")]
@@ -82,6 +91,15 @@ pub fn bytes_or(flag: &'static str, text: Option<&str>, default: u64) -> Result<
     text.map_or(Ok(default), |text| {
         parse_bytes(text).map_err(|source| ConfigError::Unit { flag, value: text.to_owned(), source })
     })
+}
+
+/// The limit on results: as [`bytes_or`], but never so small that a result that says why there is no other is refused.
+///
+/// # Errors
+/// [`ConfigError::Unit`] and [`ConfigError::TooSmall`].
+pub fn max_result(text: Option<&str>) -> Result<u64, ConfigError> {
+    let bytes = bytes_or("max-result", text, DEFAULT_MAX_BYTES)?;
+    if bytes < LEAST_RESULT { Err(ConfigError::TooSmall { bytes }) } else { Ok(bytes) }
 }
 
 /// Reads a time such as `10 min`.

@@ -1,5 +1,11 @@
 //! End to end with real parts: the real program, OpenSSH's keys, SSH, libp2p, R and the kernel's sandboxing.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "clippy allows these inside test functions only, and a helper of a test may fail the test too"
+)]
+
 mod attacks;
 mod command_line;
 mod lifecycle;

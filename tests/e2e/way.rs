@@ -86,12 +86,13 @@ fn two_clients_and_three_workers_at_once() {
 #[test]
 fn limits_on_bytes_hold_on_both_sides() {
     let world = World::new(Who::Me);
-    let worker = world.worker(&["--max-result", "100 kB"]);
-    let output = world.evaluate("as.raw(sample(0:255, 1e6, TRUE)); invisible(NULL); writeLines(strrep('x', 1e6))");
-    assert_ne!(output.status.code(), Some(0), "{output:?}");
-    worker.wait_for("delivered");
-    let output = world.submit(&["--max-result", "1 kB", "-e", "cat(strrep('x', 5e4))"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let _worker = world.worker(&["--max-result", "100 kB"]);
+    for (limits, code) in [(&[][..], "cat(strrep('x', 2e5))"), (&["--max-result", "20 kB"], "cat(strrep('x', 5e4))")] {
+        let output = world.submit(limits).args(["-e", code]).output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        assert!(stderr(&output).contains("the result is larger than the limit"), "{output:?}");
+    }
     let output = world.submit(&["--max-future", "10 B", "-e", "1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).contains("--max-future"), "{output:?}");
 }

@@ -17,7 +17,7 @@ use nix::{
 
 /// Who runs workers and clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     /// Whoever runs the tests.
     Me,
     /// An ordinary user without any right. The tests must run as root for that, as CI's do.
@@ -30,8 +30,8 @@ const ORDINARY: u32 = 65534;
 /// How long a condition is waited for before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct World {
-    pub folder: tempfile::TempDir,
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
     who: Who,
     programs: PathBuf,
     port: u16,
@@ -39,24 +39,31 @@ pub struct World {
 }
 
 /// A process of a test with its log, killed when dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
 }
 
 /// Waits until something holds.
+pub(crate) fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    assert!(within_patience(holds), "in vain: {what}");
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place of these tests that waits, and for a condition")]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+fn within_patience(mut holds: impl FnMut() -> bool) -> bool {
     let start = std::time::Instant::now();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        if start.elapsed() > PATIENCE {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
+    true
 }
 
 /// How long something took.
 #[expect(clippy::disallowed_methods, reason = "a measurement")]
-pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = std::time::Instant::now();
     let result = work();
     (result, start.elapsed())
@@ -64,7 +71,7 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 
 impl World {
     /// A board with one account, `alice`, and a home folder with a key for it.
-    pub fn new(who: Who) -> Self {
+    pub(crate) fn new(who: Who) -> Self {
         let folder = tempfile::Builder::new().prefix("p2p-e2e-").tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let programs = folder.path().join("bin");
@@ -102,27 +109,27 @@ impl World {
         board.args(["board", "--listen", "127.0.0.1:0", "--state"]).arg(&state);
         let board = Running::start(board);
         let port = board
-            .wait_for("listening")
+            .wait_for("board:")
             .rsplit(':')
             .next()
             .map(|port| port.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap());
         Self { folder, who, programs, port: port.unwrap(), _board: board }
     }
 
-    pub fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.folder.path().join("home")
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("home").join(name)
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// The program with a clean environment, run by whoever this world is for.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let program = self.programs.join("p2p-worker");
         let mut command = match self.who {
             Who::Me => Command::new(program),
@@ -138,7 +145,7 @@ impl World {
     }
 
     /// Starts a worker and waits until it has joined.
-    pub fn worker(&self, arguments: &[&str]) -> Running {
+    pub(crate) fn worker(&self, arguments: &[&str]) -> Running {
         let board = format!("127.0.0.1:{}", self.port);
         let mut command = self.command(&["--board", &board, "--accept-new"]);
         command.args(arguments).env("P2P_WORKER_LOG", "info");
@@ -148,7 +155,7 @@ impl World {
     }
 
     /// `p2p-worker submit`, ready to be run.
-    pub fn submit(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn submit(&self, arguments: &[&str]) -> Command {
         let board = format!("127.0.0.1:{}", self.port);
         let mut command = self.command(&["submit", "--board", &board, "--accept-new"]);
         command.args(arguments);
@@ -156,25 +163,25 @@ impl World {
     }
 
     /// Submits an expression and waits for what it prints.
-    pub fn evaluate(&self, code: &str) -> Output {
+    pub(crate) fn evaluate(&self, code: &str) -> Output {
         self.submit(&["-e", code]).output().unwrap()
     }
 
     /// A profile like strict, with these limits instead.
-    pub fn profile(&self, name: &str, limits: &str) -> String {
+    pub(crate) fn profile(&self, name: &str, limits: &str) -> String {
         let path = self.folder.path().join(name);
         fs::write(&path, format!("inherits = \"strict\"\n\n[limits]\n{limits}\n")).unwrap();
         path.display().to_string()
     }
 
     /// What an attack must not touch.
-    pub fn treasures(&self) -> Vec<Option<Vec<u8>>> {
+    pub(crate) fn treasures(&self) -> Vec<Option<Vec<u8>>> {
         [".ssh/id_ed25519", "thesis.txt"].iter().map(|name| fs::read(self.home().join(name)).ok()).collect()
     }
 }
 
 impl Running {
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -192,30 +199,31 @@ impl Running {
     }
 
     /// Waits for a line of the log that holds this text.
-    pub fn wait_for(&self, text: &str) -> String {
+    pub(crate) fn wait_for(&self, text: &str) -> String {
+        let find = || self.log.lock().unwrap().iter().find(|line| line.contains(text)).cloned();
         let mut found = None;
-        let log = &self.log;
-        eventually(&format!("a line with {text:?}, log so far: {:#?}", log.lock().unwrap().clone()), || {
-            found = log.lock().unwrap().iter().find(|line| line.contains(text)).cloned();
+        let came = within_patience(|| {
+            found = find();
             found.is_some()
         });
+        assert!(came, "no line with {text:?} in the log:\n{}", self.log());
         found.unwrap()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
     /// Waits for the end; the exit status, `None` after a signal.
-    pub fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         let mut status = None;
         let child = &mut self.child;
         eventually("the process ends", || {
@@ -234,7 +242,7 @@ impl Drop for Running {
 }
 
 /// Processes of this machine that have this text as an argument.
-pub fn processes_with(argument: &str) -> Vec<i32> {
+pub(crate) fn processes_with(argument: &str) -> Vec<i32> {
     let has = |entry: std::io::Result<fs::DirEntry>| {
         let entry = entry.ok()?;
         let line = fs::read(entry.path().join("cmdline")).ok()?;
@@ -244,10 +252,10 @@ pub fn processes_with(argument: &str) -> Vec<i32> {
     fs::read_dir("/proc").unwrap().filter_map(has).collect()
 }
 
-pub fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
