@@ -74,9 +74,7 @@ async fn carry(member: Member, mut inbox: Inbox, events: mpsc::Sender<BoardEvent
     };
     let write = async {
         while let Some(line) = lines.recv().await {
-            if is_postable(&line) {
-                member.post(line.as_bytes());
-            }
+            post(&member, &line);
         }
         std::future::pending::<()>().await;
     };
@@ -84,5 +82,15 @@ async fn carry(member: Member, mut inbox: Inbox, events: mpsc::Sender<BoardEvent
         () = read => {}
         () = write => {}
         () = events.closed() => {}
+    }
+    // What was posted before the link was left still goes out.
+    while let Ok(line) = lines.try_recv() {
+        post(&member, &line);
+    }
+}
+
+fn post(member: &Member, line: &str) {
+    if is_postable(line) {
+        member.post(line.as_bytes());
     }
 }

@@ -43,6 +43,15 @@ pub struct Link {
     pub outgoing: mpsc::Sender<String>,
 }
 
+impl Link {
+    /// Leaves the topic, and comes back when everything that was posted before is on its way.
+    pub async fn leave(mut self) {
+        self.incoming.close();
+        drop(self.outgoing);
+        while self.incoming.recv().await.is_some() {}
+    }
+}
+
 /// A board that one has signed in to.
 pub trait Board: Send + Sync {
     /// The name of one's account.

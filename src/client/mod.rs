@@ -208,6 +208,7 @@ impl<N: Network> Dispatcher<N> {
         for future in open {
             self.withdraw(future).await;
         }
+        self.setup.link.leave().await;
     }
 
     async fn obey(&mut self, order: Command) {

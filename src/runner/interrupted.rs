@@ -111,7 +111,10 @@ impl fmt::Display for Reason {
             Self::Cancelled => f.write_str("the future was cancelled"),
             Self::WorkerStopping => f.write_str("the worker is being stopped by its owner"),
             Self::Crashed { exit: Exit::Code(code), last_words } => {
-                write!(f, "R ended with exit status {code}{}", Words(last_words))
+                // A program between us and R (bubblewrap) turns a signal into such a status, as a shell does.
+                let as_after = code.checked_sub(128).filter(|signal| (1..=64).contains(signal));
+                let signal = as_after.map(|signal| format!(", as after signal {}", signal_name(signal)));
+                write!(f, "R ended with exit status {code}{}{}", signal.unwrap_or_default(), Words(last_words))
             }
             Self::Crashed { exit: Exit::Signal(signal), last_words } => {
                 write!(f, "R was ended by signal {}{}", signal_name(*signal), Words(last_words))

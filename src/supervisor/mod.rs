@@ -118,6 +118,7 @@ impl<N: Network> Dispatcher<N> {
         while let Some(end) = self.running.join_next_with_id().await {
             self.ended(end).await;
         }
+        link.leave().await;
         self.summary.ignored = self.claims.counters().clone();
         self.summary
     }

@@ -38,8 +38,11 @@ fn the_private_key_cannot_be_read() {
         assert_eq!(stdout(&output), "[1] FALSE\n[1] FALSE\n", "{which} {output:?}");
         assert!(stderr(&output).contains("No such file or directory"), "{which} {output:?}");
         assert!(!stdout(&output).contains("PRIVATE KEY") && !stderr(&output).contains("PRIVATE KEY"));
-        let control = bare(world, &format!("readLines('{path}')[1]"));
-        assert!(stdout(&control).contains("PRIVATE KEY"), "{control:?}");
+        // Even without a sandbox, root's tasks run as a user who may not read the key.
+        if which.ends_with("Ordinary") {
+            let control = bare(world, &format!("readLines('{path}')[1]"));
+            assert!(stdout(&control).contains("PRIVATE KEY"), "{control:?}");
+        }
     });
 }
 
@@ -90,7 +93,8 @@ fn a_memory_bomb_is_stopped_and_the_client_told() {
     everywhere(|world, worker, which| {
         let one = world.evaluate("x <- numeric(2e9)");
         assert_eq!(one.status.code(), Some(1), "{which}: a single process gets R's own error {one:?}");
-        assert!(stderr(&one).contains("cannot allocate"), "{which} {one:?}");
+        let words = ["cannot allocate", "memory exhausted"];
+        assert!(words.iter().any(|word| stderr(&one).contains(word)), "{which} {one:?}");
         let many = "for (i in 1:15) if (inherits(parallel:::mcfork(TRUE), 'masterProcess')) { x <- list(); \
                     repeat x[[length(x) + 1]] <- rep(1, 1e6) }; Sys.sleep(15)";
         let output = world.evaluate(many);
@@ -104,7 +108,7 @@ fn a_memory_bomb_is_stopped_and_the_client_told() {
 fn memory_in_files_is_memory() {
     everywhere(|world, _, which| {
         let code = "x <- as.raw(rep(1, 1e6)); con <- file('/tmp/big', 'wb'); for (i in 1:200) writeBin(x, con); close(con); \
-                    cat('size', file.size('/tmp/big') < 64 * 2^20, '\\n')";
+                    cat('size', file.size('/tmp/big') <= 64 * 2^20, '\\n')";
         let output = world.evaluate(code);
         assert!(stdout(&output).contains("size TRUE") || output.status.code() == Some(1), "{which} {output:?}");
     });

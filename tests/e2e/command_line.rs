@@ -22,7 +22,7 @@ fn wrong_usage_is_two_and_says_what_is_wrong() {
     for (arguments, words) in [
         (&["--slots", "0"][..], &["--slots 0", "1 to 1024"][..]),
         (&["--cluster", "friends"], &["--cluster friends", "owner/name"]),
-        (&["--board", "a b"], &["HOST:PORT"]),
+        (&["--board", "a b"], &["--board a b"]),
         (&["--max-future", "1 furlong"], &["--max-future", "furlong"]),
         (&["--profile", "no-such-profile"], &["no-such-profile"]),
         (&["--profile", bad.to_str().unwrap()], &["memmory"]),

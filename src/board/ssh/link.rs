@@ -31,6 +31,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LAST_WAIT: Duration = Duration::from_secs(60);
 /// A connection that held for this long was a good one: after it, waiting starts from the beginning.
 const GOOD: Duration = Duration::from_secs(10);
+/// How long the last lines, and the end of the connection, may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How many bytes of lines are sent as one piece.
 const BATCH: usize = 16 * 1024;
 
@@ -122,8 +124,11 @@ impl Keeper {
             () = events.closed() => Err(Over),
         };
         if ended.is_err() {
+            // What was posted before the link was left still goes out.
+            self.lines.close();
+            let _ = timeout(FAREWELL, write_all(&mut self.lines, &write)).await;
             // Best effort: the board learns it anyway when the connection is gone.
-            let _ = timeout(Duration::from_secs(1), connection.close()).await;
+            let _ = timeout(FAREWELL, connection.close()).await;
         }
         ended
     }
@@ -164,7 +169,16 @@ fn split(splitter: &mut LineSplitter, data: &[u8], found: &mut Vec<BoardEvent>) 
     }
 }
 
+/// Posts lines until writing fails, and says why it did.
 async fn write_lines(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHalf<Msg>) -> String {
+    match write_all(lines, write).await {
+        Err(error) => error_chain(&error),
+        // Who cannot post can still listen.
+        Ok(()) => std::future::pending().await,
+    }
+}
+
+async fn write_all(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHalf<Msg>) -> Result<(), russh::Error> {
     while let Some(line) = lines.recv().await {
         let (mut batch, mut next) = (Vec::with_capacity(line.len().saturating_add(1)), Some(line));
         while let Some(line) = next {
@@ -174,12 +188,9 @@ async fn write_lines(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHal
             }
             next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
         }
-        if let Err(error) = write.data_bytes(batch).await {
-            return error_chain(&error);
-        }
+        write.data_bytes(batch).await?;
     }
-    // Who cannot post can still listen.
-    std::future::pending().await
+    Ok(())
 }
 
 /// A topic that is joined.
