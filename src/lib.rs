@@ -5,7 +5,7 @@
 //! - [`ids`], [`clock`]: newtypes, and the only reader of time
 //! - [`proto`]: board lines, the worker's claims, the client's postings, transfer frames; no I/O, no clock
 //! - [`board`]: the message board, client and server
-//! - [`transfer`]: libp2p
+//! - [`transfer`]: how bytes travel, over libp2p
 //! - [`sandbox`]: profiles, layers, drivers, probes
 //! - [`runner`]: the R side, and one attempt at one future
 //! - [`supervisor`]: the worker's dispatcher and its slots

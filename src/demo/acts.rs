@@ -44,6 +44,12 @@ pub(super) fn element(i: u32, pause: Duration) -> (String, String) {
 /// folder, `port` a TCP port of this machine that does answer, `marker` a number of seconds that no other process
 /// sleeps.
 pub(super) fn attacks(home: &Path, port: u16, marker: u32) -> Vec<Attack> {
+    let mut attacks = attacks_on_the_owner(home, port);
+    attacks.extend(attacks_on_the_machine(marker));
+    attacks
+}
+
+fn attacks_on_the_owner(home: &Path, port: u16) -> Vec<Attack> {
     let home = home.display();
     vec![
         Attack {
@@ -92,6 +98,11 @@ pub(super) fn attacks(home: &Path, port: u16, marker: u32) -> Vec<Attack> {
                 "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nTRUE",
             ),
         },
+    ]
+}
+
+fn attacks_on_the_machine(marker: u32) -> Vec<Attack> {
+    vec![
         Attack {
             tried: "a fork bomb",
             stopped_by: "limit on processes",

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    task::JoinHandle,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,7 @@ pub(super) struct Stage {
     port: u16,
     worker: Child,
     client: Client,
+    dispatcher: JoinHandle<()>,
     workbench: Workbench,
     board: CancellationToken,
 }
@@ -75,10 +77,10 @@ impl Stage {
         let workbench = Workbench::prepare(driver, "standard", surroundings).await?;
         let board = CancellationToken::new();
         let port = serve_board(path, board.clone()).await?;
-        let client = start_client(path, port).await?;
+        let (client, dispatcher) = start_client(path, port).await?;
         let mut worker = start_worker(path, driver, port, slots)?;
         until_joined(&mut worker).await?;
-        Ok(Self { folder, port, worker, client, workbench, board })
+        Ok(Self { folder, port, worker, client, dispatcher, workbench, board })
     }
 
     pub(super) fn home(&self) -> PathBuf {
@@ -140,6 +142,9 @@ impl Stage {
             kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(usage)?;
         }
         let left = timeout(PATIENCE, self.worker.wait()).await.map_err(network)?.map_err(network)?;
+        // The client leaves when its last handle is gone, and then the board may.
+        drop(self.client);
+        self.dispatcher.await.map_err(network)?;
         self.board.cancel();
         Ok(left)
     }
@@ -194,7 +199,7 @@ async fn serve_board(path: &Path, shutdown: CancellationToken) -> Result<u16, Fa
     Ok(port)
 }
 
-async fn start_client(path: &Path, port: u16) -> Result<Client, Failure> {
+async fn start_client(path: &Path, port: u16) -> Result<(Client, JoinHandle<()>), Failure> {
     let state = path.join("client");
     let address = format!("127.0.0.1:{port}").parse().map_err(usage)?;
     let board = SshBoard::new(SshBoardConfig {
@@ -213,7 +218,7 @@ async fn start_client(path: &Path, port: u16) -> Result<Client, Failure> {
         max_result: DEFAULT_MAX_BYTES,
         max_attempts: 1,
     };
-    Ok(Client::start(setup).0)
+    Ok(Client::start(setup))
 }
 
 fn start_worker(path: &Path, driver: &str, port: u16, slots: usize) -> Result<Child, Failure> {

@@ -22,6 +22,7 @@ fn bubblewrap(starter: Starter, argv: &[&str]) -> Spec {
             .map(Into::into)
             .collect(),
         environment: Vec::new(),
+        files: Vec::new(),
     });
     let landlock = spec.confinement.landlock.as_mut().unwrap();
     landlock.read_execute = ["/usr", "/tmp/p2p-jail"].map(Into::into).to_vec();
