@@ -219,9 +219,13 @@ impl<'a> Monitor<'a> {
     }
 
     fn report(mut self) {
-        // A process that ended by itself before the exec may have left a note about it.
+        // A process that ended before the exec may have left a note about it; a command that ended at once may have been
+        // executed and gone between two looks. Nothing holds the pipe any more, so it has closed.
         if self.watch.is_none() && self.failure.is_none() {
             self.hear();
+            if self.exec.is_some() && self.failure.is_none() && self.stopped.is_none() {
+                self.see_exec();
+            }
         }
         let failure = self.failure.take().or_else(|| {
             let ended = self.watch.is_none() && self.stopped.is_none();
