@@ -61,6 +61,27 @@ pub(super) struct SandboxArgs {
     pub profile: Option<String>,
 }
 
+/// How large futures and results may be.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct LimitArgs {
+    /// The largest future that is taken or posted [default: 1 GiB]
+    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_MAX_FUTURE")]
+    max_future: Option<String>,
+    /// The largest result that is returned (never more than the profile allows) or accepted [default: 1 GiB]
+    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_MAX_RESULT")]
+    max_result: Option<String>,
+}
+
+impl LimitArgs {
+    /// Futures and results, in bytes.
+    pub(super) fn resolve(&self, file: &ConfigFile) -> Result<(u64, u64), Failure> {
+        let max_future = self.max_future.as_deref().or(file.max_future.as_deref());
+        let max_result = self.max_result.as_deref().or(file.max_result.as_deref());
+        let max_future = config::bytes_or("max-future", max_future, config::DEFAULT_MAX_BYTES)?;
+        Ok((max_future, config::max_result(max_result)?))
+    }
+}
+
 /// Configuration file and state folder, found.
 #[derive(Debug)]
 pub(super) struct Place {

@@ -10,14 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{BoardArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude},
+    common::{BoardArgs, LimitArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude},
 };
 use crate::{
-    board::Board,
+    board::{Board, Link},
     client::{Client, ClientError, ClientEvent, DEFAULT_ATTEMPTS, Setup, listening_transfer},
-    config,
-    ids::FutureId,
-    ids::PeerName,
+    ids::{ClusterName, FutureId, PeerName},
     sandbox::show_bytes,
     spool::Spooled,
     transfer::Network,
@@ -36,32 +34,27 @@ pub(super) struct Args {
     /// Write the result, an RDS of a FutureResult, here
     #[arg(short, long, value_name = "RESULT.rds")]
     output: Option<PathBuf>,
-    /// The largest future that is posted [default: 1 GiB]
-    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_MAX_FUTURE")]
-    max_future: Option<String>,
-    /// The largest result that is accepted [default: 1 GiB]
-    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_MAX_RESULT")]
-    max_result: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
-    let file = &place.file;
     let (board, cluster) = args.board.resolve(&place)?;
-    let max_future = args.max_future.as_deref().or(file.max_future.as_deref());
-    let max_future = config::bytes_or("max-future", max_future, config::DEFAULT_MAX_BYTES)?;
-    let max_result = config::max_result(args.max_result.as_deref().or(file.max_result.as_deref()))?;
+    let (max_future, max_result) = args.limits.resolve(&place.file)?;
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone())?;
     let (id, future) = args.source.read(&workbench, &cancel).await?;
 
-    let me = board.user().await?;
-    let cluster = cluster_of(cluster, &me)?;
-    let topic = cluster.topic(&me).map_err(|error| Failure::new(Status::Usage, error))?;
+    let joining = join(&board, cluster);
+    let (me, link) = tokio::select! {
+        joined = joining => joined?,
+        () = cancel.cancelled() => return Err(Failure::new(Status::Stopped, "interrupted")),
+    };
     let setup = Setup {
-        me: PeerName::of_this_process(&me),
-        link: board.join(&topic).await?,
+        me,
+        link,
         transfer: listening_transfer().await?,
         spool_directory: workbench.spool_directory().to_owned(),
         max_result,
@@ -69,6 +62,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let result = wait(setup, &id, Arc::new(future), &cancel).await?;
     conclude(&workbench, &id, &result, args.output.as_deref()).await
+}
+
+/// Signs in and joins the cluster.
+async fn join(board: &impl Board, cluster: Option<ClusterName>) -> Result<(PeerName, Link), Failure> {
+    let me = board.user().await?;
+    let topic = cluster_of(cluster, &me)?.topic(&me).map_err(|error| Failure::new(Status::Usage, error))?;
+    Ok((PeerName::of_this_process(&me), board.join(&topic).await?))
 }
 
 /// Posts the future and waits for its result, telling where it is.

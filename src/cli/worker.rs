@@ -6,14 +6,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Failure, Status,
-    common::{BoardArgs, Place, PlaceArgs, SandboxArgs, cluster_of},
+    common::{BoardArgs, LimitArgs, PlaceArgs, SandboxArgs, cluster_of},
 };
 use crate::{
     board::Board,
     config,
     ids::PeerName,
     proto::claim::Settings,
-    runner::Workbench,
     supervisor::{self, Setup, Shutdown, Summary},
     transfer::{
         Network, Transfer, TransferConfig, TransferError,
@@ -35,12 +34,8 @@ pub(super) struct Args {
     /// Leave after this time, as after SIGTERM: "8 h", "90 min" [default: stay]
     #[arg(long, value_name = "TIME", env = "P2P_WORKER_DURATION")]
     duration: Option<String>,
-    /// The largest future that is taken [default: 1 GiB]
-    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_MAX_FUTURE")]
-    max_future: Option<String>,
-    /// The largest result that is returned [default: 1 GiB, and never more than the profile allows]
-    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_MAX_RESULT")]
-    max_result: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -49,7 +44,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let slots = config::slots(args.slots.or(file.slots).unwrap_or(1))?;
     let duration = config::duration("duration", args.duration.as_deref().or(file.duration.as_deref()))?;
     let (board, cluster) = args.board.resolve(&place)?;
-    let workbench = Arc::new(prepare(&args, &place).await?);
+    let (max_future, max_result) = args.limits.resolve(file)?;
+    let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
+    let workbench = Arc::new(workbench);
 
     let me = board.user().await?;
     let cluster = cluster_of(cluster, &me)?;
@@ -67,15 +64,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let settings = Settings { me: name, node, slots, max_future: workbench.max_future() };
     let summary = supervisor::run(Setup { settings, link, transfer, workbench }, shutdown).await;
     finish(&summary)
-}
-
-async fn prepare(args: &Args, place: &Place) -> Result<Workbench, Failure> {
-    let file = &place.file;
-    let max_future = args.max_future.as_deref().or(file.max_future.as_deref());
-    let max_future = config::bytes_or("max-future", max_future, config::DEFAULT_MAX_BYTES)?;
-    let max_result = config::max_result(args.max_result.as_deref().or(file.max_result.as_deref()))?;
-    let workbench = args.sandbox.workbench(place).await?;
-    Ok(workbench.with_limits(max_future, max_result))
 }
 
 /// The first SIGTERM or SIGINT, and the end of the duration, drain; the second signal stops.
