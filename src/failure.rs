@@ -101,6 +101,7 @@ impl From<WorkbenchError> for Failure {
     fn from(error: WorkbenchError) -> Self {
         let status = match &error {
             WorkbenchError::Sandbox(error) if error.is_not_enforced() => Status::Sandbox,
+            WorkbenchError::Refused(_) => Status::Sandbox,
             WorkbenchError::Interrupted => Status::Stopped,
             _ => Status::Usage,
         };

@@ -172,8 +172,7 @@ impl SandboxArgs {
     }
 }
 
-/// SIGINT and SIGTERM cancel; the second one is the default of the kernel again only by SIGKILL, because what runs is
-/// stopped at once anyway.
+/// SIGINT and SIGTERM cancel whatever is under way.
 pub(super) fn cancel_on_interrupt(cancel: CancellationToken) -> Result<(), Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::new(Status::Usage, error));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -194,8 +193,9 @@ pub(super) async fn conclude(
     id: &FutureId,
     result: &Spooled,
     output: Option<&Path>,
+    cancel: &CancellationToken,
 ) -> Result<(), Failure> {
-    let shown = workbench.show(id, result).await?;
+    let shown = workbench.show(id, result, cancel).await?;
     match output {
         Some(path) => result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?,
         None => print(&shown.stdout, io::stdout())?,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude},
+    common::{PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, print},
 };
 use crate::runner::{Ended, Reason};
 
@@ -32,10 +32,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (id, future) = args.source.read(&workbench, &cancel).await?;
     // Nobody looks at progress here; the queue's end is dropped, and so is what would go into it.
     let (events, _) = mpsc::channel(1);
-    let outcome = workbench.evaluate(0, &future, &id, u64::MAX, cancel, events).await?;
+    let outcome = workbench.evaluate(0, &future, &id, u64::MAX, cancel.clone(), events).await?;
+    // What the task's programs printed past R (`system()`): R's own output is in the result.
+    print(outcome.text.for_log().as_bytes(), std::io::stderr())?;
     match &outcome.ended {
         Ended::Refused(reason) => Err(Failure::new(Status::Sandbox, reason.to_string())),
         Ended::Stopped(reason @ Reason::Cancelled) => Err(Failure::new(Status::Stopped, reason.to_string())),
-        _ => conclude(&workbench, &id, &outcome.result, args.output.as_deref()).await,
+        _ => conclude(&workbench, &id, &outcome.result, args.output.as_deref(), &cancel).await,
     }
 }

@@ -61,7 +61,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         max_attempts: DEFAULT_ATTEMPTS,
     };
     let result = wait(setup, &id, Arc::new(future), &cancel).await?;
-    conclude(&workbench, &id, &result, args.output.as_deref()).await
+    conclude(&workbench, &id, &result, args.output.as_deref(), &cancel).await
 }
 
 /// Signs in and joins the cluster.

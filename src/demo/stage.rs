@@ -107,7 +107,7 @@ impl Stage {
 
     /// What a result printed.
     pub(super) async fn show(&self, id: &FutureId, result: &Spooled) -> Result<Shown, Failure> {
-        Ok(self.workbench.show(id, result).await?)
+        Ok(self.workbench.show(id, result, &CancellationToken::new()).await?)
     }
 
     /// R code, the whole way there and back.

@@ -183,6 +183,12 @@ impl Claims {
         self.running.len()
     }
 
+    /// Whether some client may still accept an offer.
+    #[must_use]
+    pub fn has_offers(&self) -> bool {
+        !self.offers.is_empty()
+    }
+
     /// What was passed over, by reason.
     #[must_use]
     pub fn counters(&self) -> &Counters {

@@ -13,7 +13,7 @@ use crate::{
         interrupted::{self, Reason},
         jail::{self, Jail, Pipes, Reports},
         outcome::{AttemptEvent, Ended, Evidence, Outcome, Text, judge},
-        streams::{FramesSeen, FramesTo, chain, pump_frames, pump_input, pump_text},
+        streams::{FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
     },
     sandbox::LaunchPlan,
     spool::{SpoolError, SpoolWriter, Spooled},
@@ -53,7 +53,7 @@ pub async fn run(
                 let task = Task { plan, directory: spool_directory, cancel: &cancel, events: &events };
                 task.observe(jail, pipes, input).await
             }
-            Err(error) => refused(Reason::CouldNotStart { stage: None, what: chain(&error) }),
+            Err(error) => refused(Reason::CouldNotStart { stage: None, what: crate::error_chain(&error) }),
         }
     };
     Ok(observed.into_outcome(own_result, future, started))
@@ -156,7 +156,7 @@ impl Observed {
                 let nothing = Reason::NoResult { last_words: String::new() };
                 let bytes = interrupted::result(future, reason.unwrap_or(&nothing), started, clock::now());
                 if let Err(error) = own_result.write(&bytes) {
-                    tracing::error!(error = chain(&error), "no memory for a result of our own");
+                    tracing::error!(error = crate::error_chain(&error), "no memory for a result of our own");
                 }
                 own_result.finish()
             }

@@ -51,7 +51,7 @@ impl From<SpoolError> for Fault {
     fn from(error: SpoolError) -> Self {
         match error {
             SpoolError::TooLarge { limit } => Self::TooLarge { limit },
-            other => Self::Spool(chain(&other)),
+            other => Self::Spool(crate::error_chain(&other)),
         }
     }
 }
@@ -161,12 +161,6 @@ pub(crate) async fn pump_input(from: File, mut to: pipe::Sender) -> io::Result<(
             return Ok(());
         }
     }
-}
-
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

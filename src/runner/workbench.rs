@@ -24,6 +24,12 @@ use crate::{
 const HOME: &str = "/home/task";
 const TEMPORARY: &str = "/tmp";
 
+/// How long one of the small R programs may take, in milliseconds.
+const SMALL_SERVICE_MS: u64 = 60_000;
+
+/// The least room for bytes on their way with which a workbench starts.
+const LEAST_ROOM: u64 = 1 << 20;
+
 /// The most that is read of a future's name, in bytes.
 const MOST_NAME: usize = 256;
 
@@ -48,6 +54,9 @@ pub enum WorkbenchError {
     /// The sandbox cannot be had, or the task cannot be planned.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// The sandbox could not be set up after all.
+    #[error("{0}")]
+    Refused(Reason),
     /// Bytes cannot be kept.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -246,8 +255,13 @@ impl Workbench {
     ///
     /// # Errors
     /// [`WorkbenchError::Show`] and [`WorkbenchError::Replay`], and whatever keeps R from being started.
-    pub async fn show(&self, id: &FutureId, result: &Spooled) -> Result<Shown, WorkbenchError> {
-        let shown = self.small_service(Mode::Show, id, result, &CancellationToken::new()).await?;
+    pub async fn show(
+        &self,
+        id: &FutureId,
+        result: &Spooled,
+        cancel: &CancellationToken,
+    ) -> Result<Shown, WorkbenchError> {
+        let shown = self.small_service(Mode::Show, id, result, cancel).await?;
         let records = shown.map_err(WorkbenchError::Show)?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let verdict = match replay(std::io::BufReader::new(records.reader()?), &mut stdout, &mut stderr)? {
@@ -267,14 +281,18 @@ impl Workbench {
         input: &Spooled,
         cancel: &CancellationToken,
     ) -> Result<Result<Spooled, String>, WorkbenchError> {
-        let plan = self.plan(mode, id, 0)?;
+        let mut plan = self.plan(mode, id, 0)?;
+        // A stranger's result may make R busy for ever.
+        let wall = &mut plan.spec.watch.wall_time_ms;
+        *wall = Some(wall.map_or(SMALL_SERVICE_MS, |wall| wall.min(SMALL_SERVICE_MS)));
         // None of them signals progress.
         let (events, _) = mpsc::channel(1);
         let outcome = attempt::run(&plan, input, id, &self.spool_directory, cancel.clone(), events).await?;
         match outcome.ended {
             Ended::Finished => Ok(Ok(outcome.result)),
             Ended::Stopped(Reason::Cancelled) => Err(WorkbenchError::Interrupted),
-            Ended::Stopped(reason) | Ended::Refused(reason) => Ok(Err(reason.to_string())),
+            Ended::Refused(reason) => Err(WorkbenchError::Refused(reason)),
+            Ended::Stopped(reason) => Ok(Err(reason.to_string())),
             // R's own words say more than that it ended.
             Ended::Crashed(_) => Ok(Err(outcome.text.for_log().trim().to_owned())),
         }
@@ -306,7 +324,14 @@ fn spool_folder(surroundings: &Surroundings) -> Result<PathBuf, WorkbenchError> 
     let path = state.join("spool");
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
     made.map_err(|source| WorkbenchError::SpoolFolder { path: path.clone(), source })?;
+    try_to_write(&path)?;
     Ok(path)
+}
+
+/// Writes and forgets some bytes, so that a full or read-only disk is found before anything is claimed.
+fn try_to_write(folder: &Path) -> Result<(), WorkbenchError> {
+    let mut writer = SpoolWriter::new(folder, LEAST_ROOM)?;
+    Ok(writer.write(&vec![0; usize::try_from(LEAST_ROOM).unwrap_or_default()])?)
 }
 
 /// A name like those that package future gives.

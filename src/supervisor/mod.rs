@@ -96,7 +96,8 @@ impl<N: Network> Dispatcher<N> {
     async fn run(mut self, mut link: Link, shutdown: Shutdown) -> Summary {
         let mut draining = false;
         let mut connected = true;
-        while !(draining && self.running.is_empty()) {
+        // A client that accepts an offer of ours is served, even when it does so after we began to leave.
+        while !(draining && self.running.is_empty() && !(connected && self.claims.has_offers())) {
             let wakeup = self.claims.next_wakeup().map(|at| at - clock::now());
             tokio::select! {
                 biased;

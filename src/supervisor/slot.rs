@@ -1,8 +1,11 @@
 //! One accepted future, from its ticket to its acknowledged result.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -11,8 +14,14 @@ use crate::{
     runner::{AttemptEvent, Outcome, Workbench},
     sandbox::Provenance,
     spool::Spooled,
-    transfer::{Invitation, Network, Session, Transfer},
+    transfer::{Invitation, Network, Session, Transfer, TransferError},
 };
+
+/// How long a result may still be on its way when the worker stops at once.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long a slot rests when there is no room for a future.
+const NO_ROOM: Duration = Duration::from_secs(30);
 
 /// Events of the task that wait for the stream.
 const EVENT_QUEUE: usize = 32;
@@ -41,7 +50,21 @@ impl<N: Network> Slot<N> {
         };
         match fetched {
             Ok((future, session)) => self.evaluate(&future, session).await,
-            Err(error) => SlotEnd::Failed(error_chain(&error)),
+            Err(error) => {
+                self.pause_after(&error).await;
+                SlotEnd::Failed(error_chain(&error))
+            }
+        }
+    }
+
+    /// A worker without room for bytes takes no other future for a while: the next one would fail in the same way.
+    async fn pause_after(&self, error: &TransferError) {
+        if matches!(error, TransferError::Spool(_)) {
+            tracing::error!(error = error_chain(error), "no room for futures; this slot takes none for half a minute");
+            tokio::select! {
+                () = sleep(NO_ROOM) => {}
+                () = self.stop.cancelled() => {}
+            }
         }
     }
 
@@ -91,13 +114,26 @@ impl<N: Network> Slot<N> {
             }
         };
         match outcome {
-            Ok(outcome) => self.deliver(&outcome, session, provenance).await,
-            Err(error) => {
-                let why = error_chain(&error);
-                session.abandon(&why).await;
-                SlotEnd::Failed(why)
+            // Another worker may have it, which is better for the client than a result that says that this one left.
+            Ok(outcome) if self.stop.is_cancelled() && outcome.ended.reason().is_some() => {
+                self.abandon(session, "the worker is being stopped by its owner".to_owned()).await
             }
+            Ok(outcome) => self.deliver(&outcome, session, provenance).await,
+            Err(error) => self.abandon(session, error_chain(&error)).await,
         }
+    }
+
+    /// Gives the future back: the client posts it again.
+    async fn abandon(&self, session: Session, why: String) -> SlotEnd {
+        // A client that cannot be told finds out by itself.
+        let _ = timeout(LAST_WORDS, session.abandon(&why)).await;
+        SlotEnd::Failed(why)
+    }
+
+    /// Some time after a stop: enough to tell a client that is there why its task ended, too little to notice.
+    async fn out_of_time(&self) {
+        self.stop.cancelled().await;
+        sleep(LAST_WORDS).await;
     }
 
     async fn deliver(&self, outcome: &Outcome, session: Session, provenance: Provenance) -> SlotEnd {
@@ -105,7 +141,7 @@ impl<N: Network> Slot<N> {
         let delivery = session.deliver(&outcome.result, provenance);
         let delivered = tokio::select! {
             delivered = delivery => delivered,
-            () = self.stop.cancelled() => return SlotEnd::Failed(format!("{how}; stopped before it was delivered")),
+            () = self.out_of_time() => return SlotEnd::Failed(format!("{how}; stopped before it was delivered")),
         };
         match delivered {
             Ok(()) => SlotEnd::Delivered(how),

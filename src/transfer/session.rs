@@ -132,9 +132,11 @@ impl Session {
         delivered.await.unwrap_or_else(|_| Err(self.end()))
     }
 
-    /// Tells the client that there will be no result, and why.
+    /// Tells the client that there will be no result, and why. Comes back when that is on its way, or cannot be.
     pub async fn abandon(self, reason: &str) {
-        let _ = self.commands.send(Command::Abandon(reason.into())).await;
+        if self.commands.send(Command::Abandon(reason.into())).await.is_ok() {
+            self.commands.closed().await;
+        }
     }
 
     /// Why the session is over.

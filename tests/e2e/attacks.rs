@@ -8,7 +8,7 @@ use crate::world::{Running, Who, World, eventually, processes_with, stderr, stdo
 const DRIVERS: [&str; 2] = ["jail", "bubblewrap"];
 
 /// Limits that a test can wait for.
-const LIMITS: &str = "memory = \"600 MiB\"\naddress_space = \"600 MiB\"\nwall_time = \"20 s\"\ncpu_time = \"3 s\"\n\
+const LIMITS: &str = "memory = \"600 MiB\"\naddress_space = \"600 MiB\"\nwall_time = \"30 s\"\ncpu_time = \"6 s\"\n\
                       processes = 40\n[scratch]\n\"/tmp\" = { size = \"64 MiB\", files = 1000, why = \"test\" }\n\
                       \"/home/task\" = { size = \"16 MiB\", files = 1000, why = \"test\" }\n\
                       \"/dev/shm\" = { size = \"16 MiB\", files = 1000, why = \"test\" }";

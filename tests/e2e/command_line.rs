@@ -52,6 +52,8 @@ fn exec_has_the_exit_status_of_what_it_ran() {
                 ("[1] 2\n[1] \"a\"\n", Some(0)),
                 "{who:?} {driver} {fine:?}"
             );
+            let past_r = exec("invisible(system('echo past R'))");
+            assert!(stderr(&past_r).contains("past R"), "{who:?} {driver} {past_r:?}");
             assert_eq!(exec("stop('x')").status.code(), Some(1), "{who:?} {driver}");
             assert_eq!(exec("quit(status = 9)").status.code(), Some(4), "{who:?} {driver}");
         }

@@ -46,17 +46,23 @@ fn the_first_signal_drains() {
 }
 
 #[test]
-fn the_second_signal_stops_at_once_and_leaves_no_process() {
+fn the_second_signal_stops_at_once_leaves_no_process_and_gives_the_future_back() {
     let world = World::new(Who::Me);
     let mut worker = world.worker(&[]);
     let (code, marker) = sleeper(&world);
-    let _client = start(&world, &code);
+    let mut client = start(&world, &code);
     eventually("the task runs", || !processes_with(&marker).is_empty());
     worker.signal(Signal::SIGTERM);
     worker.wait_for("leaving");
     worker.signal(Signal::SIGTERM);
     worker.wait();
     assert_eq!(processes_with(&marker), [0; 0]);
+    let _other = world.worker(&[]);
+    eventually("the other worker has it", || !processes_with(&marker).is_empty());
+    for pid in processes_with(&marker) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    assert_eq!(client.wait(), Some(0), "{}", client.log());
 }
 
 #[test]
