@@ -81,9 +81,6 @@ impl<N: Network> Slot<N> {
 
     async fn evaluate(&self, future: &Spooled, session: Session) -> SlotEnd {
         let provenance = self.workbench.provenance().clone();
-        if let Err(error) = session.begin(provenance.clone()).await {
-            return SlotEnd::Failed(error_chain(&error));
-        }
         let cancel = self.stop.child_token();
         let (events, mut happened) = mpsc::channel(EVENT_QUEUE);
         let attempt = self.workbench.evaluate(
@@ -108,7 +105,9 @@ impl<N: Network> Slot<N> {
                         // A client that is too slow for progress goes without.
                         let _ = session.progress(condition);
                     }
-                    Some(_) => {}
+                    // That the session is over shows when the result is delivered.
+                    Some(AttemptEvent::Begun) => drop(session.begin(provenance.clone()).await),
+                    Some(AttemptEvent::Running) => {}
                     None => listening = false,
                 },
             }
