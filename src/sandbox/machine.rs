@@ -335,10 +335,14 @@ fn read(path: &str) -> Result<String, MachineError> {
     fs::read_to_string(path).map_err(|source| MachineError::Read { path: path.into(), source })
 }
 
+/// The CPUs of this process. Each worker begins with another one, or all workers' first slots would share the first CPU.
 fn allowed_cpus() -> Vec<u32> {
     let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return vec![0] };
     let cpus = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
-    cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect()
+    let mut cpus: Vec<u32> = cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect();
+    let first = usize::try_from(std::process::id()).unwrap_or_default() % cpus.len().max(1);
+    cpus.rotate_left(first);
+    cpus
 }
 
 fn total_memory(meminfo: &str) -> u64 {
