@@ -52,15 +52,17 @@ pub(crate) async fn measure(mebibytes: u32, runs: usize, ssh_config: Option<Path
     }
     let columns = ["over loopback, each on a new connection", "median", "p95", "MiB/s", "of scp"];
     let mut table = Table::new(format!("{mebibytes} MiB, {runs} runs each, taking turns"), &columns);
-    for samples in [&quic, &quic_back, &tcp, &tcp_back, &scp] {
+    let rows = [&quic, &quic_back, &tcp, &tcp_back, &scp];
+    for samples in rows.into_iter().filter(|samples| samples.len() > 0) {
         let rate = |samples: &Samples| f64::from(mebibytes) / samples.median();
-        let ratio = format!("{:.2} ×", rate(samples) / rate(&scp));
+        let ratio = if scp.len() > 0 { format!("{:.2} ×", rate(samples) / rate(&scp)) } else { String::new() };
         let seconds = |seconds: f64| format!("{seconds:.3} s");
         let rate = format!("{:.0}", rate(samples));
         table.row([samples.name.clone(), seconds(samples.median()), seconds(samples.p95()), rate, ratio]);
     }
-    let seconds = format!("{:.3} s", sign_in.median());
-    table.row([sign_in.name.clone(), seconds]);
+    if sign_in.len() > 0 {
+        table.row([sign_in.name.clone(), format!("{:.3} s", sign_in.median())]);
+    }
     Ok(table.print()?)
 }
 

@@ -114,7 +114,7 @@ impl Steps {
             connected: samples("worker connected"),
             first: samples("first bytes sent"),
             sent: samples("worker has it all"),
-            begun: samples("R is up"),
+            begun: samples("worker begins"),
             done: samples("result is here"),
         }
     }
