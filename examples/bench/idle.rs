@@ -21,8 +21,10 @@ pub(crate) async fn measure(seconds: u32) -> Result<(), Failure> {
     let world = World::new().await?;
     let worker = world.worker().await?;
     let pid = worker.id().ok_or("the worker has ended")?;
+    let tick = 100.0 / f64::from(seconds) / ticks_a_second()?;
     let columns = ["a worker", "resident", "PSS", "private", "threads", "processor", "context switches"];
-    let mut table = Table::new(format!("An idle worker, watched for {seconds} s"), &columns);
+    let mut table =
+        Table::new(format!("An idle worker, watched for {seconds} s (a tick is {tick:.2} % of a core)"), &columns);
     table.row(watch("that has just joined", pid, seconds).await?);
     progress(&format!("{FUTURES} futures"));
     for _ in 0..FUTURES {
@@ -54,7 +56,7 @@ async fn watch(what: &str, pid: u32, seconds: u32) -> Result<Vec<String>, Failur
         mebibytes(&memory, "Pss")?,
         format!("{:.1} MiB", private / 1024.0),
         number(&status, "Threads")?.to_string(),
-        format!("{:.2} % of a core", share * 100.0),
+        if share > 0.0 { format!("{:.2} % of a core", share * 100.0) } else { "less than a tick".to_owned() },
         format!("{:.1} a second", switches as f64 / f64::from(seconds)),
     ])
 }
@@ -65,15 +67,18 @@ fn number(text: &str, key: &str) -> Result<f64, Failure> {
     Ok(values.and_then(|value| value.split_whitespace().next()).ok_or_else(|| key.to_owned())?.parse()?)
 }
 
-/// User and system time of all its threads, those that ended too; in steps of a tick, usually 10 ms.
+/// User and system time of all its threads, those that ended too; in steps of a tick.
 fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field is the name, in parentheses, which may hold anything.
     let (_, rest) = stat.rsplit_once(')').ok_or("no name in stat")?;
     // Fields 14 and 15 of proc_pid_stat(5); the third is the first one here.
     let ticks: Vec<f64> = rest.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
-    let a_second = sysconf(SysconfVar::CLK_TCK)?.ok_or("no clock tick")?;
-    Ok(ticks.iter().sum::<f64>() / a_second as f64)
+    Ok(ticks.iter().sum::<f64>() / ticks_a_second()?)
+}
+
+fn ticks_a_second() -> Result<f64, Failure> {
+    Ok(sysconf(SysconfVar::CLK_TCK)?.ok_or("no clock tick")? as f64)
 }
 
 /// How often its threads were put on a processor.

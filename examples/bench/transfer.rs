@@ -62,6 +62,10 @@ pub(crate) async fn measure(mebibytes: u32, runs: usize, ssh_config: Option<Path
     }
     if sign_in.len() > 0 {
         table.row([sign_in.name.clone(), format!("{:.3} s", sign_in.median())]);
+        let (without, name) = (scp.median() - sign_in.median(), "scp, without what it takes for an empty file");
+        let ratio = format!("{:.2} ×", scp.median() / without);
+        let rate = format!("{:.0}", f64::from(mebibytes) / without);
+        table.row([name.to_owned(), format!("{without:.3} s"), String::new(), rate, ratio]);
     }
     Ok(table.print()?)
 }
