@@ -1,0 +1,80 @@
+//! The figures of docs/BENCHMARKS.md: p2p-worker beside its peers, always in one run. Called by `./scripts/bench`.
+//!
+//! Everything stays on this machine and on its loopback interface. Each part prints a table; times are medians and
+//! 95th percentiles. It measures the programs of the build that it belongs to.
+
+mod figures;
+mod idle;
+mod jail;
+mod start;
+mod transfer;
+mod way;
+mod world;
+
+use std::{error::Error, path::PathBuf};
+
+use clap::Parser;
+
+/// Whatever goes wrong ends the benchmark.
+type Failure = Box<dyn Error>;
+
+/// Figures beside those of real peers.
+#[derive(Debug, Parser)]
+enum Part {
+    /// `p2p-jail` around /bin/true, beside bubblewrap and beside nothing
+    Jail {
+        /// How often each
+        #[arg(long, default_value_t = 200)]
+        runs: usize,
+    },
+    /// From board line to offer, from accept to the future's bytes
+    Way {
+        /// How many offers
+        #[arg(long, default_value_t = 50)]
+        offers: usize,
+        /// How many futures over a connection that is there, and half as many over new ones
+        #[arg(long, default_value_t = 20)]
+        futures: usize,
+    },
+    /// A large future over libp2p, beside scp
+    Transfer {
+        /// Its size in MiB
+        #[arg(long, default_value_t = 256)]
+        mebibytes: u32,
+        /// How often each
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// A configuration of ssh that knows how to reach the host `bench`; without it, there is no scp
+        #[arg(long)]
+        ssh_config: Option<PathBuf>,
+    },
+    /// What a worker costs that has nothing to do
+    Idle {
+        /// For how long it is watched, in seconds
+        #[arg(long, default_value_t = 30)]
+        seconds: u32,
+    },
+    /// `p2p-worker exec` and `submit`, beside Rscript
+    Start {
+        /// How often each
+        #[arg(long, default_value_t = 10)]
+        runs: usize,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    match Part::parse() {
+        Part::Jail { runs } => jail::measure(runs),
+        Part::Way { offers, futures } => way::measure(offers, futures).await,
+        Part::Transfer { mebibytes, runs, ssh_config } => transfer::measure(mebibytes, runs, ssh_config).await,
+        Part::Idle { seconds } => idle::measure(seconds).await,
+        Part::Start { runs } => start::measure(runs).await,
+    }
+}
+
+/// The folder of the programs that are measured: this one is in `examples` below it.
+fn programs() -> Result<PathBuf, Failure> {
+    let here = std::env::current_exe()?;
+    Ok(here.ancestors().nth(2).ok_or("an example has two folders above it")?.to_owned())
+}
