@@ -8,6 +8,7 @@ use super::{
     Board, BoardError, BoardEvent, LINK_QUEUE, Link,
     hub::{Direction, Entry, Hub, Inbox, Member},
     is_postable,
+    outlet::Outlet,
 };
 use crate::ids::{Topic, UserName};
 
@@ -62,12 +63,18 @@ impl Board for MemoryBoard {
 /// Carries lines both ways until the link is dropped or the client is cut off.
 async fn carry(member: Member, mut inbox: Inbox, events: mpsc::Sender<BoardEvent>, mut lines: mpsc::Receiver<String>) {
     let read = async {
-        let mut event = Some(BoardEvent::Joined);
-        while let Some(now) = event {
-            if events.send(now).await.is_err() {
+        let mut outlet = Outlet::joined(events.clone());
+        loop {
+            let told = tokio::select! {
+                told = outlet.tell(), if outlet.owes() => told,
+                line = inbox.next() => match line {
+                    Some(line) => outlet.line(line.to_vec()).await,
+                    None => break,
+                },
+            };
+            if told.is_err() {
                 return;
             }
-            event = inbox.next().await.map(|line| BoardEvent::Line(line.to_vec()));
         }
         // Nobody is left to tell if this fails.
         let _ = events.send(BoardEvent::Lost(inbox.ended().to_string())).await;

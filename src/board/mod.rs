@@ -7,6 +7,7 @@ pub mod error;
 pub mod hub;
 pub mod inbox;
 pub mod memory;
+mod outlet;
 pub mod server;
 pub mod ssh;
 
@@ -28,8 +29,8 @@ pub enum BoardEvent {
     Joined,
     /// A line, without its end; at most [`MAX_LINE`] bytes of anything.
     Line(Vec<u8>),
-    /// So many lines were over [`MAX_LINE`] and thrown away.
-    Overlong(u64),
+    /// So many lines were thrown away: they were over [`MAX_LINE`], or came while [`Link::incoming`] was full for a while.
+    Skipped(u64),
     /// The connection broke; a [`BoardEvent::Joined`] follows if it can be had again, else the link ends.
     Lost(String),
 }
@@ -37,7 +38,8 @@ pub enum BoardEvent {
 /// A joined topic. The link ends for good when `incoming` yields `None`; dropping it leaves the topic.
 #[derive(Debug)]
 pub struct Link {
-    /// Events in their order.
+    /// Events in their order. Lines that come when it has been full for a second are skipped and counted, so that an owner
+    /// who waits for room in `outgoing` while not reading here never waits for ever.
     pub incoming: mpsc::Receiver<BoardEvent>,
     /// Lines to post, without their end. A line that is sent while the connection is lost is lost too.
     pub outgoing: mpsc::Sender<String>,

@@ -193,7 +193,7 @@ impl<N: Network> Dispatcher<N> {
                 event = self.setup.link.incoming.recv() => match event {
                     Some(BoardEvent::Joined) => self.step(Event::Joined).await,
                     Some(BoardEvent::Line(line)) => self.step(Event::Line(line)).await,
-                    Some(BoardEvent::Overlong(lines)) => self.step(Event::Overlong(lines)).await,
+                    Some(BoardEvent::Skipped(lines)) => self.step(Event::Skipped(lines)).await,
                     Some(BoardEvent::Lost(reason)) => {
                         lost = reason;
                         self.step(Event::Lost).await;
@@ -315,11 +315,12 @@ impl<N: Network> Dispatcher<N> {
         }
         tracing::info!(%future, %error, "the transfer failed; posting again");
         self.tell(&future, ClientEvent::PostedAgain(error.to_string()));
+        let came = !matches!(error, TransferError::NobodyCame { .. });
         if let Some(open) = self.open.get_mut(&future) {
             open.delivery = None;
             open.last_error = Some(error);
         }
-        self.step(Event::Failed(future)).await;
+        self.step(Event::Failed { future, came }).await;
     }
 
     /// Tells a future's owner. One who does not listen loses progress, never the end: the last place in the queue is

@@ -29,6 +29,10 @@ const OFFER_GRACE: Duration = Duration::from_secs(2);
 /// How long a worker's hello is valid; it is said again after half of it.
 const HELLO_VALIDITY: Duration = Duration::from_secs(600);
 
+/// For how long a request counts after it was heard, whatever it says itself: clients post theirs again long before, and
+/// forged ones must not keep the table full.
+pub const REQUEST_VALIDITY: Duration = Duration::from_secs(120);
+
 /// The most open requests that are remembered, and of one client.
 const MAX_REQUESTS: usize = 1024;
 const MAX_REQUESTS_OF_ONE: usize = 256;
@@ -64,8 +68,8 @@ pub enum Event {
     Lost,
     /// A line came.
     Line(Vec<u8>),
-    /// So many lines were too long.
-    Overlong(u64),
+    /// So many lines were passed over before they got here, being too long or too many at a time.
+    Skipped(u64),
     /// A task that was started is over, in whatever way.
     Ended(Key),
     /// Offer no more.
@@ -154,7 +158,7 @@ impl Claims {
                 Ok(received) => self.hear(received, now, &mut actions),
                 Err(error) => self.count_line(&error),
             },
-            Event::Overlong(lines) => *self.counters.entry("overlong line").or_default() += lines,
+            Event::Skipped(lines) => *self.counters.entry("skipped line").or_default() += lines,
             Event::Ended(key) => {
                 self.running.remove(&key);
             }
@@ -244,7 +248,7 @@ impl Claims {
     }
 
     fn hear_request(&mut self, key: Key, size: u64, protocols: Protocols, expires: Option<Timestamp>, now: Timestamp) {
-        let expires = expires.unwrap_or(now);
+        let expires = expires.unwrap_or(now).min(now + REQUEST_VALIDITY);
         if let Some(request) = self.requests.get_mut(&key) {
             request.expires = expires;
             return;
@@ -419,6 +423,22 @@ mod tests {
             counted,
             [(&"not a message", &1), (&"request over --max-future", &1), (&"request without libp2p", &1)]
         );
+    }
+
+    #[test]
+    fn a_request_counts_for_two_minutes_at_most_and_can_be_renewed() {
+        let mut worker = claims(1);
+        let long = |client: &str| line(format!("type=request,from={client},future=f,size=1,protocols=libp2p"), 86_000);
+        for client in ["c@h:1", "d@h:1", "e@h:1"] {
+            worker.handle(long(client), T0);
+        }
+        let later = T0 + REQUEST_VALIDITY / 2;
+        worker.handle(long("e@h:1"), later);
+        worker.handle(Event::Tick, T0 + REQUEST_VALIDITY);
+        let left: Vec<_> = worker.requests.keys().map(|key| key.client.as_str()).collect();
+        assert_eq!(left, ["e@h:1"]);
+        worker.handle(Event::Tick, later + REQUEST_VALIDITY);
+        assert!(worker.requests.is_empty());
     }
 
     #[test]

@@ -3,13 +3,11 @@
 //! Events and the time go in, actions come out. The rules:
 //! - The first unexpired offer of a worker that speaks libp2p wins; all others are left alone and expire by themselves.
 //! - A future is accepted by one worker at a time. When its transfer fails it is posted again, under the same name, and
-//!   the worker that failed is passed over for a while, unless nobody else comes.
+//!   offers with the name or the node of the worker that failed are passed over for a while.
+//! - Offers are forgeable: only a worker that came, and so proved its node, counts as an attempt.
 //! - An offer for something that was never posted is counted and ignored.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     claim::{Counters, our_protocols},
@@ -41,12 +39,17 @@ pub enum Event {
     Lost,
     /// A line came.
     Line(Vec<u8>),
-    /// So many lines were too long.
-    Overlong(u64),
+    /// So many lines were passed over before they got here, being too long or too many at a time.
+    Skipped(u64),
     /// The user has this future, of so many bytes.
     Post(FutureId, u64),
     /// The transfer with the accepted worker failed.
-    Failed(FutureId),
+    Failed {
+        /// The future.
+        future: FutureId,
+        /// Whether the worker ever came, with the node that its offer named.
+        came: bool,
+    },
     /// The result is here.
     Done(FutureId),
     /// The user no longer wants it.
@@ -73,7 +76,7 @@ pub enum Action {
     GaveUp {
         /// The future.
         future: FutureId,
-        /// How often a worker had it.
+        /// How many workers came for it.
         attempts: u32,
     },
 }
@@ -83,9 +86,29 @@ struct Posting {
     size: u64,
     /// When the request is due again; `None` while a worker has it.
     due: Option<Timestamp>,
-    worker: Option<PeerName>,
+    worker: Option<Offerer>,
+    /// Workers that came and failed.
     attempts: u32,
-    distrusted: HashMap<PeerName, Timestamp>,
+    /// Who failed, and until when its offers are passed over.
+    distrusted: Vec<(Offerer, Timestamp)>,
+}
+
+/// Who an offer says it is from.
+#[derive(Debug)]
+struct Offerer {
+    name: PeerName,
+    node: NodeId,
+}
+
+impl Posting {
+    fn distrusts(&self, name: &PeerName, node: &NodeId, now: Timestamp) -> bool {
+        self.distrusted.iter().any(|(one, until)| *until > now && (one.name == *name || one.node == *node))
+    }
+
+    fn distrust(&mut self, one: Offerer, now: Timestamp) {
+        self.distrusted.retain(|(_, until)| *until > now);
+        self.distrusted.push((one, now + DISTRUST));
+    }
 }
 
 /// A client's postings.
@@ -127,18 +150,19 @@ impl Postings {
                 Ok(received) => self.hear(received.message, now, &mut actions),
                 Err(_) => self.count("unreadable line"),
             },
-            Event::Overlong(lines) => *self.counters.entry("overlong line").or_default() += lines,
+            Event::Skipped(lines) => *self.counters.entry("skipped line").or_default() += lines,
             Event::Post(future, size) => {
-                let posting = Posting { size, due: Some(now), worker: None, attempts: 0, distrusted: HashMap::new() };
+                let posting = Posting { size, due: Some(now), worker: None, attempts: 0, distrusted: Vec::new() };
                 self.postings.entry(future).or_insert(posting);
             }
-            Event::Failed(future) => self.post_again(future, now, &mut actions),
+            Event::Failed { future, came } => self.post_again(future, came, now, &mut actions),
             Event::Done(future) => {
                 self.postings.remove(&future);
             }
             Event::Withdraw(future) => {
                 if let Some(posting) = self.postings.remove(&future) {
-                    let withdraw = Message::Withdraw { from: self.me.clone(), to: posting.worker, future };
+                    let to = posting.worker.map(|worker| worker.name);
+                    let withdraw = Message::Withdraw { from: self.me.clone(), to, future };
                     actions.push(Action::Say(withdraw, now));
                 }
             }
@@ -193,27 +217,27 @@ impl Postings {
             self.count("offer for a future that is not posted");
             return;
         };
-        let distrusted = posting.distrusted.get(&from).is_some_and(|until| *until > now);
-        match peer {
-            Some(node) if protocols.libp2p && posting.worker.is_none() && !distrusted => {
-                posting.worker = Some(from.clone());
+        match peer.filter(|_| protocols.libp2p) {
+            None => self.count("offer without libp2p"),
+            Some(_) if posting.worker.is_some() => self.count("offer that came too late"),
+            Some(node) if posting.distrusts(&from, &node, now) => self.count("offer of a worker that failed"),
+            Some(node) => {
+                posting.worker = Some(Offerer { name: from.clone(), node: node.clone() });
                 posting.due = None;
-                posting.attempts += 1;
                 actions.push(Action::Grant { future, worker: from, node });
             }
-            Some(_) if protocols.libp2p => self.count("offer that came too late"),
-            _ => self.count("offer without libp2p"),
         }
     }
 
-    fn post_again(&mut self, future: FutureId, now: Timestamp, actions: &mut Vec<Action>) {
+    fn post_again(&mut self, future: FutureId, came: bool, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(posting) = self.postings.get_mut(&future) else { return };
-        if posting.attempts >= self.max_attempts {
+        posting.attempts = posting.attempts.saturating_add(u32::from(came));
+        if came && posting.attempts >= self.max_attempts {
             let attempts = posting.attempts;
             self.postings.remove(&future);
             actions.push(Action::GaveUp { future, attempts });
         } else if let Some(worker) = posting.worker.take() {
-            posting.distrusted.insert(worker, now + DISTRUST);
+            posting.distrust(worker, now);
             posting.due = Some(now);
         }
     }
@@ -251,6 +275,11 @@ mod tests {
     }
 
     const OURS: &str = "protocols=libp2p,peer=12D3KooWw";
+    const OTHER: &str = "protocols=libp2p,peer=12D3KooWv";
+
+    fn failed(came: bool) -> Event {
+        Event::Failed { future: future(), came }
+    }
 
     fn posted() -> Postings {
         let mut client = Postings::new("c@h:1".parse().unwrap(), 2);
@@ -298,11 +327,26 @@ mod tests {
     fn a_failed_worker_is_passed_over_and_in_the_end_the_client_gives_up() {
         let mut client = posted();
         client.handle(offer("w@w:1", "f-1", OURS, T0), T0);
-        assert_eq!(client.handle(Event::Failed(future()), T0).len(), 1, "posted again at once");
-        assert_eq!(granted(&client.handle(offer("w@w:1", "f-1", OURS, T0), T0)), None);
-        assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OURS, T0), T0)), Some("v@w:1"));
-        let end = client.handle(Event::Failed(future()), T0);
+        assert_eq!(client.handle(failed(true), T0).len(), 1, "posted again at once");
+        assert_eq!(granted(&client.handle(offer("w@w:1", "f-1", OTHER, T0), T0)), None, "the same name");
+        assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OURS, T0), T0)), None, "the same node");
+        assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OTHER, T0), T0)), Some("v@w:1"));
+        let end = client.handle(failed(true), T0);
         assert_eq!(end, [Action::GaveUp { future: future(), attempts: 2 }]);
+    }
+
+    #[test]
+    fn forged_offers_burn_no_attempts_and_are_forgotten() {
+        let mut client = posted();
+        for number in 0..50 {
+            let now = T0 + Duration::from_secs(30) * number;
+            let offer = offer(&format!("x@w:{number}"), "f-1", &format!("protocols=libp2p,peer=12D3KooW{number}"), now);
+            assert!(granted(&client.handle(offer, now)).is_some());
+            let said = client.handle(failed(false), now + Duration::from_secs(29));
+            assert!(said.iter().any(|action| matches!(action, Action::Say(Message::Request { .. }, _))), "{said:?}");
+            assert!(client.postings[&future()].distrusted.len() <= 2);
+        }
+        assert_eq!(client.postings[&future()].attempts, 0);
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl<N: Network> Dispatcher<N> {
                 self.step(Event::Joined).await;
             }
             Some(BoardEvent::Line(line)) => self.step(Event::Line(line)).await,
-            Some(BoardEvent::Overlong(lines)) => self.step(Event::Overlong(lines)).await,
+            Some(BoardEvent::Skipped(lines)) => self.step(Event::Skipped(lines)).await,
             Some(BoardEvent::Lost(reason)) => {
                 tracing::warn!(%reason, "the board is away; what runs goes on");
                 self.summary.board_lost = Some(reason);

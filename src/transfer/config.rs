@@ -17,7 +17,8 @@ pub struct TransferConfig {
     pub stall: Duration,
     /// For a worker to dial again after a broken stream, on both sides: 30 s.
     pub grace: Duration,
-    /// For one payload from its first byte to its acknowledgement, so that nobody trickles for ever: 1 h.
+    /// For one payload from its beginning to its acknowledgement, over all streams that it takes, so that nobody
+    /// trickles for ever: 1 h.
     pub payload: Duration,
     /// For how long a ticket whose run is over is still known, so that a late worker learns what became of it: 60 s.
     pub linger: Duration,

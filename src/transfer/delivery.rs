@@ -103,6 +103,8 @@ impl<N: Network> Transfer<N> {
             attachments,
             events: Teller(events),
             cancel: cancel.clone(),
+            future_due: None,
+            result_due: None,
             sent: false,
             begun: false,
         };
@@ -136,6 +138,10 @@ struct Run<N: Network> {
     attachments: mpsc::Receiver<Attachment<N::Stream>>,
     events: Teller,
     cancel: CancellationToken,
+    /// When the worker must have the whole future: counted from its first stream, whatever it dials after that.
+    future_due: Option<Instant>,
+    /// When the whole result must be here: counted from its first announcement.
+    result_due: Option<Instant>,
     /// The worker has the whole future.
     sent: bool,
     /// The task began.
@@ -239,7 +245,8 @@ impl<N: Network> Run<N> {
                 Some(Sending::new(payload.reader()?, size))
             }
         };
-        Ok(Talk { sending, receiving: None, due: Instant::now() + self.grants.config.payload })
+        let due = *self.future_due.get_or_insert_with(|| Instant::now() + self.grants.config.payload);
+        Ok(Talk { sending, receiving: None, due })
     }
 
     async fn talk(
@@ -285,7 +292,9 @@ impl<N: Network> Run<N> {
             {
                 let expected = Expected { what: Payload::Result, size, digest }.within(self.grant.max_result)?;
                 let directory = self.grant.spool_directory.clone();
-                talk.receiving = Some((Receiving::new(expected, directory, self.grants.config), provenance));
+                let config = self.grants.config;
+                let end = *self.result_due.get_or_insert_with(|| Instant::now() + config.payload);
+                talk.receiving = Some((Receiving::new(expected, directory, end, config), provenance));
             }
             Frame::Control(FromWorker::Refuse(refusal)) => return Err(TransferError::from(refusal).into()),
             Frame::Progress(rds) if self.begun => self.events.mention(DeliveryEvent::Progress(rds)),

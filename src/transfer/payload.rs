@@ -114,11 +114,10 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    /// Begins an unnamed file in a folder.
-    pub(super) fn new(expected: Expected, directory: PathBuf, config: TransferConfig) -> Self {
-        let now = Instant::now();
+    /// Begins an unnamed file in a folder. All of it must be here at `end`, however often the stream broke before.
+    pub(super) fn new(expected: Expected, directory: PathBuf, end: Instant, config: TransferConfig) -> Self {
         let writing = spawn_blocking(move || SpoolWriter::new(&directory, expected.size));
-        let (due, end) = (now + config.stall, now + config.payload);
+        let due = Instant::now() + config.stall;
         Self { expected, received: 0, meter: Meter::new(expected.size), writing, due, end, config }
     }
 

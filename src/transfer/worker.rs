@@ -57,7 +57,8 @@ impl<N: Network> Transfer<N> {
     /// [`TransferError::Frame`], [`TransferError::Protocol`]. The client is told of each.
     pub async fn fetch(&self, invitation: Invitation) -> Result<(Spooled, Session), TransferError> {
         let redials = self.config.redials;
-        let mut caller = Caller { network: Arc::clone(&self.network), config: self.config, invitation, redials };
+        let due = Instant::now() + self.config.payload;
+        let mut caller = Caller { network: Arc::clone(&self.network), config: self.config, invitation, due, redials };
         let stream = caller.dial().await?;
         let mut call = caller.greet(stream, Stage::Fetch).await;
         loop {
@@ -68,6 +69,7 @@ impl<N: Network> Transfer<N> {
             call = match fetched {
                 Ok((link, future, max_result)) => return Ok((future, Session::over(caller, link, max_result))),
                 Err(Interrupted::Failed(error)) => return Err(error),
+                Err(Interrupted::Broken(_)) if caller.due <= Instant::now() => return Err(caller.stalled()),
                 Err(Interrupted::Broken(cause)) => Ok(caller.again(Stage::Fetch, cause).await?),
             };
         }
@@ -79,6 +81,8 @@ pub(super) struct Caller<N: Network> {
     network: Arc<N>,
     pub(super) config: TransferConfig,
     pub(super) invitation: Invitation,
+    /// When the whole future must be here, however often the stream breaks.
+    due: Instant,
     /// How often it may still dial again.
     redials: u32,
 }
@@ -86,6 +90,10 @@ pub(super) struct Caller<N: Network> {
 impl<N: Network> Caller<N> {
     async fn dial(&self) -> Result<N::Stream, TransferError> {
         Ok(self.network.dial(&self.invitation.client, &self.invitation.addresses).await?)
+    }
+
+    fn stalled(&self) -> TransferError {
+        TransferError::Stalled { what: Payload::Future, after: self.config.payload }
     }
 
     /// Says hello on a new stream and waits for the answer.
@@ -158,7 +166,7 @@ impl<N: Network> Caller<N> {
             return Err(TransferError::Protocol("no future").into());
         };
         let expected = Expected { what: Payload::Future, size, digest }.within(self.invitation.max_future)?;
-        let mut receiving = Receiving::new(expected, self.invitation.spool_directory.clone(), self.config);
+        let mut receiving = Receiving::new(expected, self.invitation.spool_directory.clone(), self.due, self.config);
         let mut beat = heartbeat(&self.config);
         while !receiving.is_whole() {
             tokio::select! {

@@ -21,6 +21,7 @@ async fn contract(alice: &impl Board, other: &impl Board, bob: &impl Board) {
     assert_eq!(bob.user().await.unwrap().as_str(), "bob");
     lines_reach_everybody_in_order(alice, other, bob).await;
     what_is_no_line_is_dropped(alice, other).await;
+    posting_never_waits_for_ones_own_reading(alice).await;
     access_ends_with_its_giver(alice, bob).await;
 }
 
@@ -57,6 +58,23 @@ async fn what_is_no_line_is_dropped(alice: &impl Board, other: &impl Board) {
     }
     assert_eq!(line(&mut two).await, longest);
     assert_eq!(line(&mut two).await, "bytes: \u{1b}[31m ä");
+}
+
+async fn posting_never_waits_for_ones_own_reading(alice: &impl Board) {
+    let mut link = joined(alice, "unread").await;
+    for number in 0..1000 {
+        soon("room to post", send(&link, &format!("line {number}"))).await;
+    }
+    let (mut lines, mut skipped) = (0, 0);
+    while lines + skipped < 1000 {
+        match event(&mut link).await {
+            BoardEvent::Line(_) => lines += 1,
+            BoardEvent::Skipped(count) => skipped += count,
+            other => panic!("{other:?}"),
+        }
+    }
+    send(&link, "after all of them").await;
+    assert_eq!(line(&mut link).await, "after all of them");
 }
 
 async fn access_ends_with_its_giver(alice: &impl Board, bob: &impl Board) {

@@ -37,7 +37,7 @@ async fn run(served: &Served, user: &str, command: &[&str]) -> (String, String, 
 }
 
 /// A running `ssh … pipe`.
-struct Pipe {
+pub(crate) struct Pipe {
     process: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
@@ -45,7 +45,7 @@ struct Pipe {
 
 impl Pipe {
     /// Starts one and waits until its own first line comes back, as R clients do.
-    async fn open(served: &Served, user: &str, arguments: &[&str]) -> Self {
+    pub(crate) async fn open(served: &Served, user: &str, arguments: &[&str]) -> Self {
         let command = [&["pipe"], arguments, &["-r"]].concat();
         let mut process = ssh(served, &served.path(user), &command)
             .stdin(Stdio::piped())
@@ -68,6 +68,12 @@ impl Pipe {
 
     async fn line(&mut self) -> String {
         soon("a line", self.output.next_line()).await.unwrap().expect("the pipe goes on")
+    }
+
+    /// Reads what is left until the board ends it.
+    pub(crate) async fn drained(mut self) {
+        soon("the end", async { while let Ok(Some(_)) = self.output.next_line().await {} }).await;
+        soon("the exit", self.process.wait()).await.unwrap();
     }
 
     /// Waits for the end that the board makes: exit status and standard error.

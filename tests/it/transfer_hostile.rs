@@ -32,6 +32,8 @@ contract!(
     frames_in_the_wrong_place,
     a_future_that_stalls,
     a_result_that_stalls,
+    a_client_that_breaks_every_stream,
+    a_worker_that_breaks_every_stream,
     a_silent_client,
     a_silent_worker,
     heartbeats_are_sent_and_answered,
@@ -278,6 +280,51 @@ async fn a_future_that_stalls<S: Site>(site: &S) {
     .await;
     assert!(matches!(told, Some(Refusal::GaveUp(_))), "{told:?}");
     assert!(matches!(fetched, Err(TransferError::Stalled { what: Payload::Future, .. })));
+}
+
+/// One payload may take half a second, over as many streams as one likes.
+fn unhurried() -> TransferConfig {
+    TransferConfig { payload: Duration::from_millis(500), redials: 10_000, ..TransferConfig::default() }
+}
+
+async fn a_client_that_breaks_every_stream<S: Site>(site: &S) {
+    let pair = Pair::with(site, unhurried()).await;
+    let client = hand_client(site, pair.worker.network().id()).await;
+    let mut invitation = pair.invitation(Ticket([1; 16]));
+    (invitation.client, invitation.addresses) = (client.id().clone(), client.addresses());
+    let playing = async {
+        while let Some((_, stream)) = client.accept().await {
+            let mut hand = Hand::new(stream);
+            hand.hear::<FromWorker>().await;
+            hand.say(&future_of(b"future")).await;
+            hand.write(&data(b"fut")).await;
+        }
+        std::future::pending().await
+    };
+    let fetched = tokio::select! {
+        fetched = timeout(LONG, pair.worker.fetch(invitation)) => fetched.unwrap(),
+        never = playing => never,
+    };
+    assert!(matches!(fetched, Err(TransferError::Stalled { what: Payload::Future, .. })), "{fetched:?}");
+}
+
+async fn a_worker_that_breaks_every_stream<S: Site>(site: &S) {
+    let pair = Pair::with(site, unhurried()).await;
+    let mut delivery = pair.grant(b"future");
+    let (client, worker, ticket) = (pair.client.network(), pair.worker.network(), delivery.ticket);
+    let playing = async {
+        while let Ok(stream) = worker.dial(client.id(), &client.addresses()).await {
+            let mut hand = Hand::new(stream);
+            hand.say(&FromWorker::Hello(hello(ticket, Stage::Fetch))).await;
+            hand.hear::<FromClient>().await;
+        }
+        std::future::pending().await
+    };
+    let error = tokio::select! {
+        error = failure(&mut delivery) => error,
+        never = playing => never,
+    };
+    assert!(matches!(error, TransferError::Stalled { what: Payload::Future, .. }), "{error:?}");
 }
 
 async fn a_result_that_stalls<S: Site>(site: &S) {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -43,7 +43,7 @@ pub(super) const SIGN_IN_ATTEMPTS: usize = 12;
 const POINTS: f64 = 1024.0;
 const BYTES_A_POINT: f64 = 256.0;
 
-/// Counts the connections that have not signed in yet.
+/// Counts the connections that have not signed in yet; an address without any has no entry.
 #[derive(Debug, Default)]
 pub(super) struct Strangers(Mutex<HashMap<IpAddr, usize>>);
 
@@ -57,14 +57,23 @@ pub(super) struct Stranger {
 impl Strangers {
     /// A place for a new connection, if there is one.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Stranger> {
+        let address = neighbourhood(address);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = counts.values().sum();
-        let same = counts.entry(address).or_default();
-        if all >= STRANGERS || *same >= STRANGERS_OF_ADDRESS {
+        let same = counts.get(&address).copied().unwrap_or_default();
+        if all >= STRANGERS || same >= STRANGERS_OF_ADDRESS {
             return None;
         }
-        *same = same.saturating_add(1);
+        counts.insert(address, same.saturating_add(1));
         Some(Stranger { all: Arc::clone(self), address })
+    }
+}
+
+/// What counts as one address: an IPv4 address, also when it is written as IPv6, or the /64 that one IPv6 host has.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
     }
 }
 
@@ -167,6 +176,25 @@ mod tests {
         assert!(strangers.admit(one).is_some());
         drop(held);
         assert!(strangers.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn refused_strangers_leave_nothing_behind() {
+        let strangers = Arc::new(Strangers::default());
+        let address = |number: u32| IpAddr::from(number.to_be_bytes());
+        let held: Vec<_> = (0..1000).filter_map(|number| strangers.admit(address(number))).collect();
+        assert_eq!((held.len(), strangers.0.lock().unwrap().len()), (STRANGERS, STRANGERS));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address_and_ipv4_written_as_ipv6_is_not() {
+        let strangers = Arc::new(Strangers::default());
+        let of = |prefix: &str, last: usize| format!("{prefix}{last:x}").parse().unwrap();
+        let held: Vec<_> = (0..40).filter_map(|last| strangers.admit(of("2001:db8::", last))).collect();
+        assert_eq!(held.len(), STRANGERS_OF_ADDRESS);
+        assert!(strangers.admit(of("2001:db8:0:1::", 1)).is_some());
+        let mapped: Vec<_> = (0..40).filter_map(|last| strangers.admit(of("::ffff:192.0.2.", last % 10))).collect();
+        assert_eq!(mapped.len(), 40);
     }
 
     #[test]

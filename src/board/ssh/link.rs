@@ -1,10 +1,11 @@
 //! One joined topic over SSH, kept up: when the connection breaks, it is made anew.
 //!
 //! That a topic is joined shows when a line of our own comes back: the *mark*, `joined=` and random digits, which no R peer
-//! takes for a message and no client of ours passes on. Reading and writing are two futures that never wait for one another, because the SSH library
-//! stops at a full queue in either direction.
+//! takes for a message and no client of ours passes on. Reading and writing are two futures that never wait for one
+//! another, because the SSH library stops at a full queue in either direction; nor does reading wait for ever for the
+//! link's owner, who may be waiting for writing.
 
-use std::{fmt::Write, time::Duration};
+use std::{convert::Infallible, fmt::Write, time::Duration};
 
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, client::Msg};
 use tokio::{
@@ -18,7 +19,10 @@ use super::{
     connect::{Answer, Connection, within},
 };
 use crate::{
-    board::{BoardError, BoardEvent, LINK_QUEUE, Link, is_postable},
+    board::{
+        BoardError, BoardEvent, LINK_QUEUE, Link, is_postable,
+        outlet::{Deaf, Outlet},
+    },
     error_chain,
     ids::Topic,
     proto::lines::LineSplitter,
@@ -67,7 +71,11 @@ impl Keeper {
             let began = Instant::now();
             let Ok(reason) = self.carry(pipe).await else { return };
             tracing::warn!(topic = %self.topic, %reason, "the connection to the board broke");
-            if self.events.send(BoardEvent::Lost(reason)).await.is_err() {
+            let told = tokio::select! {
+                told = self.events.send(BoardEvent::Lost(reason)) => told,
+                never = throw_away(&mut self.lines) => match never {},
+            };
+            if told.is_err() {
                 return;
             }
             if began.elapsed() >= GOOD {
@@ -83,10 +91,6 @@ impl Keeper {
     /// Tries until it works, throwing away what is posted meanwhile.
     async fn open_again(&mut self, wait: &mut Duration) -> Result<Pipe, Over> {
         let Self { config, topic, events, lines } = self;
-        let throw_away = async {
-            while lines.recv().await.is_some() {}
-            std::future::pending::<Over>().await
-        };
         let attempts = async {
             loop {
                 sleep(jittered(*wait)).await;
@@ -107,7 +111,7 @@ impl Keeper {
         };
         tokio::select! {
             opened = attempts => opened,
-            over = throw_away => Err(over),
+            never = throw_away(lines) => match never {},
             () = events.closed() => Err(Over),
         }
     }
@@ -116,7 +120,7 @@ impl Keeper {
     async fn carry(&mut self, pipe: Pipe) -> Result<String, Over> {
         let Pipe { connection, read, write, splitter, early } = pipe;
         let events = self.events.clone();
-        let reading = read_lines(read, splitter, early, &events);
+        let reading = read_lines(read, splitter, early, Outlet::joined(events.clone()));
         let writing = write_lines(&mut self.lines, &write);
         let ended = tokio::select! {
             reason = reading => reason,
@@ -134,38 +138,42 @@ impl Keeper {
     }
 }
 
+/// Throws away what is posted while there is no connection, so that nobody waits for room.
+async fn throw_away(lines: &mut mpsc::Receiver<String>) -> Infallible {
+    while lines.recv().await.is_some() {}
+    std::future::pending().await
+}
+
 async fn read_lines(
     mut read: ChannelReadHalf,
     mut splitter: LineSplitter,
-    early: Vec<BoardEvent>,
-    events: &mpsc::Sender<BoardEvent>,
+    early: Vec<Vec<u8>>,
+    mut outlet: Outlet,
 ) -> Result<String, Over> {
-    let mut found = vec![BoardEvent::Joined];
-    found.extend(early);
+    let mut found = early;
     let mut answer = Answer::default();
     loop {
-        for event in found.drain(..) {
-            events.send(event).await.map_err(|_| Over)?;
+        for line in found.drain(..) {
+            outlet.line(line).await.map_err(|Deaf| Over)?;
         }
-        match read.wait().await {
-            Some(ChannelMsg::Data { data }) => split(&mut splitter, &data, &mut found),
+        outlet.skip(splitter.take_overlong());
+        let message = tokio::select! {
+            told = outlet.tell(), if outlet.owes() => {
+                told.map_err(|Deaf| Over)?;
+                continue;
+            }
+            message = read.wait() => message,
+        };
+        match message {
+            Some(ChannelMsg::Data { data }) => splitter.push(&data, |line| {
+                if !is_mark(line) {
+                    found.push(line.to_vec());
+                }
+            }),
             Some(message) if answer.take(&message) => {}
             Some(_) => return Ok(format!("the board closed the topic: {}", answer.complaint())),
             None => return Ok("the connection ended".to_owned()),
         }
-    }
-}
-
-/// Cuts data into events, without the marks.
-fn split(splitter: &mut LineSplitter, data: &[u8], found: &mut Vec<BoardEvent>) {
-    splitter.push(data, |line| {
-        if !is_mark(line) {
-            found.push(BoardEvent::Line(line.to_vec()));
-        }
-    });
-    let overlong = splitter.take_overlong();
-    if overlong > 0 {
-        found.push(BoardEvent::Overlong(overlong));
     }
 }
 
@@ -200,7 +208,7 @@ struct Pipe {
     write: ChannelWriteHalf<Msg>,
     splitter: LineSplitter,
     /// What came before the mark did.
-    early: Vec<BoardEvent>,
+    early: Vec<Vec<u8>>,
 }
 
 impl Pipe {
@@ -224,7 +232,7 @@ async fn wait_for_mark(
     connection: &Connection,
     channel: Channel<Msg>,
     command: String,
-) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>, LineSplitter, Vec<BoardEvent>), BoardError> {
+) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>, LineSplitter, Vec<Vec<u8>>), BoardError> {
     let (mut read, write) = channel.split();
     let mark = mark();
     let mut answer = Answer::default();
@@ -236,7 +244,7 @@ async fn wait_for_mark(
                 Some(ChannelMsg::Data { data }) => splitter.push(&data, |line| {
                     is_back |= line == mark.as_bytes();
                     if !is_mark(line) && early.len() < LINK_QUEUE {
-                        early.push(BoardEvent::Line(line.to_vec()));
+                        early.push(line.to_vec());
                     }
                 }),
                 Some(message) if answer.take(&message) => {}
