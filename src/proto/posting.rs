@@ -27,6 +27,10 @@ const ACCEPT_VALIDITY: Duration = Duration::from_secs(60);
 /// How long a client's hello is valid.
 const HELLO_VALIDITY: Duration = Duration::from_secs(3600);
 
+/// How many accepted workers may fail to come. More than workers that came and failed, because offers can be forged; but a
+/// client that nobody can reach must not wait for ever.
+const MAX_UNREACHED: u32 = 12;
+
 /// For how long the offers of a worker that failed are passed over.
 const DISTRUST: Duration = Duration::from_secs(20);
 
@@ -89,6 +93,8 @@ struct Posting {
     worker: Option<Offerer>,
     /// Workers that came and failed.
     attempts: u32,
+    /// How many workers were accepted and never came.
+    unreached: u32,
     /// Who failed, and until when its offers are passed over.
     distrusted: Vec<(Offerer, Timestamp)>,
 }
@@ -152,7 +158,8 @@ impl Postings {
             },
             Event::Skipped(lines) => *self.counters.entry("skipped line").or_default() += lines,
             Event::Post(future, size) => {
-                let posting = Posting { size, due: Some(now), worker: None, attempts: 0, distrusted: Vec::new() };
+                let posting =
+                    Posting { size, due: Some(now), worker: None, attempts: 0, unreached: 0, distrusted: Vec::new() };
                 self.postings.entry(future).or_insert(posting);
             }
             Event::Failed { future, came } => self.post_again(future, came, now, &mut actions),
@@ -231,9 +238,10 @@ impl Postings {
 
     fn post_again(&mut self, future: FutureId, came: bool, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(posting) = self.postings.get_mut(&future) else { return };
-        posting.attempts = posting.attempts.saturating_add(u32::from(came));
-        if came && posting.attempts >= self.max_attempts {
-            let attempts = posting.attempts;
+        let failures = if came { &mut posting.attempts } else { &mut posting.unreached };
+        *failures = failures.saturating_add(1);
+        if posting.attempts >= self.max_attempts || posting.unreached >= MAX_UNREACHED {
+            let attempts = posting.attempts.saturating_add(posting.unreached);
             self.postings.remove(&future);
             actions.push(Action::GaveUp { future, attempts });
         } else if let Some(worker) = posting.worker.take() {
@@ -338,7 +346,7 @@ mod tests {
     #[test]
     fn forged_offers_burn_no_attempts_and_are_forgotten() {
         let mut client = posted();
-        for number in 0..50 {
+        for number in 0..MAX_UNREACHED - 1 {
             let now = T0 + Duration::from_secs(30) * number;
             let offer = offer(&format!("x@w:{number}"), "f-1", &format!("protocols=libp2p,peer=12D3KooW{number}"), now);
             assert!(granted(&client.handle(offer, now)).is_some());
@@ -347,6 +355,10 @@ mod tests {
             assert!(client.postings[&future()].distrusted.len() <= 2);
         }
         assert_eq!(client.postings[&future()].attempts, 0);
+        let now = T0 + Duration::from_secs(30) * MAX_UNREACHED;
+        client.handle(offer("x@w:99", "f-1", "protocols=libp2p,peer=12D3KooW99", now), now);
+        let end = client.handle(failed(false), now);
+        assert_eq!(end, [Action::GaveUp { future: future(), attempts: MAX_UNREACHED }], "perhaps nobody can reach us");
     }
 
     #[test]
