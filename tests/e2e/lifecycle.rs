@@ -57,7 +57,8 @@ fn the_second_signal_stops_at_once_leaves_no_process_and_gives_the_future_back()
     worker.signal(Signal::SIGTERM);
     worker.wait();
     assert_eq!(processes_with(&marker), [0; 0]);
-    let _other = world.worker(&[]);
+    let state = world.path("other").display().to_string();
+    let _other = world.worker(&["--state", &state]);
     eventually("the other worker has it", || !processes_with(&marker).is_empty());
     for pid in processes_with(&marker) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -77,7 +78,9 @@ fn a_killed_worker_leaves_no_process_and_the_future_goes_to_another() {
         worker.signal(Signal::SIGKILL);
         worker.wait();
         eventually("every process of the task is gone", || processes_with(&marker).is_empty());
-        let _other = world.worker(&["--sandbox", driver]);
+        // With a state folder and so a peer id of its own: that of the lost one is passed over for a while.
+        let state = world.path("other").display().to_string();
+        let _other = world.worker(&["--sandbox", driver, "--state", &state]);
         eventually("the other worker has it", || !processes_with(&marker).is_empty());
         for pid in processes_with(&marker) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);

@@ -28,7 +28,7 @@ pub(crate) enum Who {
 const ORDINARY: u32 = 65534;
 
 /// How long a condition is waited for before the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
