@@ -90,7 +90,7 @@ fn r_works() {
 
 #[test]
 fn r_can_do_what_packages_need() {
-    // A shell, forks, sockets between processes, graphics, the BLAS, compiled code, fifo, files of its own.
+    // A shell, forks, graphics, the BLAS, compiled code, fifo, files of its own.
     let code = "
         stopifnot(system('echo hello', intern = TRUE) == 'hello')
         stopifnot(identical(parallel::mclapply(1:4, function(i) i^2, mc.cores = 2), list(1, 4, 9, 16)))
@@ -167,6 +167,92 @@ fn a_memory_bomb_is_stopped() {
     assert_eq!(run(&ready, &rscript(files)).stopped, Some(Stop::Memory));
 }
 
+/// Maps shared memory, touches it and unmaps all but the first page, again and again: each page left keeps all of its mapping,
+/// and nothing of that is mapped any more where somebody could count it. Says how far it came.
+const UNSEEN_MEMORY: &str = r#"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const size_t size = 32 << 20;
+
+static const char *again(int flags, int fd, int protection) {
+    for (int round = 0; round < 4; round++) {
+        char *memory = mmap(NULL, size, protection, flags, fd, 0);
+        if (memory == MAP_FAILED) return strerrorname(errno);
+        for (size_t at = 0; at < size; at += 4096) {
+            if (protection & PROT_WRITE) memory[at] = 1; else (void)*(volatile char *)(memory + at);
+        }
+        munmap(memory + 4096, size - 4096);
+    }
+    return "ok";
+}
+
+int main(void) {
+    int write = PROT_READ | PROT_WRITE, ends[2], bytes = 1 << 20;
+    printf("private %s
+", again(MAP_PRIVATE | MAP_ANONYMOUS, -1, write));
+    printf("shared %s
+", again(MAP_SHARED | MAP_ANONYMOUS, -1, write));
+    printf("read-only %s
+", again(MAP_SHARED | MAP_ANONYMOUS, -1, PROT_READ));
+    int zero = open("/dev/zero", O_RDWR);
+    printf("zero %s
+", zero < 0 ? strerrorname(errno) : again(MAP_SHARED, zero, write));
+    printf("pipe %s
+", pipe(ends) || fcntl(ends[0], F_SETPIPE_SZ, bytes) < 0 ? strerrorname(errno) : "ok");
+    printf("socket %s
+", socketpair(AF_UNIX, SOCK_STREAM, 0, ends) ? strerrorname(errno) : "ok");
+    printf("buffer %s
+", setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) ? strerrorname(errno) : "ok");
+    return 0;
+}
+"#;
+
+/// The program above, compiled into a folder that can be shared.
+fn unseen_memory() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let source = folder.path().join("unseen.c");
+    // strerrorname_np is not in every libc; these are the errors that can come.
+    let names = r#"static const char *strerrorname(int error) {
+        return error == EPERM ? "EPERM" : error == ENOSYS ? "ENOSYS" : error == ENOENT ? "ENOENT" :
+            error == EACCES ? "EACCES" : strerror(error);
+    }
+    "#;
+    let text = UNSEEN_MEMORY.replace("static const size_t", &format!("{names}static const size_t"));
+    fs::write(&source, format!("#define _GNU_SOURCE\n{text}")).unwrap();
+    let mut compiler = std::process::Command::new("cc");
+    let compiled = compiler.arg("-o").arg(folder.path().join("unseen")).arg(&source).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    fs::set_permissions(folder.path().join("unseen"), fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+#[test]
+fn memory_that_the_watch_cannot_see_is_not_to_be_had() {
+    let folder = unseen_memory();
+    let outside = std::process::Command::new(folder.path().join("unseen")).output().unwrap();
+    let outside = String::from_utf8(outside.stdout).unwrap();
+    assert_eq!(outside, "private ok\nshared ok\nread-only ok\nzero ok\npipe ok\nsocket ok\nbuffer ok\n");
+    let share = Share { from: folder.path().to_owned(), to: "/data/unseen".into(), execute: true };
+    let memory = "private ok\nshared EPERM\nread-only EPERM\nzero ENOENT\npipe EPERM\n";
+    for driver in DRIVERS {
+        for (name, sockets) in [("strict", "socket ENOSYS\nbuffer ENOSYS\n"), ("standard", "socket ok\nbuffer EPERM\n")]
+        {
+            let ready = select(driver, profile(name), machine(), std::slice::from_ref(&share)).unwrap();
+            let mut task = task(&["/data/unseen/unseen"]);
+            task.shares = vec![share.clone()];
+            let finished = run(&ready, &task);
+            assert_eq!(finished.text, format!("{memory}{sockets}"), "{driver} {name}");
+        }
+    }
+}
+
 #[test]
 fn endless_loops_end() {
     for driver in DRIVERS {
@@ -233,15 +319,17 @@ fn what_is_missing_is_named_with_its_fix() {
 #[test]
 fn a_hole_in_the_plan_is_seen_by_the_probe() {
     // Each hole is made in the profile that is probed, and the probe must find that the layer does not hold.
-    type Hole = (Layer, fn(&mut Profile));
-    let holes: [Hole; 2] = [
-        (Layer::Network, |profile| profile.rules.retain(|rule| rule.name != "socket-family")),
-        (Layer::Syscalls, |profile| profile.rules.retain(|rule| rule.name != "ioctl-requests")),
+    let holes = [
+        (Layer::Network, "standard", "socket-family"),
+        (Layer::Syscalls, "strict", "ioctl-requests"),
+        (Layer::Memory, "strict", "mmap-shared-anonymous"),
+        (Layer::Memory, "strict", "pipe-size"),
+        (Layer::Memory, "standard", "socket-buffers"),
     ];
     for driver in DRIVERS {
-        for (layer, hole) in &holes {
-            let mut profile = profile("strict");
-            hole(&mut profile);
+        for (layer, name, hole) in &holes {
+            let mut profile = profile(name);
+            profile.rules.retain(|rule| rule.name != *hole);
             let error = select(driver, profile, machine(), &[]).unwrap_err();
             let SandboxError::NotEnforced { missing, .. } = &error else { panic!("{error}") };
             assert_eq!(missing.iter().map(|(layer, _)| *layer).collect::<Vec<_>>(), [*layer], "{driver}: {error}");

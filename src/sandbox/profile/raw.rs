@@ -112,7 +112,9 @@ struct RawRule {
     call: String,
     argument: u8,
     only: Option<Vec<Value>>,
+    never: Option<Vec<Value>>,
     never_bits: Option<Vec<Value>>,
+    never_together: Option<Vec<Value>>,
 }
 
 /// An argument's value: a number or the name of a constant.
@@ -299,31 +301,59 @@ impl RawRule {
         if self.argument > 5 {
             return Err(wrong("system calls have arguments 0 to 5"));
         }
-        let values = |values: Vec<Value>| {
-            let values: Result<Vec<u32>, _> = values.iter().map(Value::number).collect();
-            values.map_err(|source| ProfileError::Call { profile: profile.to_owned(), place: place.clone(), source })
-        };
-        let condition = |test| Condition { argument: self.argument, test };
-        let conditions: Vec<Vec<Condition>> = match (self.only, self.never_bits) {
-            (Some(only), None) if !only.is_empty() => {
-                vec![values(only)?.into_iter().map(|value| condition(Test::NotEqual(value))).collect()]
+        let tests = self.tests().map_err(|error| match error {
+            RuleError::Form(what) => wrong(what),
+            RuleError::Constant(source) => {
+                ProfileError::Call { profile: profile.to_owned(), place: place.clone(), source }
             }
-            (None, Some(bits)) if !bits.is_empty() => {
-                let bits = values(bits)?;
-                if bits.iter().any(|bit| !bit.is_power_of_two()) {
-                    return Err(wrong("each of never_bits is one single bit"));
-                }
-                bits.into_iter().map(|bit| vec![condition(Test::BitSet(bit))]).collect()
-            }
-            _ => return Err(wrong("give either only = [...] or never_bits = [...]")),
+        })?;
+        let conditions = |tests: Vec<Test>| -> Vec<Condition> {
+            tests.into_iter().map(|test| Condition { argument: self.argument, test }).collect()
         };
         let deny = match number(profile, &place, &self.call)? {
             Call::Number(syscall) => {
-                conditions.into_iter().map(|conditions| DenyRule { syscall, conditions }).collect()
+                tests.into_iter().map(|tests| DenyRule { syscall, conditions: conditions(tests) }).collect()
             }
             Call::Elsewhere => Vec::new(),
         };
         Ok(CallRule { name: key, why: self.why, call: self.call, deny })
+    }
+
+    /// What is denied: any of these, each of which is some tests that must all hold.
+    fn tests(&self) -> Result<Vec<Vec<Test>>, RuleError> {
+        let each =
+            |test: fn(u32) -> Test, values: Vec<u32>| values.into_iter().map(|value| vec![test(value)]).collect();
+        let all = |test: fn(u32) -> Test, values: Vec<u32>| vec![values.into_iter().map(test).collect()];
+        match (&self.only, &self.never, &self.never_bits, &self.never_together) {
+            (Some(only), None, None, None) => Ok(all(Test::NotEqual, values(only)?)),
+            (None, Some(never), None, None) => Ok(each(Test::Equal, values(never)?)),
+            (None, None, Some(any), None) => Ok(each(Test::BitSet, bits(any)?)),
+            (None, None, None, Some(together)) => Ok(all(Test::BitSet, bits(together)?)),
+            _ => Err(RuleError::Form("give exactly one of only, never, never_bits and never_together, each = [...]")),
+        }
+    }
+}
+
+/// What is wrong with the values of a rule.
+enum RuleError {
+    Form(&'static str),
+    Constant(CallError),
+}
+
+/// At least one: a rule without values would deny nothing, or everything.
+fn values(values: &[Value]) -> Result<Vec<u32>, RuleError> {
+    if values.is_empty() {
+        return Err(RuleError::Form("the list of values is empty"));
+    }
+    values.iter().map(|value| value.number().map_err(RuleError::Constant)).collect()
+}
+
+fn bits(list: &[Value]) -> Result<Vec<u32>, RuleError> {
+    let bits = values(list)?;
+    if bits.iter().all(|bit| bit.is_power_of_two()) {
+        Ok(bits)
+    } else {
+        Err(RuleError::Form("each of never_bits and never_together is one single bit"))
     }
 }
 
