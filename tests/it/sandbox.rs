@@ -167,69 +167,15 @@ fn a_memory_bomb_is_stopped() {
     assert_eq!(run(&ready, &rscript(files)).stopped, Some(Stop::Memory));
 }
 
-/// Maps shared memory, touches it and unmaps all but the first page, again and again: each page left keeps all of its mapping,
-/// and nothing of that is mapped any more where somebody could count it. Says how far it came.
-const UNSEEN_MEMORY: &str = r#"
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-static const size_t size = 32 << 20;
-
-static const char *again(int flags, int fd, int protection) {
-    for (int round = 0; round < 4; round++) {
-        char *memory = mmap(NULL, size, protection, flags, fd, 0);
-        if (memory == MAP_FAILED) return strerrorname(errno);
-        for (size_t at = 0; at < size; at += 4096) {
-            if (protection & PROT_WRITE) memory[at] = 1; else (void)*(volatile char *)(memory + at);
-        }
-        munmap(memory + 4096, size - 4096);
-    }
-    return "ok";
-}
-
-int main(void) {
-    int write = PROT_READ | PROT_WRITE, ends[2], bytes = 1 << 20;
-    printf("private %s
-", again(MAP_PRIVATE | MAP_ANONYMOUS, -1, write));
-    printf("shared %s
-", again(MAP_SHARED | MAP_ANONYMOUS, -1, write));
-    printf("read-only %s
-", again(MAP_SHARED | MAP_ANONYMOUS, -1, PROT_READ));
-    int zero = open("/dev/zero", O_RDWR);
-    printf("zero %s
-", zero < 0 ? strerrorname(errno) : again(MAP_SHARED, zero, write));
-    printf("pipe %s
-", pipe(ends) || fcntl(ends[0], F_SETPIPE_SZ, bytes) < 0 ? strerrorname(errno) : "ok");
-    printf("socket %s
-", socketpair(AF_UNIX, SOCK_STREAM, 0, ends) ? strerrorname(errno) : "ok");
-    printf("buffer %s
-", setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) ? strerrorname(errno) : "ok");
-    return 0;
-}
-"#;
-
-/// The program above, compiled into a folder that can be shared.
+/// The program of `unseen_memory.c`, compiled into a folder that can be shared.
 fn unseen_memory() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let source = folder.path().join("unseen.c");
-    // strerrorname_np is not in every libc; these are the errors that can come.
-    let names = r#"static const char *strerrorname(int error) {
-        return error == EPERM ? "EPERM" : error == ENOSYS ? "ENOSYS" : error == ENOENT ? "ENOENT" :
-            error == EACCES ? "EACCES" : strerror(error);
-    }
-    "#;
-    let text = UNSEEN_MEMORY.replace("static const size_t", &format!("{names}static const size_t"));
-    fs::write(&source, format!("#define _GNU_SOURCE\n{text}")).unwrap();
-    let mut compiler = std::process::Command::new("cc");
-    let compiled = compiler.arg("-o").arg(folder.path().join("unseen")).arg(&source).output().unwrap();
+    let (source, program) = (folder.path().join("unseen.c"), folder.path().join("unseen"));
+    fs::write(&source, include_str!("unseen_memory.c")).unwrap();
+    let compiled = std::process::Command::new("cc").arg("-o").arg(&program).arg(&source).output().unwrap();
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    fs::set_permissions(folder.path().join("unseen"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }
 
