@@ -102,8 +102,8 @@ pub enum Mount {
         /// Only the processes, none of the host's other files (`subset=pid`, Linux 5.8).
         only_processes: bool,
     },
-    /// A folder with `null`, `zero`, `full`, `random`, `urandom` (bound from the host), `fd`, `stdin`, `stdout`,
-    /// `stderr` (links into `/proc/self/fd`) and nothing else.
+    /// A folder with `null`, `full`, `random`, `urandom` (bound from the host), `fd`, `stdin`, `stdout`, `stderr`
+    /// (links into `/proc/self/fd`) and nothing else. No `zero`: shared mappings of it would escape [`Watch::memory`].
     Devices {
         /// Path inside.
         to: PathBuf,
@@ -266,7 +266,8 @@ pub struct Watch {
     pub wall_time_ms: Option<u64>,
     /// Milliseconds of CPU time, all processes of the task together, those that ended included.
     pub cpu_time_ms: Option<u64>,
-    /// Bytes of memory, all processes and all tmpfs of the task together.
+    /// Bytes of memory, all processes and all tmpfs of the task together. Shared memory counts where it is mapped, so
+    /// this holds only together with a seccomp filter that denies shared anonymous mappings (see the README).
     pub memory: Option<u64>,
     /// Mount points, inside the container, of the tmpfs that count as memory.
     pub tmpfs: Vec<PathBuf>,

@@ -238,7 +238,8 @@ fn prctl(option: c_int, second: c_ulong, third: c_ulong) -> Result<()> {
 
 /// Calls the kernel with numbers, to see what it says: for `check` alone.
 ///
-/// The caller passes only numbers and null, and only calls that leave the memory and the descriptors of this process alone.
+/// The caller passes only numbers and null, and only calls that leave the memory that this process has and its descriptors
+/// alone (a new mapping at a place of the kernel's choice does).
 pub(crate) fn probe(number: c_long, arguments: [c_long; 5]) -> Result<c_long> {
     let [a, b, c, d, e] = arguments;
     // SAFETY: by the contract above (`check::acts` has the list) the kernel has no address of ours to read or write.

@@ -37,6 +37,9 @@ const CALLS: [&str; 14] = [
 const UNKNOWN: [&str; 7] =
     ["mount", "bpf", "perf_event_open", "open_by_handle_at", "userfaultfd", "fanotify_init", "reboot"];
 
+/// What a file gives that is not there, cannot be opened or is empty.
+const UNREADABLE: [&str; 3] = ["ENOENT", "EACCES", "0"];
+
 /// The plan, how it went, and what was found inside.
 pub(super) struct Judge<'a> {
     pub(super) driver: Driver,
@@ -87,6 +90,8 @@ impl Judge<'_> {
             self.expect("write /proc/sys", &["EROFS", "EACCES", "ENOENT"]),
             self.expect("hostname", &["task"]),
             self.expect("fds", &["0,1,2,3"]),
+            self.expect("bytes /proc/cmdline", &UNREADABLE),
+            self.expect("bytes /proc/keys", &UNREADABLE),
             self.strangers(),
         ];
         let outside = self.plan.spec.command.argv.iter().skip(2);
@@ -114,9 +119,11 @@ impl Judge<'_> {
     fn network(&self) -> (String, Vec<Option<String>>) {
         let families = ["socket inet", "socket inet6", "socket netlink", "socket vsock"];
         let mut wrong: Vec<_> = families.iter().map(|act| self.expect(act, &DENIED)).collect();
-        wrong.push(self.expect("connect 127.0.0.1", &["EPERM"]));
-        wrong.push(self.expect("socket unix", &["ok"]));
-        ("a network namespace without network; sockets of AF_UNIX only".to_owned(), wrong)
+        wrong.push(self.expect("connect 127.0.0.1", &DENIED));
+        let sockets = self.allows("socket") || self.allows("socketpair");
+        wrong.push(self.expect("socket unix", if sockets { &["ok"] } else { &["ENOSYS"] }));
+        let sockets = if sockets { "sockets of AF_UNIX only" } else { "no sockets at all" };
+        (format!("a network namespace without network; {sockets}"), wrong)
     }
 
     fn processes(&self) -> (String, Vec<Option<String>>) {
@@ -129,13 +136,7 @@ impl Judge<'_> {
     }
 
     fn ipc(&self) -> (String, Vec<Option<String>>) {
-        let numbers = ["shmget", "msgget", "semget", "mq_open"].map(super::syscalls::call);
-        let allow =
-            self.plan.spec.confinement.seccomp.as_ref().map(|seccomp| seccomp.allow.as_slice()).unwrap_or_default();
-        let shared = numbers.iter().any(|call| match call {
-            Ok(super::syscalls::Call::Number(number)) => allow.contains(number),
-            _ => false,
-        });
+        let shared = ["shmget", "msgget", "semget", "mq_open"].iter().any(|call| self.allows(call));
         let shared = shared.then(|| "System V or POSIX message queues and shared memory are allowed".to_owned());
         let wrong = vec![shared, self.expect("keyctl", &["ENOSYS"]), self.expect("memfd_create", &["ENOSYS"])];
         ("IPC and network namespaces of its own; no queues, semaphores, keyrings".to_owned(), wrong)
@@ -164,11 +165,23 @@ impl Judge<'_> {
 
     fn memory(&self) -> (String, Vec<Option<String>>) {
         let watched = self.plan.spec.watch.memory == Some(memory_limit(self.profile, self.machine));
-        let wrong =
-            vec![self.limited("as", Rlimit::AddressSpace), (!watched).then(|| "memory is not watched".to_owned())];
+        let wrong = vec![
+            self.limited("as", Rlimit::AddressSpace),
+            (!watched).then(|| "memory is not watched".to_owned()),
+            // The ways to memory that the watch does not see.
+            self.expect("mmap shared anonymous", &["EPERM"]),
+            self.expect("open /dev/zero", &["ENOENT", "EACCES"]),
+            self.expect("fcntl F_SETPIPE_SZ", &["EPERM"]),
+            self.expect("setsockopt SO_SNDBUF", &DENIED),
+        ];
+        let sockets = if self.allows("socketpair") || self.allows("socket") {
+            "; what waits in sockets is not counted"
+        } else {
+            ""
+        };
         let total = show_bytes(memory_limit(self.profile, self.machine));
         let each = show_bytes(self.planned(Rlimit::AddressSpace).unwrap_or_default());
-        (format!("{total} in all, watched; {each} of address space each"), wrong)
+        (format!("{total} in all, watched; {each} of address space each{sockets}"), wrong)
     }
 
     fn cpu(&self) -> (String, Vec<Option<String>>) {
@@ -179,7 +192,9 @@ impl Judge<'_> {
             self.expect("sched_setaffinity", &DENIED),
             self.limited("cpu", Rlimit::CpuSeconds),
         ];
-        (format!("{cpus} CPU, {} of its time, watched", show_duration(self.profile.limits.cpu_time)), wrong)
+        let time = show_duration(self.profile.limits.cpu_time);
+        let unseen = "children reaped unseen (SIGCHLD ignored) are bounded by wall time";
+        (format!("{cpus} CPU, {time} of its time, watched; {unseen}"), wrong)
     }
 
     fn pids(&self) -> (String, Vec<Option<String>>) {
@@ -230,6 +245,12 @@ impl Judge<'_> {
             ),
             wrong,
         )
+    }
+
+    /// Whether the plan's filter allows this call with any argument at all.
+    fn allows(&self, call: &str) -> bool {
+        let Some(seccomp) = &self.plan.spec.confinement.seccomp else { return true };
+        matches!(super::syscalls::call(call), Ok(super::syscalls::Call::Number(number)) if seccomp.allow.contains(&number))
     }
 
     /// Complains unless the value is one of those.

@@ -24,6 +24,19 @@ pub const NOBODY: Identity = Identity { uid: 65534, gid: 65534 };
 /// Where root's worker keeps a copy of `p2p-jail` that its tasks' user can execute.
 const ROOT_RUNTIME: &str = "/run/p2p-worker";
 
+/// Files of `/proc` that tell of the host, its boot, its disks and its users rather than of the task's processes, and that
+/// nothing in R reads. Which of them there are depends on how the kernel was built.
+pub(super) const KERNEL_FILES: [&str; 8] = [
+    "/proc/cmdline",
+    "/proc/diskstats",
+    "/proc/kallsyms",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/modules",
+    "/proc/partitions",
+    "/proc/sys/kernel/random/boot_id",
+];
+
 /// What is known of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Machine {
@@ -192,7 +205,7 @@ impl Machine {
             paths: BTreeMap::new(),
         };
         let program = machine.jail_for_tasks.clone();
-        machine.look([program.as_path()]);
+        machine.look([program.as_path()].into_iter().chain(KERNEL_FILES.map(Path::new)));
         Ok(machine)
     }
 

@@ -7,6 +7,7 @@ use p2p_jail::spec::{Container, Mount};
 use super::{
     Driver, EMBEDDED, Layer, Machine, Profile, ProfileError, Surroundings,
     driver::{landlock_in_words, memory_limit, nothing},
+    profile::CallRule,
     show_bytes, show_duration,
 };
 
@@ -116,7 +117,7 @@ fn files(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine)
                     if *only_processes { "the task's own processes, nothing else" } else { "the task's own processes" };
                 writeln!(out, "  {:<22} {whose}", to.display())?;
             }
-            Mount::Devices { to } => writeln!(out, "  {:<22} null, zero, full, random, urandom", to.display())?,
+            Mount::Devices { to } => writeln!(out, "  {:<22} null, full, random, urandom", to.display())?,
             Mount::Tmpfs { .. } | Mount::Directory { .. } => {}
         }
     }
@@ -148,5 +149,10 @@ fn calls(out: &mut String, profile: &Profile) -> fmt::Result {
         writeln!(out, "  {}: {}\n    {}", group.name, group.why, group.names.join(" "))?;
     }
     writeln!(out, "\nDenied arguments (EPERM)")?;
-    profile.rules.iter().try_for_each(|rule| writeln!(out, "  {} of {}: {}", rule.name, rule.call, rule.why))
+    let allowed = |rule: &&CallRule| profile.calls.iter().any(|group| group.names.contains(&rule.call));
+    profile
+        .rules
+        .iter()
+        .filter(allowed)
+        .try_for_each(|rule| writeln!(out, "  {} of {}: {}", rule.name, rule.call, rule.why))
 }

@@ -146,7 +146,7 @@ const NEVER: [(&str, &str); 43] = {
 };
 
 /// Values that rules may name (the generic Linux headers: x86, arm, riscv, loongarch, s390).
-const CONSTANTS: [(&str, u32); 26] = [
+const CONSTANTS: [(&str, u32); 33] = [
     ("AF_UNIX", 1),
     ("CLONE_NEWNS", 0x0002_0000),
     ("CLONE_NEWCGROUP", 0x0200_0000),
@@ -155,10 +155,13 @@ const CONSTANTS: [(&str, u32); 26] = [
     ("CLONE_NEWUSER", 0x1000_0000),
     ("CLONE_NEWPID", 0x2000_0000),
     ("CLONE_NEWNET", 0x4000_0000),
+    ("F_SETPIPE_SZ", 1031),
     ("FIOCLEX", 0x5451),
     ("FIONBIO", 0x5421),
     ("FIONCLEX", 0x5450),
     ("FIONREAD", 0x541b),
+    ("MAP_ANONYMOUS", 0x20),
+    ("MAP_SHARED", 0x1),
     ("PR_GET_DUMPABLE", 3),
     ("PR_GET_NAME", 16),
     ("PR_GET_NO_NEW_PRIVS", 39),
@@ -170,6 +173,10 @@ const CONSTANTS: [(&str, u32); 26] = [
     ("PR_SET_TIMERSLACK", 29),
     ("PR_SET_VMA", 0x5356_4d41),
     ("S_IFCHR", 0x2000),
+    ("SO_RCVBUF", 8),
+    ("SO_RCVBUFFORCE", 33),
+    ("SO_SNDBUF", 7),
+    ("SO_SNDBUFFORCE", 32),
     ("TCGETS", 0x5401),
     ("TIOCGPGRP", 0x540f),
     ("TIOCGWINSZ", 0x5413),

@@ -90,7 +90,7 @@ fn r_works() {
 
 #[test]
 fn r_can_do_what_packages_need() {
-    // A shell, forks, sockets between processes, graphics, the BLAS, compiled code, fifo, files of its own.
+    // A shell, forks, graphics, the BLAS, compiled code, fifo, files of its own.
     let code = "
         stopifnot(system('echo hello', intern = TRUE) == 'hello')
         stopifnot(identical(parallel::mclapply(1:4, function(i) i^2, mc.cores = 2), list(1, 4, 9, 16)))
@@ -167,6 +167,38 @@ fn a_memory_bomb_is_stopped() {
     assert_eq!(run(&ready, &rscript(files)).stopped, Some(Stop::Memory));
 }
 
+/// The program of `unseen_memory.c`, compiled into a folder that can be shared.
+fn unseen_memory() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (source, program) = (folder.path().join("unseen.c"), folder.path().join("unseen"));
+    fs::write(&source, include_str!("unseen_memory.c")).unwrap();
+    let compiled = std::process::Command::new("cc").arg("-o").arg(&program).arg(&source).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+#[test]
+fn memory_that_the_watch_cannot_see_is_not_to_be_had() {
+    let folder = unseen_memory();
+    let outside = std::process::Command::new(folder.path().join("unseen")).output().unwrap();
+    let outside = String::from_utf8(outside.stdout).unwrap();
+    assert_eq!(outside, "private ok\nshared ok\nread-only ok\nzero ok\npipe ok\nsocket ok\nbuffer ok\n");
+    let share = Share { from: folder.path().to_owned(), to: "/data/unseen".into(), execute: true };
+    let memory = "private ok\nshared EPERM\nread-only EPERM\nzero ENOENT\npipe EPERM\n";
+    for driver in DRIVERS {
+        for (name, sockets) in [("strict", "socket ENOSYS\nbuffer ENOSYS\n"), ("standard", "socket ok\nbuffer EPERM\n")]
+        {
+            let ready = select(driver, profile(name), machine(), std::slice::from_ref(&share)).unwrap();
+            let mut task = task(&["/data/unseen/unseen"]);
+            task.shares = vec![share.clone()];
+            let finished = run(&ready, &task);
+            assert_eq!(finished.text, format!("{memory}{sockets}"), "{driver} {name}");
+        }
+    }
+}
+
 #[test]
 fn endless_loops_end() {
     for driver in DRIVERS {
@@ -233,15 +265,17 @@ fn what_is_missing_is_named_with_its_fix() {
 #[test]
 fn a_hole_in_the_plan_is_seen_by_the_probe() {
     // Each hole is made in the profile that is probed, and the probe must find that the layer does not hold.
-    type Hole = (Layer, fn(&mut Profile));
-    let holes: [Hole; 2] = [
-        (Layer::Network, |profile| profile.rules.retain(|rule| rule.name != "socket-family")),
-        (Layer::Syscalls, |profile| profile.rules.retain(|rule| rule.name != "ioctl-requests")),
+    let holes = [
+        (Layer::Network, "standard", "socket-family"),
+        (Layer::Syscalls, "strict", "ioctl-requests"),
+        (Layer::Memory, "strict", "mmap-shared-anonymous"),
+        (Layer::Memory, "strict", "pipe-size"),
+        (Layer::Memory, "standard", "socket-buffers"),
     ];
     for driver in DRIVERS {
-        for (layer, hole) in &holes {
-            let mut profile = profile("strict");
-            hole(&mut profile);
+        for (layer, name, hole) in &holes {
+            let mut profile = profile(name);
+            profile.rules.retain(|rule| rule.name != *hole);
             let error = select(driver, profile, machine(), &[]).unwrap_err();
             let SandboxError::NotEnforced { missing, .. } = &error else { panic!("{error}") };
             assert_eq!(missing.iter().map(|(layer, _)| *layer).collect::<Vec<_>>(), [*layer], "{driver}: {error}");

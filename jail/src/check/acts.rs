@@ -3,7 +3,7 @@
 //! Those that are system calls take only numbers and null, chosen so that the kernel, where it would let the call through, finds
 //! nothing to do it to: a denial by a filter is another error than that. What the call says without a jail is noted.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::process::exit;
 
@@ -15,9 +15,9 @@ use nix::unistd::{Pid, pause};
 use crate::check::{Line, said};
 use crate::sys::{self, Forked};
 
-/// Name, number, arguments. No argument is an address, none of the calls touches a descriptor or the memory of this process
+/// Name, number, arguments. No argument is an address, none of the calls touches a descriptor or the memory that this process has
 /// (what [`sys::probe`] asks for).
-const CALLS: [(&str, c_long, [c_long; 5]); 25] = [
+const CALLS: [(&str, c_long, [c_long; 5]); 28] = [
     // Without a jail: ok, each (the descriptor is left open).
     ("socket inet", libc::SYS_socket, [libc::AF_INET as c_long, libc::SOCK_STREAM as c_long, 0, 0, 0]),
     ("socket inet6", libc::SYS_socket, [libc::AF_INET6 as c_long, libc::SOCK_STREAM as c_long, 0, 0, 0]),
@@ -60,7 +60,15 @@ const CALLS: [(&str, c_long, [c_long; 5]); 25] = [
     ("reboot", libc::SYS_reboot, [0; 5]),
     // ENOSYS on every machine where this program is not one of x32 (number 20, getpid is 39).
     ("x32 getpid", 0x4000_0000 + 39, [0; 5]),
+    // ok: a page at a place of the kernel's choice, which nobody may touch and nobody does.
+    ("mmap shared anonymous", libc::SYS_mmap, [0, 4096, libc::PROT_NONE as c_long, SHARED_ANONYMOUS, -1]),
+    // EBADF.
+    ("fcntl F_SETPIPE_SZ", libc::SYS_fcntl, [-1, libc::F_SETPIPE_SZ as c_long, 0, 0, 0]),
+    ("setsockopt SO_SNDBUF", libc::SYS_setsockopt, [-1, libc::SOL_SOCKET as c_long, libc::SO_SNDBUF as c_long, 0, 0]),
 ];
+
+/// The flags of memory that outlives its mapping in one process.
+const SHARED_ANONYMOUS: c_long = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as c_long;
 
 /// Places where nothing may be written.
 const WRITES: [(&str, &str); 3] = [
@@ -76,8 +84,10 @@ const MOST_CHILDREN: usize = 4096;
 pub(crate) fn all() -> Vec<Line> {
     let calls = CALLS.iter().map(|(name, number, arguments)| (*name, said(probe(*number, *arguments))));
     let writes = WRITES.iter().map(|(name, path)| (*name, write(path)));
-    let others: [(&str, String); 6] = [
+    let others: [(&str, String); 7] = [
         ("connect 127.0.0.1", said(TcpStream::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)))),
+        // Without a jail: ok.
+        ("open /dev/zero", said(File::open("/dev/zero"))),
         ("unshare user", in_child(|| unshare(CloneFlags::CLONE_NEWUSER))),
         ("clone user", in_child(clone_user)),
         ("memfd_create", said(memfd_create("check", MFdFlags::empty()).map_err(Into::into))),

@@ -1,6 +1,7 @@
 //! What a process can see of itself and its surroundings.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use nix::sched::sched_getaffinity;
@@ -8,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::statfs;
 use nix::unistd::{Pid, getegid, geteuid, gethostname, getpid};
 
-use crate::check::Line;
+use crate::check::{Line, said};
 
 /// The fields of `/proc/self/status` that are of interest.
 const STATUS: [&str; 7] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"];
@@ -31,6 +32,9 @@ const RLIMITS: [(&str, Resource); 12] = [
 /// The folders whose size is of interest.
 const FILE_SYSTEMS: [&str; 2] = ["/tmp", "/dev/shm"];
 
+/// Files of the kernel that tell of the host: its boot, its keyrings.
+const HOST: [&str; 2] = ["/proc/cmdline", "/proc/keys"];
+
 /// All of them.
 pub(crate) fn all() -> Vec<Line> {
     let mut lines = vec![
@@ -50,6 +54,7 @@ pub(crate) fn all() -> Vec<Line> {
     lines.extend(status());
     lines.extend(RLIMITS.iter().map(|(name, resource)| (format!("rlimit {name}"), rlimit(*resource))));
     lines.extend(FILE_SYSTEMS.iter().map(|path| (format!("space {path}"), space(path))));
+    lines.extend(HOST.iter().map(|path| (format!("bytes {path}"), bytes(path))));
     lines
 }
 
@@ -88,6 +93,13 @@ fn space(path: &str) -> String {
         Ok(found) => format!("{} {}", found.blocks() * u64::try_from(found.block_size()).unwrap_or(0), found.files()),
         Err(errno) => format!("{errno:?}"),
     }
+}
+
+/// How many bytes can be read there, at most a page.
+fn bytes(path: &str) -> String {
+    let mut found = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut found));
+    read.map_or_else(|error| said::<()>(Err(error)), |length| length.to_string())
 }
 
 fn numbered(path: &str) -> Vec<i32> {

@@ -102,6 +102,8 @@ pub(crate) fn seccomp() -> Seccomp {
             deny(libc::SYS_clone, vec![when(0, Test::BitSet(0x1000_0000))]),
             deny(libc::SYS_personality, vec![when(0, Test::NotEqual(0)), when(0, Test::NotEqual(0xffff_ffff))]),
             deny(libc::SYS_socket, vec![when(0, Test::NotEqual(1))]),
+            // MAP_SHARED and MAP_ANONYMOUS together.
+            deny(libc::SYS_mmap, vec![when(3, Test::BitSet(0x1)), when(3, Test::BitSet(0x20))]),
         ],
     }
 }
@@ -125,9 +127,7 @@ pub(crate) fn strict() -> Confinement {
             read_execute: ["/usr", "/p2p-jail"].map(PathBuf::from).to_vec(),
             read: ["/etc", "/proc", "/empty"].map(PathBuf::from).to_vec(),
             read_write: ["/tmp", "/dev/shm"].map(PathBuf::from).to_vec(),
-            files_read_write: ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
-                .map(PathBuf::from)
-                .to_vec(),
+            files_read_write: ["/dev/null", "/dev/full", "/dev/random", "/dev/urandom"].map(PathBuf::from).to_vec(),
         }),
         seccomp: Some(seccomp()),
     }

@@ -80,10 +80,10 @@ fn memory_shared_after_a_fork_counts_once() {
 #[test]
 fn memory_in_a_tmpfs() {
     for starter in starters() {
-        let script = "head -c 12M /dev/zero > /tmp/file; sleep 7100012";
+        let script = "head -c 12M /dev/full > /tmp/file; sleep 7100012";
         let (_, stopped, usage) = with(starter, script, |watch| watch.memory = Some(12 << 20)).ended();
         assert_eq!(stopped, Some(Stop::Memory), "{usage:?}");
-        let control = "head -c 12M /dev/zero > /tmp/file; sleep 0.3";
+        let control = "head -c 12M /dev/full > /tmp/file; sleep 0.3";
         assert_eq!(with(starter, control, |watch| watch.memory = Some(40 << 20)).ended().1, None);
     }
 }
@@ -92,7 +92,7 @@ fn memory_in_a_tmpfs() {
 fn a_mapped_file_in_a_tmpfs_counts_once() {
     for starter in starters() {
         // Mapped and touched by a program that everybody has: grep maps nothing, so perl reads through mmap of PerlIO.
-        let script = "head -c 14M /dev/zero > /tmp/file; perl -e 'open my $f, \"<:mmap\", \"/tmp/file\" or die; local $/; my $n = length <$f>; undef $n; select undef, undef, undef, 0.4'";
+        let script = "head -c 14M /dev/full > /tmp/file; perl -e 'open my $f, \"<:mmap\", \"/tmp/file\" or die; local $/; my $n = length <$f>; undef $n; select undef, undef, undef, 0.4'";
         let finished = with(starter, script, |watch| watch.memory = Some(60 << 20));
         assert_eq!(finished.ended().1, None, "{finished:?}");
     }
@@ -101,7 +101,7 @@ fn a_mapped_file_in_a_tmpfs_counts_once() {
 #[test]
 fn a_full_tmpfs() {
     for starter in starters() {
-        let finished = run(starter, &shell(starter, "head -c 20M /dev/zero > /tmp/file; stat -c %s /tmp/file"));
+        let finished = run(starter, &shell(starter, "head -c 20M /dev/full > /tmp/file; stat -c %s /tmp/file"));
         assert!(finished.text.contains("No space left on device"), "{}", finished.text);
         assert!(finished.text.ends_with("16777216\n"), "{}", finished.text);
         let script = "i=0; while : > /tmp/$i && [ $i -lt 200 ]; do i=$((i+1)); done; echo made $i";

@@ -3,7 +3,8 @@
 //!
 //! bubblewrap copies the files made up for the task from descriptors that `p2p-jail` gives it
 //! ([`p2p_jail::spec::FILES_FD`] and following), so nothing is written to the host. What it cannot do: limit the number of
-//! files of a tmpfs (the watch counts them), and hide the kernel's own files in `/proc` (they are read-only).
+//! files of a tmpfs (the watch counts them), and mount a `/proc` without
+//! the kernel's own files: those that tell most are covered, the rest is read-only.
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use super::{
     world::{DEVICES, World},
 };
 use crate::sandbox::{
-    machine::{Bubblewrap, Machine},
+    machine::{Bubblewrap, KERNEL_FILES, Machine},
     profile::{Profile, TASK_HOSTNAME, TASK_ID},
     task::{Share, Task},
 };
@@ -53,6 +54,9 @@ pub(super) fn spec(profile: &Profile, task: &Task, machine: &Machine) -> Result<
     let mut arguments = Arguments::new(bubblewrap);
     for mount in &world.mounts() {
         arguments.mount(mount, bubblewrap);
+        if let Mount::Proc { .. } = mount {
+            arguments.cover_kernel_files(machine);
+        }
     }
     arguments.add(&["--remount-ro", "/", "--chdir", "/", "--", JAIL_INSIDE, "confine"]);
     let external = External {
@@ -113,6 +117,13 @@ impl Arguments {
                 self.files.push(contents.clone());
             }
             Mount::Directory { at } => self.add(&["--dir", &text(at)]),
+        }
+    }
+
+    /// With `/dev/null`, which cannot even be opened there, as the mount is `nodev`.
+    fn cover_kernel_files(&mut self, machine: &Machine) {
+        for path in KERNEL_FILES.iter().filter(|path| machine.paths.contains_key(Path::new(path))) {
+            self.add(&["--ro-bind", "/dev/null", path]);
         }
     }
 

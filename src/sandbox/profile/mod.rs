@@ -6,6 +6,7 @@
 
 mod check;
 mod raw;
+mod rule;
 #[cfg(test)]
 mod tests;
 

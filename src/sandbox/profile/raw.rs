@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use p2p_jail::spec::{Condition, DenyRule, Test};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Written};
+use super::{
+    CallGroup, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Written, rule::RawRule,
+};
 use crate::sandbox::{
     Layer,
-    syscalls::{self, Call, CallError},
+    syscalls::{self, Call},
     units::{parse_bytes, parse_duration},
 };
 
@@ -103,24 +104,6 @@ struct RawSyscalls {
 struct RawGroup {
     why: String,
     names: Vec<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRule {
-    why: String,
-    call: String,
-    argument: u8,
-    only: Option<Vec<Value>>,
-    never_bits: Option<Vec<Value>>,
-}
-
-/// An argument's value: a number or the name of a constant.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum Value {
-    Number(u32),
-    Name(String),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -289,54 +272,8 @@ impl RawGroup {
     }
 }
 
-impl RawRule {
-    fn resolve(self, profile: &str, key: String) -> Result<CallRule, ProfileError> {
-        let place = format!("rules.{key}");
-        let wrong = |what: &str| ProfileError::Contradiction {
-            profile: profile.to_owned(),
-            what: format!("syscalls.{place}: {what}"),
-        };
-        if self.argument > 5 {
-            return Err(wrong("system calls have arguments 0 to 5"));
-        }
-        let values = |values: Vec<Value>| {
-            let values: Result<Vec<u32>, _> = values.iter().map(Value::number).collect();
-            values.map_err(|source| ProfileError::Call { profile: profile.to_owned(), place: place.clone(), source })
-        };
-        let condition = |test| Condition { argument: self.argument, test };
-        let conditions: Vec<Vec<Condition>> = match (self.only, self.never_bits) {
-            (Some(only), None) if !only.is_empty() => {
-                vec![values(only)?.into_iter().map(|value| condition(Test::NotEqual(value))).collect()]
-            }
-            (None, Some(bits)) if !bits.is_empty() => {
-                let bits = values(bits)?;
-                if bits.iter().any(|bit| !bit.is_power_of_two()) {
-                    return Err(wrong("each of never_bits is one single bit"));
-                }
-                bits.into_iter().map(|bit| vec![condition(Test::BitSet(bit))]).collect()
-            }
-            _ => return Err(wrong("give either only = [...] or never_bits = [...]")),
-        };
-        let deny = match number(profile, &place, &self.call)? {
-            Call::Number(syscall) => {
-                conditions.into_iter().map(|conditions| DenyRule { syscall, conditions }).collect()
-            }
-            Call::Elsewhere => Vec::new(),
-        };
-        Ok(CallRule { name: key, why: self.why, call: self.call, deny })
-    }
-}
-
-impl Value {
-    fn number(&self) -> Result<u32, CallError> {
-        match self {
-            Self::Number(number) => Ok(*number),
-            Self::Name(name) => syscalls::constant(name),
-        }
-    }
-}
-
-fn number(profile: &str, place: &str, name: &str) -> Result<Call, ProfileError> {
+/// The number of a system call that is named at this place of a profile.
+pub(super) fn number(profile: &str, place: &str, name: &str) -> Result<Call, ProfileError> {
     syscalls::call(name).map_err(|source| ProfileError::Call {
         profile: profile.to_owned(),
         place: place.to_owned(),

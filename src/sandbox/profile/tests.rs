@@ -1,3 +1,5 @@
+use p2p_jail::spec::Test;
+
 use super::*;
 
 fn surroundings() -> Surroundings {
@@ -36,7 +38,11 @@ fn strict_requires_all_and_standard_most() {
     let standard = Profile::load("standard", &surroundings()).unwrap();
     let optional: Vec<_> = Layer::ALL.into_iter().filter(|layer| !standard.required.contains(layer)).collect();
     assert_eq!(optional, [Layer::Pids, Layer::Disk]);
-    assert_eq!(standard.seccomp(), strict.seccomp());
+    let sockets = |profile: &Profile| profile.calls.iter().any(|group| group.names.contains(&"socketpair".to_owned()));
+    assert!(sockets(&standard) && !sockets(&strict), "what waits in a socket is not counted");
+    let (standard_deny, strict_deny) = (standard.seccomp().deny, strict.seccomp().deny);
+    assert!(strict_deny.iter().all(|rule| standard_deny.contains(rule)));
+    assert_eq!(standard_deny.len(), strict_deny.len() + 6, "socket, socketpair, four options of setsockopt");
     assert_eq!(standard.read, strict.read);
 }
 
@@ -72,6 +78,21 @@ fn only_what_differs_is_written() {
     assert_eq!(mine.environment["HOME"], "/home/task");
     assert_eq!(mine.seccomp().allow.len(), strict.seccomp().allow.len() + 3);
     assert_eq!(mine.seccomp().deny, strict.seccomp().deny);
+}
+
+#[test]
+fn the_forms_of_rules() {
+    let deny = |form: &str| {
+        let rule = format!("[syscalls.rules.x]\nwhy = \"\"\ncall = \"mmap\"\nargument = 2\n{form}");
+        let profile = parse(&format!("inherits = \"strict\"\n{rule}")).unwrap();
+        let rule = profile.rules.into_iter().find(|rule| rule.name == "x").unwrap();
+        let tests = |rule: DenyRule| rule.conditions.into_iter().map(|condition| condition.test).collect::<Vec<_>>();
+        rule.deny.into_iter().map(tests).collect::<Vec<_>>()
+    };
+    assert_eq!(deny("only = [5, 6]"), [[Test::NotEqual(5), Test::NotEqual(6)]]);
+    assert_eq!(deny("never = [5, \"F_SETPIPE_SZ\"]"), [[Test::Equal(5)], [Test::Equal(1031)]]);
+    assert_eq!(deny("never_bits = [1, 4]"), [[Test::BitSet(1)], [Test::BitSet(4)]]);
+    assert_eq!(deny("never_together = [\"MAP_SHARED\", \"MAP_ANONYMOUS\"]"), [[Test::BitSet(1), Test::BitSet(0x20)]]);
 }
 
 #[test]
@@ -117,7 +138,10 @@ fn contradictions_are_errors() {
             "cannot be replaced",
         ),
         ("[syscalls.rules.x]\nwhy = \"\"\ncall = \"socket\"\nargument = 6\nonly = [2]", "arguments 0 to 5"),
-        ("[syscalls.rules.x]\nwhy = \"\"\ncall = \"socket\"\nargument = 1", "either only"),
+        ("[syscalls.rules.x]\nwhy = \"\"\ncall = \"socket\"\nargument = 1", "exactly one"),
+        ("[syscalls.rules.x]\nwhy = \"\"\ncall = \"mmap\"\nargument = 3\nonly = [1]\nnever = [2]", "exactly one"),
+        ("[syscalls.rules.x]\nwhy = \"\"\ncall = \"mmap\"\nargument = 3\nnever = []", "empty"),
+        ("[syscalls.rules.x]\nwhy = \"\"\ncall = \"mmap\"\nargument = 3\nnever_together = [3]", "single bit"),
         ("[syscalls.rules.x]\nwhy = \"\"\ncall = \"socket\"\nargument = 1\nnever_bits = [3]", "single bit"),
         ("[syscalls.rules.x]\nwhy = \"\"\ncall = \"socket\"\nargument = 1\nonly = [\"AF_X\"]", "not a constant"),
         ("[syscalls.allow.x]\nwhy = \"\"\nnames = [\"io_uring_setup\"]", "can never be allowed"),
