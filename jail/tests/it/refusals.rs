@@ -1,7 +1,7 @@
 //! What cannot be carried out is refused, by its stage, and nothing of the task runs.
 
 use nix::errno::Errno;
-use p2p_jail::message::{self, MessageError};
+use p2p_jail::message;
 use p2p_jail::spec::*;
 
 use crate::harness::*;
