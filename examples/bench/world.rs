@@ -116,12 +116,16 @@ impl World {
 
     /// Signs in as a client, and waits until it has joined too.
     pub(crate) async fn link(&self) -> Result<(PeerName, Link), Failure> {
-        link(self.folder.path(), self.port).await
+        let (me, mut link) = join(self.folder.path(), self.port).await?;
+        match patiently("the client joins", link.incoming.recv()).await? {
+            Some(BoardEvent::Joined) => Ok((me, link)),
+            other => Err(format!("the client did not join: {other:?}").into()),
+        }
     }
 }
 
-/// The same, from another process: the world of this folder, whose board is at this port.
-pub(crate) async fn link(folder: &Path, port: u16) -> Result<(PeerName, Link), Failure> {
+/// Signs in to the board of the world that has this folder and this port, from whatever process; has not joined yet.
+pub(crate) async fn join(folder: &Path, port: u16) -> Result<(PeerName, Link), Failure> {
     let state = folder.join("client");
     fs::create_dir_all(&state)?;
     let board = SshBoard::new(SshBoardConfig {
@@ -132,9 +136,5 @@ pub(crate) async fn link(folder: &Path, port: u16) -> Result<(PeerName, Link), F
     });
     let me = board.user().await?;
     let topic: Topic = "personal/future.p2p".parse()?;
-    let mut link = board.join(&topic).await?;
-    match patiently("the client joins", link.incoming.recv()).await? {
-        Some(BoardEvent::Joined) => Ok((PeerName::of_this_process(&me), link)),
-        other => Err(format!("the client did not join: {other:?}").into()),
-    }
+    Ok((PeerName::of_this_process(&me), board.join(&topic).await?))
 }

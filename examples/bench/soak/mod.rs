@@ -30,7 +30,7 @@ use crate::{
     Failure,
     figures::{Samples, Table, progress},
     way,
-    world::{World, link, patiently},
+    world::{World, join, patiently},
 };
 use leftovers::{Leftovers, Look, kernel_networks};
 use tasks::{ClientDoes, Kind};
@@ -41,10 +41,10 @@ const PREFIX: &str = "soak-";
 /// How many futures are posted at once: more than there are slots, so that none has to wait for work.
 const IN_FLIGHT: usize = SLOTS + 4;
 /// How long one future may take, waiting for a slot included.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// How often the worker is looked at.
 const LOOKS: usize = 10;
-/// How much the worker may have grown between the first look, when a tenth is done, and the last.
+/// How much the worker may have grown, in KiB, between the look in the middle and the last.
 const MAY_GROW: f64 = 4096.0;
 
 pub(crate) async fn measure(tasks: usize, kills: usize) -> Result<(), Failure> {
@@ -103,16 +103,16 @@ fn complain(when: &str, left: &Leftovers) -> Result<(), Failure> {
     Err(format!("left {when}: {left:#?}").into())
 }
 
-/// The memory of the worker has not grown since a tenth of the tasks were done.
+/// The memory of the worker has not grown since half of the tasks were done.
 fn flat(series: &[Figures]) -> Result<(), Failure> {
-    let (Some(first), Some(last)) = (series.first(), series.last()) else { return Ok(()) };
-    let grown = last.resident - first.resident;
-    progress(&format!("the worker grew by {grown:.0} KiB between the first look and the last"));
+    let (Some(middle), Some(last)) = (series.get(series.len() / 2), series.last()) else { return Ok(()) };
+    let grown = last.resident - middle.resident;
+    progress(&format!("the worker grew by {grown:.0} KiB in the second half"));
     if grown > MAY_GROW {
         return Err(format!("the worker grew by {grown:.0} KiB, more than {MAY_GROW:.0}").into());
     }
-    if last.descriptors > first.descriptors + 4.0 {
-        return Err(format!("it had {} descriptors, then {}", first.descriptors, last.descriptors).into());
+    if last.descriptors > middle.descriptors + 4.0 {
+        return Err(format!("it had {} descriptors, then {}", middle.descriptors, last.descriptors).into());
     }
     Ok(())
 }
@@ -161,10 +161,14 @@ impl Soak {
                 done.map(|()| kind.name).map_err(|error| format!("{}: {error}", kind.name))
             });
         }
+        let mut unlike = Vec::new();
         while let Some(done) = running.join_next().await {
-            *counts.entry(done??).or_default() += 1;
+            match done? {
+                Ok(name) => *counts.entry(name).or_default() += 1,
+                Err(error) => unlike.push(error),
+            }
         }
-        Ok(())
+        if unlike.is_empty() { Ok(()) } else { Err(unlike.join("\n").into()) }
     }
 
     async fn one(&self, kind: &'static Kind, name: &str) -> Result<(), Failure> {
@@ -190,8 +194,8 @@ impl Soak {
             ClientEvent::Done(result, _) => {
                 let mut bytes = Vec::new();
                 std::io::Read::read_to_end(&mut result.reader()?, &mut bytes)?;
-                let text = String::from_utf8_lossy(&bytes);
-                if text.contains(kind.expected) { Ok(()) } else { Err(format!("the result: {text:.2000}").into()) }
+                let text: String = String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).collect();
+                if text.contains(kind.expected) { Ok(()) } else { Err(format!("the result: {text:.600}").into()) }
             }
             other => Err(format!("no result: {other:?}").into()),
         }
@@ -229,6 +233,11 @@ impl Soak {
         for (events, _) in &mut all {
             patiently("a task begins", begun(events)).await??;
         }
+        // The positive control: what is looked for is found while it is there.
+        let there = before.leftovers(&[]);
+        if there.processes.len() < 3 * SLOTS || there.networks < SLOTS {
+            return Err(format!("{SLOTS} tasks run, and this is all that is seen of them: {there:#?}").into());
+        }
         kill(Pid::from_raw(running.pid.cast_signed()), Signal::SIGKILL)?;
         let (left, took) = before.settled(&[]).await;
         complain("after the worker was killed", &left)?;
@@ -251,7 +260,7 @@ pub(crate) async fn victim(folder: &Path, port: u16, name: &str) -> Result<(), F
 }
 
 async fn client(folder: &Path, port: u16) -> Result<Client, Failure> {
-    let (me, link) = link(folder, port).await?;
+    let (me, link) = join(folder, port).await?;
     let setup = Setup {
         me,
         link,

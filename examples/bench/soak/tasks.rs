@@ -52,16 +52,16 @@ pub(crate) const KINDS: [Kind; 16] = [
     kind("a result at once", 20, Wait, "", "fine"),
     kind("a real future, by R", 12, WaitForR, "", ""),
     kind("an error, no result", 8, Wait, "echo 'it broke' >&2; exit 3\n", "it broke"),
-    kind("kills itself", 6, Wait, "kill -9 $$\n", "signal 9"),
+    kind("kills itself", 6, Wait, "kill -9 $$\n", "SIGKILL"),
     kind("kills all that it can", 5, Wait, "kill -9 -1\n", ""),
     kind("leaves daemons behind", 8, Wait, DAEMONS, "fine"),
     kind("a fork bomb", 5, Wait, "f() { f | f & }; f 2>/dev/null; wait\n", ""),
-    kind("a memory bomb", 5, Wait, "exec perl -e 'push @a, \"x\" x 1e6 while 1'\n", "memory"),
-    kind("memory bombs in many processes", 3, Wait, MANY_BOMBS, "memory"),
+    kind("a memory bomb", 5, Wait, "exec perl -e 'push @a, \"x\" x 1e6 while 1'\n", "limit of"),
+    kind("memory bombs in many processes", 3, Wait, MANY_BOMBS, "limit of"),
     kind("fills its scratch space", 5, Wait, FILES, "fine"),
     kind("a flood of output", 5, Wait, "yes | head -c 30000000\n", "fine"),
     kind("a flood of frames", 4, Wait, "cat /dev/urandom >&3\n", "frame"),
-    kind("an endless loop", 2, Wait, "while :; do :; done\n", "CPU time"),
+    kind("an endless loop", 2, Wait, "while :; do :; done\n", "time limit"),
     kind("sleeps beyond its time", 3, Wait, "sleep 1000\n", "time limit"),
     kind("cancelled by its client", 7, Cancel, "setsid sleep 1000 & sleep 1000\n", ""),
     kind("its client is killed", 2, Vanish, "setsid sleep 1000 & sleep 1000\n", ""),
@@ -70,12 +70,12 @@ pub(crate) const KINDS: [Kind; 16] = [
 const DAEMONS: &str =
     "for i in 1 2 3; do setsid sh -c 'trap \"\" TERM HUP INT; sleep 1000 & sleep 1000' </dev/null & done\n";
 const MANY_BOMBS: &str = "for i in 1 2 3 4; do perl -e 'while (1) { push @a, \"x\" x 1e5; select undef, undef, undef, 0.002 }' & done; wait\n";
-const FILES: &str = "cat /dev/urandom >/tmp/big 2>/dev/null; i=0; while [ $i -lt 700 ]; do : >/home/task/$i || break; \
+const FILES: &str = "cat /dev/urandom >/tmp/big 2>/dev/null; i=0; while [ $i -lt 700 ]; do true >/home/task/$i || break; \
                      i=$((i + 1)); done 2>/dev/null; ln -s big /dev/shm/link\n";
 
 /// Like strict, with limits that can be met in seconds.
-pub(crate) const PROFILE: &str = "inherits = \"strict\"\n\n[limits]\nmemory = \"200 MiB\"\naddress_space = \"800 MiB\"\n\
-                                  processes = 32\nwall_time = \"8 s\"\ncpu_time = \"4 s\"\n\n[scratch]\n\
+pub(crate) const PROFILE: &str = "inherits = \"strict\"\n\n[limits]\nmemory = \"300 MiB\"\naddress_space = \"800 MiB\"\n\
+                                  processes = 32\nwall_time = \"10 s\"\ncpu_time = \"2 s\"\n\n[scratch]\n\
                                   \"/tmp\" = { size = \"16 MiB\", files = 500, why = \"soak\" }\n\
                                   \"/home/task\" = { size = \"16 MiB\", files = 500, why = \"soak\" }\n\
                                   \"/dev/shm\" = { size = \"16 MiB\", files = 500, why = \"soak\" }\n";
