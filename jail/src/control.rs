@@ -28,12 +28,13 @@ pub(crate) struct TaskDescriptors {
 pub(crate) struct Control {
     socket: File,
     deaf: bool,
+    unsent: Vec<u8>,
 }
 
 impl Control {
     /// Wraps the socket.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket: File::from(socket), deaf: false }
+        Self { socket: File::from(socket), deaf: false, unsent: Vec::new() }
     }
 
     /// Reads the spec and the three descriptors attached to its first byte; waits for them.
@@ -60,21 +61,29 @@ impl Control {
         Ok((header, fds))
     }
 
-    /// Sends a report without ever waiting: reports are few and small, so a supervisor whose buffer is full has
-    /// stopped reading and counts as gone.
+    /// Takes in a report, which goes out with the next [`Self::flush`]: the supervisor is not woken up for every stage.
     pub(crate) fn report(&mut self, report: &Report) {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let sent = message::encode(report).ok().map(|bytes| {
-            let sent = send(self.socket.as_raw_fd(), &bytes, flags);
-            sent.is_ok_and(|length| length == bytes.len())
-        });
-        self.deaf |= sent != Some(true);
+        match message::encode(report) {
+            Ok(bytes) => self.unsent.extend(bytes),
+            Err(_) => self.deaf = true,
+        }
+    }
+
+    /// Sends what was reported without ever waiting: reports are few and small, so a supervisor whose buffer is full has
+    /// stopped reading and counts as gone.
+    pub(crate) fn flush(&mut self) {
+        let bytes = std::mem::take(&mut self.unsent);
+        if !bytes.is_empty() {
+            let sent = send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+            self.deaf |= sent != Ok(bytes.len());
+        }
     }
 
     /// Reports a failure.
     pub(crate) fn refuse(&mut self, failure: Failure) {
         let Failure { stage, what, errno } = failure;
         self.report(&Report::Refused { stage, what, errno });
+        self.flush();
     }
 
     /// Whether the supervisor wants an end: it closed its side, wrote what it must not write, or does not listen.
