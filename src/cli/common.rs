@@ -166,9 +166,17 @@ impl Source {
 impl SandboxArgs {
     /// Finds R, reads the profile, probes the driver. Fails before anything is claimed or run.
     pub(super) async fn workbench(&self, place: &Place) -> Result<Workbench, Failure> {
-        let driver = self.sandbox.as_deref().or(place.file.sandbox.as_deref()).unwrap_or("jail");
-        let profile = self.profile.as_deref().or(place.file.profile.as_deref()).unwrap_or("standard");
-        Ok(Workbench::prepare(driver, profile, surroundings(place)).await?)
+        let (driver, profile) = self.resolve(place);
+        Ok(Workbench::prepare(&driver, &profile, surroundings(place)).await?)
+    }
+
+    /// The names of the driver and of the profile: from the command line, the configuration file, or what is usual.
+    pub(super) fn resolve(&self, place: &Place) -> (String, String) {
+        let or = |flag: &Option<String>, file: &Option<String>, usual: &str| {
+            flag.clone().or_else(|| file.clone()).unwrap_or_else(|| usual.to_owned())
+        };
+        let file = &place.file;
+        (or(&self.sandbox, &file.sandbox, "jail"), or(&self.profile, &file.profile, "standard"))
     }
 }
 

@@ -8,6 +8,8 @@ mod doctor;
 mod driver;
 mod error;
 mod facts;
+mod fix;
+mod habitat;
 mod judge;
 mod launch;
 mod machine;
@@ -22,11 +24,12 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use doctor::{Doctor, examine};
+pub use doctor::{Doctor, Interpreter, Known as KnownProblem, Question, apparmor_profile, examine};
 pub use driver::{Driver, PlanError, Ready, select};
 pub use error::SandboxError;
+pub use habitat::{Around, Habitat};
 pub use launch::{Finished, LaunchError, run_to_end};
-pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind, UserNamespaces};
+pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind};
 pub use profile::{
     CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Surroundings,
     TASK_ID, Written, unsafe_to_share,
