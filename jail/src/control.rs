@@ -1,12 +1,12 @@
 //! The control socket, seen from `p2p-jail run`: the spec comes in, reports go out, its end means *stop*.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{IoSlice, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::os::fd::AsRawFd;
 
 use crate::failure::{At, Failure, Outcome};
@@ -63,9 +63,20 @@ impl Control {
     /// Sends a report without ever waiting: reports are few and small, so a supervisor whose buffer is full has
     /// stopped reading and counts as gone.
     pub(crate) fn report(&mut self, report: &Report) {
+        self.send(report, &[]);
+    }
+
+    /// The same with a descriptor attached to its first byte.
+    pub(crate) fn hand_over(&mut self, report: &Report, descriptor: &OwnedFd) {
+        self.send(report, &[descriptor.as_raw_fd()]);
+    }
+
+    fn send(&mut self, report: &Report, descriptors: &[RawFd]) {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let attached = if descriptors.is_empty() { &[][..] } else { &rights[..] };
         let sent = message::encode(report).ok().map(|bytes| {
-            let sent = send(self.socket.as_raw_fd(), &bytes, flags);
+            let sent = sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(&bytes)], attached, flags, None);
             sent.is_ok_and(|length| length == bytes.len())
         });
         self.deaf |= sent != Some(true);

@@ -57,6 +57,9 @@ pub enum WorkbenchError {
     /// The sandbox could not be set up after all.
     #[error("{0}")]
     Refused(Reason),
+    /// Nothing is denied without a sandbox.
+    #[error("without a sandbox nothing is denied that could be explained: use --sandbox jail or bubblewrap")]
+    NothingToExplain,
     /// Bytes cannot be kept.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -214,6 +217,28 @@ impl Workbench {
         Ok(attempt::run(&plan, future, id, &self.spool_directory, cancel, events).await?)
     }
 
+    /// Evaluates a future of the owner's, who wants to know what the profile denies: it is in the outcome. Not for futures of
+    /// others: the run is watched by this program, see [`sandbox::Witness`].
+    ///
+    /// # Errors
+    /// [`WorkbenchError::NothingToExplain`] without a sandbox; [`WorkbenchError::Sandbox`]; [`WorkbenchError::Spool`].
+    pub async fn explain(
+        &self,
+        future: &Spooled,
+        id: &FutureId,
+        cancel: CancellationToken,
+    ) -> Result<Outcome, WorkbenchError> {
+        let plan = self.plan(Mode::Run, id, 0)?.explained().ok_or(WorkbenchError::NothingToExplain)?;
+        let (events, _) = mpsc::channel(1);
+        Ok(attempt::run(&plan, future, id, &self.spool_directory, cancel, events).await?)
+    }
+
+    /// What was denied, in words, with the lines of a profile that would allow it.
+    #[must_use]
+    pub fn advise(&self, denials: &sandbox::Denials) -> String {
+        sandbox::advise(denials, self.ready.profile(), self.ready.machine())
+    }
+
     /// A result in place of one that cannot be had.
     fn instead(&self, id: &FutureId, reason: Reason) -> Result<Outcome, WorkbenchError> {
         let now = clock::now();
@@ -226,6 +251,7 @@ impl Workbench {
             usage: Usage::default(),
             text: Text::default(),
             stages: Vec::new(),
+            denials: None,
             progress_dropped: 0,
         })
     }

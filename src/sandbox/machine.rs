@@ -64,6 +64,8 @@ pub struct Machine {
     pub bubblewrap: Option<Bubblewrap>,
     /// The folder of the host in which the driver `none` puts a task's files.
     pub bare_folder: Option<PathBuf>,
+    /// The root file system that takes the place of the host's own in what profiles share; `None` for the host's own.
+    pub root: Option<PathBuf>,
     /// What is at the paths that were asked about; what is absent is not in it.
     pub paths: BTreeMap<PathBuf, HostPath>,
 }
@@ -202,6 +204,7 @@ impl Machine {
             user_namespaces: UserNamespaces::discover(),
             bubblewrap: Bubblewrap::discover(known.search_path.as_deref()),
             bare_folder: None,
+            root: None,
             paths: BTreeMap::new(),
         };
         let program = machine.jail_for_tasks.clone();

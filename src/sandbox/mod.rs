@@ -7,6 +7,7 @@
 mod doctor;
 mod driver;
 mod error;
+mod explain;
 mod facts;
 mod judge;
 mod launch;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use doctor::{Doctor, examine};
 pub use driver::{Driver, PlanError, Ready, select};
 pub use error::SandboxError;
+pub use explain::{Denials, Denied, Witness, advise};
 pub use launch::{Finished, LaunchError, run_to_end};
 pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind, UserNamespaces};
 pub use profile::{
@@ -96,6 +98,8 @@ pub struct LaunchPlan {
     pub jail: PathBuf,
     /// What it is told.
     pub spec: p2p_jail::spec::Spec,
+    /// Where on the host what the profile shares lies: `/`, or the root file system that is used in its place.
+    pub root: PathBuf,
     /// The largest result that is taken from the task, in bytes.
     pub max_result: u64,
     /// How much of the task's text (its fd 1 and 2) is kept, in bytes; the rest is counted and thrown away.

@@ -108,6 +108,7 @@ impl Driver {
         Ok(LaunchPlan {
             jail: machine.jail.clone(),
             spec,
+            root: machine.root.clone().unwrap_or_else(|| "/".into()),
             max_result: profile.limits.result,
             max_text: profile.limits.text,
             provenance: Provenance {

@@ -39,6 +39,9 @@ impl World {
             let mount = Mount::Tmpfs { to: path.clone(), bytes: scratch.size, inodes: scratch.files };
             world.mounts.insert(path.clone(), mount);
             world.landlock.read_write.push(path.clone());
+            if scratch.execute {
+                world.landlock.read_execute.push(path.clone());
+            }
             world.tmpfs.push(path.clone());
         }
         for (path, readable) in &profile.read {
@@ -64,6 +67,7 @@ impl World {
         let proc = Mount::Proc { to: "/proc".into(), only_processes: true };
         self.mounts.insert("/proc".into(), proc);
         self.mounts.insert("/dev".into(), Mount::Devices { to: "/dev".into() });
+        self.landlock.list.push("/".into());
         self.landlock.read.push("/proc".into());
         self.landlock.files_read_write.extend(DEVICES.map(PathBuf::from));
     }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use p2p_jail::spec::{DenyRule, Seccomp};
+use p2p_jail::spec::{Condition, DenyRule, Seccomp, Test};
 
 pub use check::{Surroundings, unsafe_to_share};
 
@@ -109,6 +109,8 @@ pub struct Scratch {
     pub size: u64,
     /// Files, folders and links.
     pub files: u64,
+    /// Whether programs in it may be started (held by Landlock). Libraries can be loaded in any case.
+    pub execute: bool,
     /// The reason.
     pub why: String,
 }
@@ -155,6 +157,8 @@ pub struct CallRule {
     pub why: String,
     /// The name of the call.
     pub call: String,
+    /// Whether a profile that inherits it can except values (rules of the form `only`).
+    pub exceptions: bool,
     /// What it comes to on this architecture; empty where there is no such call.
     pub deny: Vec<DenyRule>,
 }
@@ -281,7 +285,23 @@ impl Profile {
         allow.sort_unstable();
         allow.dedup();
         let deny = self.rules.iter().flat_map(|rule| rule.deny.iter().cloned());
-        Seccomp { deny: deny.filter(|rule| allow.binary_search(&rule.syscall).is_ok()).collect(), allow }
+        Seccomp { deny: deny.filter(|rule| allow.binary_search(&rule.syscall).is_ok()).collect(), allow, explain: None }
+    }
+}
+
+impl CallRule {
+    /// Whether the rule denies the call when this argument has this value and the others do not matter.
+    #[must_use]
+    pub fn denies(&self, call: i64, argument: u8, value: u32) -> bool {
+        let holds = |condition: &Condition| {
+            condition.argument == argument
+                && match condition.test {
+                    Test::Equal(wanted) => value == wanted,
+                    Test::NotEqual(unwanted) => value != unwanted,
+                    Test::BitSet(bit) => value & bit == bit,
+                }
+        };
+        self.deny.iter().any(|rule| rule.syscall == call && rule.conditions.iter().all(holds))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{
-    CallGroup, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Written, rule::RawRule,
+    CallGroup, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Written, rule::{RawException, RawRule},
 };
 use crate::sandbox::{
     Layer,
@@ -63,6 +63,8 @@ struct RawLimits {
 struct RawScratch {
     size: Bytes,
     files: u64,
+    #[serde(default)]
+    execute: bool,
     why: String,
 }
 
@@ -97,6 +99,8 @@ struct RawWritten {
 struct RawSyscalls {
     allow: BTreeMap<String, RawGroup>,
     rules: BTreeMap<String, RawRule>,
+    /// By the name of the inherited rule.
+    except: BTreeMap<String, RawException>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -163,6 +167,14 @@ impl Raw {
         parent.files.write.extend(self.files.write);
         parent.environment.extend(self.environment);
         parent.syscalls.allow.extend(self.syscalls.allow);
+        for (key, exception) in self.syscalls.except {
+            let rule = parent.syscalls.rules.get_mut(&key);
+            let excepted = rule.ok_or_else(|| "no inherited rule has this name".to_owned());
+            excepted.and_then(|rule| rule.except(exception)).map_err(|what| {
+                let what = format!("syscalls.except.{key}: {what}");
+                ProfileError::Contradiction { profile: name.to_owned(), what }
+            })?;
+        }
         parent.syscalls.rules.extend(self.syscalls.rules);
         Ok(Self {
             inherits: None,
@@ -244,7 +256,7 @@ impl RawLimits {
 
 impl RawScratch {
     fn resolve(self) -> Scratch {
-        Scratch { size: self.size.0, files: self.files, why: self.why }
+        Scratch { size: self.size.0, files: self.files, execute: self.execute, why: self.why }
     }
 }
 

@@ -19,6 +19,14 @@ pub(super) struct RawRule {
     never_together: Option<Vec<Value>>,
 }
 
+/// Values that remain allowed beside those of an inherited rule.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawException {
+    why: String,
+    values: Vec<Value>,
+}
+
 /// An argument's value: a number or the name of a constant.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -53,7 +61,22 @@ impl RawRule {
             }
             Call::Elsewhere => Vec::new(),
         };
-        Ok(CallRule { name: key, why: self.why, call: self.call, deny })
+        Ok(CallRule { name: key, why: self.why, call: self.call, exceptions: self.only.is_some(), deny })
+    }
+
+    /// Allows these values too.
+    pub(super) fn except(&mut self, exception: RawException) -> Result<(), String> {
+        let Some(only) = &mut self.only else {
+            return Err(format!("no exception can be made from this rule: {}", self.why));
+        };
+        for value in values(&exception.values).map_err(|error| error.to_string())? {
+            if let Some(why) = syscalls::never_excepted(&self.call, value) {
+                return Err(format!("{value:#x} is never allowed: {why}"));
+            }
+        }
+        only.extend(exception.values);
+        self.why = format!("{}; except: {}", self.why, exception.why);
+        Ok(())
     }
 
     /// What is denied: any of these, each of which is some tests that must all hold.
@@ -72,8 +95,11 @@ impl RawRule {
 }
 
 /// What is wrong with the values of a rule.
+#[derive(Debug, thiserror::Error)]
 enum RuleError {
+    #[error("{0}")]
     Form(&'static str),
+    #[error(transparent)]
     Constant(CallError),
 }
 
