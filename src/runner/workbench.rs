@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock,
     ids::{FutureId, IdError},
-    sandbox::{self, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Share, Surroundings, Task},
+    sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task},
     spool::{SpoolError, SpoolWriter, Spooled},
 };
 
@@ -128,15 +128,15 @@ impl Workbench {
     ///
     /// # Errors
     /// [`WorkbenchError::R`], [`WorkbenchError::Sandbox`], [`WorkbenchError::SpoolFolder`].
-    pub async fn prepare(driver: &str, profile: &str, surroundings: Surroundings) -> Result<Self, WorkbenchError> {
+    pub async fn prepare(driver: &str, profile: &str, known: Known) -> Result<Self, WorkbenchError> {
         let (driver, profile) = (driver.to_owned(), profile.to_owned());
         let prepared = tokio::task::spawn_blocking(move || {
             let driver = driver.parse()?;
-            let profile = Profile::load(&profile, &surroundings).map_err(SandboxError::from)?;
-            let spool = spool_folder(&surroundings)?;
-            let machine = Machine::of(surroundings).map_err(SandboxError::from)?;
-            let r = RInstallation::find()?.with_future()?;
-            let ready = sandbox::select(driver, profile, machine, &Self::shares(&r))?;
+            let profile = Profile::load(&profile, &known.surroundings).map_err(SandboxError::from)?;
+            let spool = spool_folder(&known.surroundings)?;
+            let machine = Machine::discover(&known).map_err(SandboxError::from)?;
+            let r = RInstallation::of(&machine)?.with_future()?;
+            let ready = sandbox::select(driver, profile, machine.clone(), &r.shares(&machine))?;
             Ok(Self::new(ready, r, spool))
         });
         prepared.await.map_err(WorkbenchError::Task)?
@@ -152,12 +152,6 @@ impl Workbench {
         };
         let time_zone = clock::time_zone();
         Self { ready, r, provenance, spool_directory, time_zone, max_future: u64::MAX, max_result: u64::MAX }
-    }
-
-    /// What of the host the R of this workbench needs beside the profile's paths.
-    #[must_use]
-    pub fn shares(r: &RInstallation) -> Vec<Share> {
-        r.folders().iter().map(|folder| Share::same(folder, true)).collect()
     }
 
     /// With limits in bytes; that of the profile on results holds too.
@@ -189,7 +183,8 @@ impl Workbench {
     pub fn describe(&self) -> String {
         let future = self.r.future.as_deref().unwrap_or("none");
         let Provenance { driver, profile, .. } = &self.provenance;
-        format!("{driver}, profile {profile}; R {}, package future {future}", self.r.version)
+        let root = self.ready.machine().root.as_ref().map_or(String::new(), |root| format!(" of {}", root.display()));
+        format!("{driver}, profile {profile}; R {}{root}, package future {future}", self.r.version)
     }
 
     /// Evaluates a future and always comes back with a result: the task's own, or one that says why there is none. The
@@ -337,7 +332,7 @@ impl Workbench {
         self.ready.plan(&Task {
             command: command(&self.r, &job),
             files: vec![(PathBuf::from(SCRIPT_PATH), RUNNER_SCRIPT.as_bytes().to_vec())],
-            shares: Self::shares(&self.r),
+            shares: self.r.shares(self.ready.machine()),
             slot: u32::try_from(slot).unwrap_or_default(),
         })
     }

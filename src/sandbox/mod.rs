@@ -30,7 +30,7 @@ pub use explain::{Denials, Denied, Witness, advise};
 pub use launch::{Finished, LaunchError, run_to_end};
 pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind, UserNamespaces};
 pub use profile::{
-    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Surroundings,
+    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Readable, Scratch, Surroundings,
     TASK_ID, Written, unsafe_to_share,
 };
 pub use show::{list, show};

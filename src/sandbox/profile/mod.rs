@@ -5,6 +5,7 @@
 //! machine; the drivers' planners bring the two together.
 
 mod check;
+mod error;
 mod raw;
 mod rule;
 #[cfg(test)]
@@ -19,8 +20,9 @@ use std::{
 use p2p_jail::spec::{Condition, DenyRule, Seccomp, Test};
 
 pub use check::{Surroundings, unsafe_to_share};
+pub use error::{Place, ProfileError};
 
-use super::{Layer, syscalls::CallError};
+use super::Layer;
 
 /// The user and group that every task believes to be.
 pub const TASK_ID: u32 = 1000;
@@ -122,6 +124,8 @@ pub struct Readable {
     pub execute: bool,
     /// Whether it may be absent.
     pub optional: bool,
+    /// Where it is on the host, if that is elsewhere: then it is the host's even if another root file system is in use.
+    pub from: Option<PathBuf>,
     /// The reason.
     pub why: String,
 }
@@ -163,88 +167,6 @@ pub struct CallRule {
     pub deny: Vec<DenyRule>,
 }
 
-/// Why a profile cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ProfileError {
-    /// No such name, and no such file.
-    #[error(
-        "no profile is named \"{name}\" and there is no such file; known: strict, standard, or the path of a .toml file"
-    )]
-    NotFound {
-        /// What was asked for.
-        name: String,
-    },
-    /// The file cannot be read.
-    #[error("cannot read the profile {}", path.display())]
-    Read {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is not a small text file.
-    #[error("the profile {} is larger than {MAX_PROFILE_BYTES} bytes", path.display())]
-    TooLong {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// It is not TOML, a key is unknown or a value has the wrong form.
-    #[error("profile {profile}")]
-    Syntax {
-        /// Its name.
-        profile: String,
-        /// Where and what.
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    /// It inherits from something that is not built in.
-    #[error("profile {profile}: it inherits from \"{parent}\"; only strict and standard can be inherited from")]
-    Parent {
-        /// Its name.
-        profile: String,
-        /// What it says.
-        parent: String,
-    },
-    /// A value is set nowhere.
-    #[error("profile {profile}: {key} is not set; begin with inherits = \"strict\" or \"standard\"")]
-    Unset {
-        /// Its name.
-        profile: String,
-        /// The key.
-        key: &'static str,
-    },
-    /// Two values contradict one another, or one makes no sense.
-    #[error("profile {profile}: {what}")]
-    Contradiction {
-        /// Its name.
-        profile: String,
-        /// What contradicts what, and why.
-        what: String,
-    },
-    /// A path must not be shared with a task.
-    #[error("profile {profile}: {} cannot be shared with tasks: {why}", path.display())]
-    UnsafePath {
-        /// Its name.
-        profile: String,
-        /// The path.
-        path: PathBuf,
-        /// Why not.
-        why: String,
-    },
-    /// A rule about system calls.
-    #[error("profile {profile}: syscalls.{place}")]
-    Call {
-        /// Its name.
-        profile: String,
-        /// Which group or rule.
-        place: String,
-        /// What is wrong.
-        #[source]
-        source: CallError,
-    },
-}
-
 impl Profile {
     /// Loads the embedded profile of that name, else the file at that path.
     ///
@@ -262,9 +184,10 @@ impl Profile {
         if EMBEDDED.iter().any(|(taken, _)| *taken == name) {
             let what =
                 "that name is taken by the program's own; results would be misleading, rename the file".to_owned();
-            return Err(ProfileError::Contradiction { profile: name.into_owned(), what });
+            return Err(ProfileError::Contradiction { place: Place::of(&name), key: Vec::new(), what });
         }
-        Self::parse(&name, &read(path)?, surroundings)
+        let text = read(path)?;
+        Self::parse(&name, &text, surroundings).map_err(|error| error.located(path, &text))
     }
 
     /// Understands a profile's text.

@@ -3,7 +3,10 @@
 use p2p_jail::spec::{Condition, DenyRule, Test};
 use serde::Deserialize;
 
-use super::{CallRule, ProfileError, raw::number};
+use super::{
+    CallRule, Place, ProfileError,
+    raw::{contradiction, number},
+};
 use crate::sandbox::syscalls::{self, Call, CallError};
 
 /// A rule as it is written.
@@ -39,9 +42,8 @@ impl RawRule {
     /// Turns names into numbers.
     pub(super) fn resolve(self, profile: &str, key: String) -> Result<CallRule, ProfileError> {
         let place = format!("rules.{key}");
-        let wrong = |what: &str| ProfileError::Contradiction {
-            profile: profile.to_owned(),
-            what: format!("syscalls.{place}: {what}"),
+        let wrong = |what: &str| {
+            contradiction(profile, &["syscalls", "rules", &key], format!("syscalls.{place}: {what}"))
         };
         if self.argument > 5 {
             return Err(wrong("system calls have arguments 0 to 5"));
@@ -49,7 +51,7 @@ impl RawRule {
         let tests = self.tests().map_err(|error| match error {
             RuleError::Form(what) => wrong(what),
             RuleError::Constant(source) => {
-                ProfileError::Call { profile: profile.to_owned(), place: place.clone(), source }
+                ProfileError::Call { place: Place::of(profile), key: place.clone(), source }
             }
         })?;
         let conditions = |tests: Vec<Test>| -> Vec<Condition> {
