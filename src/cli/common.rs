@@ -14,7 +14,7 @@ use crate::{
     board::ssh::{SshBoard, SshBoardConfig},
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
-    runner::{Verdict, Workbench},
+    runner::{Verdict, Workbench, scan::Carried},
     sandbox::{Known, Machine, SandboxError, Surroundings, show_bytes},
     spool::Spooled,
     text,
@@ -241,7 +241,12 @@ pub(super) async fn conclude(
 ) -> Result<(), Failure> {
     let shown = workbench.show(id, result, cancel).await?;
     match output {
-        Some(path) => result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?,
+        // What is no result, or that of another future, does not take a result's place.
+        Some(_) if shown.verdict == Verdict::NoResult => {}
+        Some(path) => {
+            result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?;
+            note_what_runs(&shown.carried)?;
+        }
         None => print(&shown.stdout, io::stdout())?,
     }
     // What the code said on stderr goes there in either case, and is made harmless for a terminal.
@@ -252,6 +257,15 @@ pub(super) async fn conclude(
         Verdict::Stopped => Err(Failure::silent(Status::Stopped)),
         Verdict::NoResult => Err(Failure::silent(Status::Network)),
     }
+}
+
+/// Tells who saved a result what of it is code of a stranger that may run when it is looked at.
+fn note_what_runs(carried: &Carried) -> Result<(), Failure> {
+    if *carried == Carried::default() {
+        return Ok(());
+    }
+    let note = format!("p2p-worker: the result can run code when it is used ({carried}): look at it in a sandbox\n");
+    print(note.as_bytes(), io::stderr())
 }
 
 /// Copies text of a stranger to our own stream: as it is into a file or pipe, without escapes onto a terminal.
