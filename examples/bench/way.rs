@@ -90,7 +90,7 @@ pub(crate) async fn real_future(code: &str, folder: &Path) -> Result<(FutureId, 
     let r = RInstallation::find()?.with_future()?;
     let profile = Profile::load("strict", &Surroundings::default())?;
     let machine = Machine::discover(&Known { jail, ..Known::default() })?;
-    let ready = select(Driver::Jail, profile, machine, &Workbench::shares(&r))?;
+    let ready = select(Driver::Jail, profile, machine.clone(), &r.shares(&machine))?;
     let workbench = Workbench::new(ready, r, folder.to_owned());
     Ok(workbench.make(code, &CancellationToken::new()).await?)
 }

@@ -1,12 +1,12 @@
 //! The control socket, seen from `p2p-jail run`: the spec comes in, reports go out, its end means *stop*.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{IoSlice, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::os::fd::AsRawFd;
 
 use crate::failure::{At, Failure, Outcome};
@@ -73,10 +73,27 @@ impl Control {
     /// stopped reading and counts as gone.
     pub(crate) fn flush(&mut self) {
         let bytes = std::mem::take(&mut self.unsent);
-        if !bytes.is_empty() {
-            let sent = send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
-            self.deaf |= sent != Ok(bytes.len());
+        self.send(&bytes, &[]);
+    }
+
+    /// Sends a report at once, after those before it, with a descriptor attached to its first byte.
+    pub(crate) fn hand_over(&mut self, report: &Report, descriptor: &OwnedFd) {
+        self.flush();
+        match message::encode(report) {
+            Ok(bytes) => self.send(&bytes, &[descriptor.as_raw_fd()]),
+            Err(_) => self.deaf = true,
         }
+    }
+
+    fn send(&mut self, bytes: &[u8], descriptors: &[RawFd]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let attached = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+        let sent = sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], attached, flags, None);
+        self.deaf |= sent != Ok(bytes.len());
     }
 
     /// Reports a failure.

@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod explain;
 pub mod message;
 pub mod spec;
 

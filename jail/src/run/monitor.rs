@@ -154,6 +154,11 @@ impl<'a> Monitor<'a> {
                 self.exec = fds.pop();
             }
             Note::Handover => {}
+            Note::Asks => {
+                if let Some(listener) = fds.pop() {
+                    self.control.hand_over(&Report::Asks, &listener);
+                }
+            }
             Note::Executing => self.executing = true,
         }
     }

@@ -65,9 +65,10 @@ fn rlimit() -> impl Strategy<Value = Rlimit> {
 
 fn landlock() -> impl Strategy<Value = Landlock> {
     let paths = || vec(path(), 0..4);
-    (any::<u32>(), paths(), paths(), paths(), paths()).prop_map(
-        |(minimum_abi, read_execute, read, read_write, files_read_write)| Landlock {
+    (any::<u32>(), paths(), paths(), paths(), paths(), paths()).prop_map(
+        |(minimum_abi, list, read_execute, read, read_write, files_read_write)| Landlock {
             minimum_abi,
+            list,
             read_execute,
             read,
             read_write,
@@ -99,7 +100,7 @@ fn seccomp() -> impl Strategy<Value = Seccomp> {
             allow.retain(|number| (0..470).contains(number) && *number != nix::libc::SYS_clone3);
             allow.extend([SYS_execve, SYS_write, SYS_exit_group]);
         }
-        Seccomp { allow, deny }
+        Seccomp { allow, deny, explain: None }
     })
 }
 
@@ -158,7 +159,7 @@ pub(crate) fn smallest() -> Spec {
         }),
         confinement: Confinement {
             landlock: Some(Landlock { read: vec!["/r".into()], ..Landlock::default() }),
-            seccomp: Some(Seccomp { allow: vec![0, 1, 59, 231], deny: Vec::new() }),
+            seccomp: Some(Seccomp { allow: vec![0, 1, 59, 231], deny: Vec::new(), explain: None }),
             ..Confinement::default()
         },
         watch: Watch::default(),
@@ -173,7 +174,7 @@ pub(crate) fn large() -> Vec<Spec> {
         change(&mut spec);
         spec
     };
-    let filter = |deny| Some(Seccomp { allow: vec![0, 1, 59, 231], deny });
+    let filter = |deny| Some(Seccomp { allow: vec![0, 1, 59, 231], deny, explain: None });
     let condition = Condition { argument: 0, test: Test::Equal(0) };
     vec![
         of(&|spec| spec.command.argv = [vec!["/a".to_owned()], vec![String::new(); 1_000_000]].concat()),
@@ -184,7 +185,10 @@ pub(crate) fn large() -> Vec<Spec> {
             let Container::Builtin(builtin) = &mut spec.container else { return };
             builtin.mounts = vec![Mount::Directory { at: PathBuf::new() }; 400_000];
         }),
-        of(&|spec| spec.confinement.seccomp = Some(Seccomp { allow: [0, 1, 59, 231].repeat(200_000), deny: vec![] })),
+        of(&|spec| {
+            spec.confinement.seccomp =
+                Some(Seccomp { allow: [0, 1, 59, 231].repeat(200_000), deny: vec![], explain: None })
+        }),
         of(&|spec| {
             spec.confinement.seccomp = filter(vec![DenyRule { syscall: 0, conditions: vec![condition; 3] }; 80_000]);
         }),

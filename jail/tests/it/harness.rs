@@ -109,6 +109,7 @@ pub(crate) fn seccomp() -> Seccomp {
             // MAP_SHARED and MAP_ANONYMOUS together.
             deny(libc::SYS_mmap, vec![when(3, Test::BitSet(0x1)), when(3, Test::BitSet(0x20))]),
         ],
+        explain: None,
     }
 }
 
@@ -127,6 +128,7 @@ pub(crate) fn strict() -> Confinement {
         drop_capabilities: true,
         no_nested_user_namespaces: true,
         landlock: Some(Landlock {
+            list: vec!["/".into()],
             minimum_abi: 1,
             read_execute: ["/usr", "/p2p-jail"].map(PathBuf::from).to_vec(),
             read: ["/etc", "/proc", "/empty"].map(PathBuf::from).to_vec(),
