@@ -56,12 +56,9 @@ impl Failed {
         let failed = self.stage.map_or(&Layer::ALL[..], layers_of);
         let names: Vec<String> = failed.iter().map(ToString::to_string).collect();
         let state = |layer| {
-            let why = if failed.contains(&layer) {
-                self.why.clone()
-            } else {
-                format!("not tried, as nothing goes on without {}", names.join(", "))
-            };
-            (layer, Enforcement::Missing(why))
+            let untried = || format!("not tried, as nothing goes on without {}", names.join(", "));
+            let failed = failed.contains(&layer);
+            (layer, if failed { Enforcement::Missing(self.why.clone()) } else { Enforcement::Untried(untried()) })
         };
         Layer::ALL.into_iter().map(state).collect()
     }
