@@ -12,7 +12,7 @@ use super::{
     Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, Share, Task,
     driver::JAIL_INSIDE,
     facts::Facts,
-    fix::{fix, layers_of},
+    fix::{fix, layers_of, of_start},
     judge::Judge,
     launch::{LaunchError, run_to_end},
 };
@@ -131,7 +131,11 @@ fn outside_paths(machine: &Machine, canary: &Path) -> Vec<String> {
 
 /// The error with what would mend it, where that is known.
 fn explained(error: &LaunchError, machine: &Machine) -> Failed {
-    let LaunchError::Refused { stage, errno, .. } = error else { return Failed::new(error) };
-    let fix = fix(*stage, *errno, machine).map_or_else(String::new, |fix| format!("; {fix}"));
-    Failed { stage: Some(*stage), why: format!("{}{fix}", error_chain(error)) }
+    let (stage, fix) = match error {
+        LaunchError::Refused { stage, errno, .. } => (Some(*stage), fix(*stage, *errno, machine)),
+        LaunchError::Start(source) => (None, of_start(source)),
+        LaunchError::Report(_) => (None, None),
+    };
+    let fix = fix.map_or_else(String::new, |fix| format!("; {fix}"));
+    Failed { stage, why: format!("{}{fix}", error_chain(error)) }
 }

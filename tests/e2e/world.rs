@@ -130,6 +130,7 @@ impl World {
     }
 
     /// The folder of the programs.
+    #[allow(dead_code, reason = "for the tests of sabotage, which share this file")]
     pub(crate) fn programs(&self) -> &Path {
         &self.programs
     }
@@ -146,19 +147,19 @@ impl World {
 
     fn started(&self, programs: &Path, wrapper: &[&str], arguments: &[&str]) -> Command {
         let program = programs.join("p2p-worker").display().to_string();
+        let mut command = self.by_whom(&[wrapper, &[&program]].concat());
+        command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.home()).stdin(Stdio::null());
+        command
+    }
+
+    /// Any program, run by whoever this world is for.
+    pub(crate) fn by_whom(&self, program: &[&str]) -> Command {
         let id = ORDINARY.to_string();
         let become_ordinary = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--inh-caps=-all", "--"];
         let mut line: Vec<&str> = if self.who == Who::Ordinary { become_ordinary.to_vec() } else { Vec::new() };
-        line.extend(wrapper);
-        line.push(&program);
+        line.extend(program);
         let mut command = Command::new(line[0]);
-        command
-            .args(&line[1..])
-            .args(arguments)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("HOME", self.home())
-            .stdin(Stdio::null());
+        command.args(&line[1..]);
         command
     }
 

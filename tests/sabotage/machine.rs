@@ -5,6 +5,10 @@ use crate::{
     world::Who,
 };
 
+/// Covers parts of `/proc` as container engines do.
+const COVERED: &str = "for file in kcore keys timer_list; do if test -e /proc/$file; then mount --bind /dev/null \
+    /proc/$file; fi; done; mount -t tmpfs -o ro none /proc/sys/net";
+
 /// The rule by which the kernel answers as it does under Ubuntu's restriction and under Docker's filter.
 const NO_CLONE: &str = "clone:0&0x10000000=EPERM";
 
@@ -57,8 +61,7 @@ fn debians_and_ubuntus_switches_are_explained() {
 fn a_proc_that_is_covered_in_parts_is_explained() {
     for who in [Who::Me, Who::Ordinary] {
         let scene = Scene::new(who);
-        // As container engines do.
-        let line = after_as(who, "mount --bind /dev/null /proc/kcore; mount -t tmpfs -o ro none /proc/sys/net", &[]);
+        let line = after_as(who, COVERED, &[]);
         for driver in ["jail", "bubblewrap"] {
             let seen = scene.exec_by(&borrowed(&line), &["--profile", "strict", "--sandbox", driver]);
             seen.is_refused(&format!("{who:?} {driver}"), &["missing", "proc", ";"]);
@@ -76,7 +79,7 @@ fn a_proc_that_hides_others_is_enough_or_refused() {
         assert_eq!((seen.status, seen.evaluated), (Some(0), true), "{who:?}: {seen}");
         let line = after_as(who, "mount -t tmpfs none /proc", &["--pid", "--fork"]);
         let seen = scene.exec_by(&borrowed(&line), &["--profile", "strict"]);
-        seen.is_refused(&format!("{who:?} no /proc"), &["cannot read /proc/"]);
+        seen.is_refused(&format!("{who:?} no /proc"), &["cannot read /proc/self/exe"]);
         scene.nothing_is_left();
     }
 }

@@ -1,6 +1,6 @@
 //! Descriptors, disks, inodes and paths that run out or are not there.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use crate::{
     scene::{Scene, after_as, borrowed},
@@ -12,7 +12,7 @@ fn with_few_descriptors_it_runs_whole_or_not_at_all() {
     for who in [Who::Me, Who::Ordinary] {
         let scene = Scene::new(who);
         let mut outcomes = [0, 0];
-        for most in [4, 8, 10, 12, 14, 16, 20, 24, 32, 48] {
+        for most in [4, 8, 10, 12, 16, 20, 24, 32, 64, 96, 300, 1024] {
             let limit = format!("--nofile={most}");
             let seen = scene.exec_by(&["prlimit", &limit], &["--profile", "strict"]);
             let fine = seen.status == Some(0) && seen.evaluated;
@@ -33,8 +33,9 @@ fn a_disk_without_room_is_found_before_anything_is_run() {
         let state = scene.open().join("state");
         let at_state = ["--profile", "strict", "--state", state.to_str().unwrap()];
         let mount = |options: &str, at: &str| format!("mkdir -p {at}; mount -t tmpfs -o {options},mode=1777 none {at}");
-        for options in ["size=4k", "nr_inodes=1"] {
-            let line = after_as(who, &mount(options, &temporary), &[]);
+        for (options, fill) in [("size=4k", "; head -c 4096 /dev/zero >/$0/full"), ("nr_inodes=1", "")] {
+            let fill = fill.replace("/$0", &temporary);
+            let line = after_as(who, &format!("{}{fill}", mount(options, &temporary)), &[]);
             let seen = scene.exec_by(&borrowed(&line), &at_state);
             seen.is_refused(&format!("{who:?} TMPDIR {options}"), &["TMPDIR"]);
         }
@@ -59,7 +60,10 @@ fn a_disk_without_room_is_found_before_anything_is_run() {
 fn a_path_that_is_not_there_is_named() {
     for who in [Who::Me, Who::Ordinary] {
         let scene = Scene::new(who);
-        let data = scene.open().join("data");
+        // Not below /tmp, which tasks have of their own.
+        let outside = tempfile::Builder::new().prefix("p2p-sabotage-").tempdir_in("/var/tmp").unwrap();
+        fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let data = outside.path().join("data");
         let profile = scene.world.folder.path().join("shares.toml");
         fs::write(&profile, format!("inherits = \"strict\"\n[files.read]\n{data:?} = {{ why = \"a test\" }}\n"))
             .unwrap();

@@ -161,12 +161,6 @@ fn compiled() -> &'static Path {
 
 /// A line that runs a program in a mount namespace of its own, after these commands of the shell: as root directly, as an
 /// ordinary user with rights in a user namespace that it has lost again when the program runs.
-pub(crate) fn after(commands: &str, more: &[&'static str]) -> Vec<String> {
-    let root = nix::unistd::geteuid().is_root();
-    after_as(if root { Who::Me } else { Who::Ordinary }, commands, more)
-}
-
-/// The same for one of them.
 pub(crate) fn after_as(who: Who, commands: &str, more: &[&'static str]) -> Vec<String> {
     let root = who == Who::Me && nix::unistd::geteuid().is_root();
     let user: &[&str] = if root { &[] } else { &["--user", "--map-current-user", "--keep-caps"] };
