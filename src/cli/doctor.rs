@@ -2,12 +2,12 @@
 
 use super::{
     Failure, Status,
-    common::{PlaceArgs, SandboxArgs, machine, print},
+    common::{PlaceArgs, SandboxArgs, print},
 };
 use crate::{
     error_chain,
-    runner::{RInstallation, Workbench},
-    sandbox::{Doctor, Interpreter, Profile, Question, SandboxError, Share, apparmor_profile, examine},
+    runner::RInstallation,
+    sandbox::{Doctor, Interpreter, Machine, Profile, Question, SandboxError, Share, apparmor_profile, examine},
 };
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
-    let machine = machine(&place)?;
+    let machine = Machine::discover(&args.sandbox.image.known(&place)?).map_err(SandboxError::from)?;
     if args.apparmor_profile {
         return print(apparmor_profile(&machine.jail).as_bytes(), std::io::stdout());
     }
@@ -34,7 +34,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let driver = driver.parse()?;
     let examined = tokio::task::spawn_blocking(move || {
         let profile = Profile::load(&profile, &machine.surroundings)?;
-        let (r, shares) = find_r();
+        let (r, shares) = find_r(&machine);
         Ok::<_, SandboxError>(examine(machine, &Question { driver, profile, shares, r })?)
     });
     let doctor = examined.await.map_err(|error| Failure::new(Status::Usage, error))??;
@@ -56,10 +56,10 @@ fn conclude(doctor: &Doctor) -> Result<(), Failure> {
 }
 
 /// The R that tasks would run under, or what to do to have one; and what it needs of the host.
-fn find_r() -> (Result<Interpreter, String>, Vec<Share>) {
-    match RInstallation::find().and_then(RInstallation::with_future) {
+fn find_r(machine: &Machine) -> (Result<Interpreter, String>, Vec<Share>) {
+    match RInstallation::of(machine).and_then(RInstallation::with_future) {
         Ok(r) => {
-            let shares = Workbench::shares(&r);
+            let shares = r.shares(machine);
             (Ok(Interpreter { version: r.version, future: r.future.unwrap_or_default() }), shares)
         }
         Err(error) => (Err(error_chain(&error)), Vec::new()),

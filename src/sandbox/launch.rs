@@ -122,7 +122,7 @@ fn reports(socket: &mut UnixStream) -> Result<Finished, LaunchError> {
             Report::Refused { stage, what, errno } => {
                 return Err(LaunchError::Refused { stage, what, errno, text: String::new() });
             }
-            Report::Running { .. } => {}
+            Report::Running { .. } | Report::Asks => {}
             Report::Ended { exit, stopped, .. } => return Ok(Finished { stages, exit, stopped, text: String::new() }),
         }
     }

@@ -16,7 +16,10 @@ use nix::{
 };
 use p2p_jail::spec::Identity;
 
-use super::{habitat::Habitat, profile::Surroundings};
+use super::{
+    habitat::Habitat,
+    profile::{Profile, Readable, Surroundings, unsafe_to_share},
+};
 
 /// The unprivileged user of the host as which the tasks of root run, unless the owner names another.
 pub const NOBODY: Identity = Identity { uid: 65534, gid: 65534 };
@@ -66,6 +69,8 @@ pub struct Machine {
     pub bubblewrap: Option<Bubblewrap>,
     /// The folder of the host in which the driver `none` puts a task's files.
     pub bare_folder: Option<PathBuf>,
+    /// The root file system that takes the place of the host's own in what profiles share; `None` for the host's own.
+    pub root: Option<PathBuf>,
     /// What is at the paths that were asked about; what is absent is not in it.
     pub paths: BTreeMap<PathBuf, HostPath>,
 }
@@ -114,6 +119,8 @@ pub struct Known {
     pub surroundings: Surroundings,
     /// `$PATH`, where bubblewrap is looked for.
     pub search_path: Option<std::ffi::OsString>,
+    /// A root file system to be used in place of the host's own.
+    pub root: Option<PathBuf>,
 }
 
 /// Why nothing can be planned on this machine.
@@ -125,6 +132,17 @@ pub enum MachineError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// There is no such root file system, or it cannot be used.
+    #[error("{} cannot be the tasks' root file system: {why}", path.display())]
+    Root {
+        /// What was given.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// A user for the tasks was named by somebody who cannot give them one.
+    #[error("only root's tasks can run as another user; yours run as you")]
+    NotRoot,
     /// The tasks' user was given as root.
     #[error("tasks never run as uid 0: name an unprivileged account")]
     RootTasks,
@@ -166,6 +184,9 @@ impl Machine {
     pub fn discover(known: &Known) -> Result<Self, MachineError> {
         let jail = find_jail(known)?;
         let me = Identity { uid: geteuid().as_raw(), gid: getegid().as_raw() };
+        if me.uid != 0 && known.become_user.is_some() {
+            return Err(MachineError::NotRoot);
+        }
         let become_user = (me.uid == 0).then(|| known.become_user.unwrap_or(NOBODY));
         if become_user.is_some_and(|user| user.uid == 0 || user.gid == 0) {
             return Err(MachineError::RootTasks);
@@ -195,6 +216,7 @@ impl Machine {
             habitat: Habitat::discover(Path::new("/")),
             bubblewrap: Bubblewrap::discover(known.search_path.as_deref()),
             bare_folder: None,
+            root: known.root.as_deref().map(|root| usable_root(root, &known.surroundings)).transpose()?,
             paths: BTreeMap::new(),
         };
         let program = machine.jail_for_tasks.clone();
@@ -209,6 +231,26 @@ impl Machine {
                 self.paths.insert(path.to_owned(), found);
             }
         }
+    }
+
+    /// Looks what is at the paths that a profile shares.
+    pub fn look_for(&mut self, profile: &Profile) {
+        let paths: Vec<PathBuf> = profile.read.iter().map(|(path, readable)| self.shared(path, readable)).collect();
+        self.look(paths.iter().map(PathBuf::as_path));
+    }
+
+    /// Where what tasks find at this path is on the host: there, or in the root file system that is used instead.
+    #[must_use]
+    pub fn outside(&self, inside: &Path) -> PathBuf {
+        match &self.root {
+            Some(root) => root.join(inside.strip_prefix("/").unwrap_or(inside)),
+            None => inside.to_owned(),
+        }
+    }
+
+    /// The same for what a profile shares at this path.
+    pub(super) fn shared(&self, path: &Path, readable: &Readable) -> PathBuf {
+        readable.from.clone().unwrap_or_else(|| self.outside(path))
     }
 
     /// Whether the kernel is at least this version.
@@ -256,6 +298,17 @@ impl HostPath {
             PathKind::Special
         };
         Some(Self { kind, real: fs::canonicalize(path).ok()? })
+    }
+}
+
+/// A root file system without links in its path, that may be shared.
+fn usable_root(root: &Path, surroundings: &Surroundings) -> Result<PathBuf, MachineError> {
+    let refuse = |why: String| MachineError::Root { path: root.to_owned(), why };
+    let real = fs::canonicalize(root).map_err(|error| refuse(error.to_string()))?;
+    match unsafe_to_share(&real, surroundings) {
+        Some(why) => Err(refuse(why)),
+        None if !real.join("usr").is_dir() => Err(refuse("it has no folder usr".to_owned())),
+        None => Ok(real),
     }
 }
 

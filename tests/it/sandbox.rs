@@ -34,6 +34,7 @@ fn known() -> Known {
         become_user: None,
         surroundings: Surroundings { home, state: None },
         search_path: std::env::var_os("PATH"),
+        root: None,
     }
 }
 
@@ -300,9 +301,12 @@ fn doctor_and_show_tell_what_holds() {
     assert_eq!(json["drivers"][0]["driver"], "jail");
     let mut machine = machine();
     let strict = profile("strict");
-    machine.look(strict.read.keys().map(PathBuf::as_path));
+    machine.look_for(&strict);
+    let shares = [Share::same(Path::new("/opt"), true)];
+    machine.look([Path::new("/opt")]);
     for driver in Driver::ALL {
-        let shown = show(&strict, driver, &machine);
+        let shown = show(&strict, driver, &machine, &shares);
+        assert_eq!(shown.contains("/opt  "), driver != Driver::None, "{shown}");
         assert!(shown.contains(driver.name()) && shown.contains("wall_time"), "{shown}");
         println!("{shown}");
     }

@@ -6,7 +6,7 @@
 mod known;
 mod screen;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -135,9 +135,8 @@ pub fn examine(mut machine: Machine, question: &Question) -> Result<Doctor, Prof
     for (name, _) in EMBEDDED.iter().filter(|(name, _)| *name != question.profile.name) {
         profiles.push(Profile::load(name, &machine.surroundings)?);
     }
-    let shares = question.shares.iter().map(|share| share.from.as_path());
-    let read = profiles.iter().flat_map(|profile| profile.read.keys()).map(PathBuf::as_path);
-    machine.look(read.chain(shares));
+    profiles.iter().for_each(|profile| machine.look_for(profile));
+    machine.look(question.shares.iter().map(|share| share.from.as_path()));
     let examined: Vec<Examined> =
         Driver::ALL.into_iter().map(|driver| Examined::of(driver, &profiles, &question.shares, &machine)).collect();
     let asked = examined.iter().find(|examined| examined.driver == question.driver);

@@ -8,6 +8,7 @@ use crate::sandbox::{Bubblewrap, HostPath, PathKind, Surroundings, habitat::Habi
 /// A Debian with merged /usr, as an ordinary user.
 fn machine() -> Machine {
     let mut machine = Machine {
+        root: None,
         jail: "/opt/p2p/p2p-jail".into(),
         jail_for_tasks: "/opt/p2p/p2p-jail".into(),
         me: Some(Identity { uid: 1001, gid: 1001 }),
