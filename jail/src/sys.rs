@@ -255,8 +255,7 @@ pub(crate) fn install_filter(program: &[seccompiler::sock_filter], listens: bool
     let program = libc::sock_fprog { len: length, filter };
     let flags = if listens { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
     // SAFETY: `program` names `length` instructions that outlive the call, and the kernel only reads them.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     let fd = Errno::result(result)?;
     Ok(listens.then(|| fresh(fd)))
 }

@@ -30,8 +30,8 @@ pub use explain::{Denials, Denied, Witness, advise};
 pub use launch::{Finished, LaunchError, run_to_end};
 pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind, UserNamespaces};
 pub use profile::{
-    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Readable, Scratch, Surroundings,
-    TASK_ID, Written, unsafe_to_share,
+    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Reach, Readable, Scratch,
+    Surroundings, TASK_ID, Written, unsafe_to_share,
 };
 pub use show::{list, show};
 pub use syscalls::CallError;

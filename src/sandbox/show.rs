@@ -38,13 +38,7 @@ pub fn show(profile: &Profile, driver: Driver, machine: &Machine, shares: &[Shar
     text
 }
 
-fn write_all(
-    out: &mut String,
-    profile: &Profile,
-    driver: Driver,
-    machine: &Machine,
-    shares: &[Share],
-) -> fmt::Result {
+fn write_all(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine, shares: &[Share]) -> fmt::Result {
     writeln!(out, "Profile {} with the driver {driver}\n{}\n", profile.name, profile.summary)?;
     layers(out, profile, driver, machine)?;
     limits(out, profile, machine)?;
@@ -103,13 +97,7 @@ fn limits(out: &mut String, profile: &Profile, machine: &Machine) -> fmt::Result
     line("result", show_bytes(limits.result), "as RDS")
 }
 
-fn files(
-    out: &mut String,
-    profile: &Profile,
-    driver: Driver,
-    machine: &Machine,
-    shares: &[Share],
-) -> fmt::Result {
+fn files(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine, shares: &[Share]) -> fmt::Result {
     writeln!(out, "\nFiles (everything that is there)")?;
     if let Some(root) = &machine.root {
         writeln!(out, "  of the root file system {}, where nothing else is said", root.display())?;
@@ -126,7 +114,11 @@ fn files(
                 let (read, share) = (profile.read.get(to), of_r(to));
                 let execute = read.is_some_and(|readable| readable.execute) || share.is_some_and(|share| share.execute);
                 let rights = if execute { "read, execute" } else { "read" };
-                let from = if *from == machine.outside(to) { String::new() } else { format!(", {} of the host", from.display()) };
+                let from = if *from == machine.outside(to) {
+                    String::new()
+                } else {
+                    format!(", {} of the host", from.display())
+                };
                 let why = read.map_or("R and its packages", |readable| readable.why.as_str());
                 writeln!(out, "  {:<22} {rights}{from}: {why}", to.display())?;
             }
@@ -151,7 +143,8 @@ fn files(
             writeln!(out, "  {:<22} R and its packages, within {}", share.to.display(), within.display())?;
         }
     }
-    let absent: Vec<_> = profile.read.iter().filter(|(path, read)| !machine.paths.contains_key(&machine.shared(path, read))).collect();
+    let absent: Vec<_> =
+        profile.read.iter().filter(|(path, read)| !machine.paths.contains_key(&machine.shared(path, read))).collect();
     if !absent.is_empty() {
         let names: Vec<String> = absent.iter().map(|(path, _)| path.display().to_string()).collect();
         writeln!(out, "  Not on this machine: {}", names.join(", "))?;

@@ -30,6 +30,7 @@ fn known() -> Known {
     let jail = std::env::var_os(JAIL).unwrap_or_else(|| env!("CARGO_BIN_EXE_p2p-jail").into());
     let home = std::env::var_os("HOME").map(PathBuf::from);
     Known {
+        root: None,
         jail: Some(jail.into()),
         become_user: None,
         surroundings: Surroundings { home, state: None },

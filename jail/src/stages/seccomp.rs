@@ -88,7 +88,8 @@ impl Filters {
     /// Puts them in force. Returns a line for the owner.
     pub(crate) fn apply(&self, status: &Status) -> Outcome<&str> {
         if let Some((asking, no_more)) = &self.asking {
-            let failed = |errno: Errno| Failure { errno: errno as i32, ..refused("seccomp, with a listener (Linux 5.5)") };
+            let failed =
+                |errno: Errno| Failure { errno: errno as i32, ..refused("seccomp, with a listener (Linux 5.5)") };
             let listener = sys::install_filter(asking, true).map_err(failed)?;
             let listener = listener.ok_or_else(|| refused("seccomp gave no listener"))?;
             status.send(&Note::Asks, &[listener.as_raw_fd()]).map_err(failed)?;
@@ -119,7 +120,9 @@ fn asking(seccomp: &Seccomp, explain: &Explain, deny: &[sock_filter]) -> Outcome
         sock_filter { code, k, .. } if code == allow_list::RETURN && k == u32::from(SeccompAction::Allow) => {
             allow_list::jump(length - at - 1)
         }
-        sock_filter { code, k, .. } if code == allow_list::RETURN && k == u32::from(DENIED) => Ok(sock_filter { k: ASK, ..*instruction }),
+        sock_filter { code, k, .. } if code == allow_list::RETURN && k == u32::from(DENIED) => {
+            Ok(sock_filter { k: ASK, ..*instruction })
+        }
         ref other => Ok(sock_filter { code: other.code, jt: other.jt, jf: other.jf, k: other.k }),
     });
     let mut program = joined.collect::<Outcome<BpfProgram>>()?;

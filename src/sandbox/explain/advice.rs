@@ -82,7 +82,10 @@ impl Advice<'_> {
 
     fn call(&mut self, number: i64) -> (String, String) {
         let Some(name) = syscalls::name(number) else {
-            return (format!("system call {number}"), "ENOSYS; it has no name here, no profile can allow it".to_owned());
+            return (
+                format!("system call {number}"),
+                "ENOSYS; it has no name here, no profile can allow it".to_owned(),
+            );
         };
         let what = match syscalls::call(&name) {
             Ok(_) => "ENOSYS, it is not on the allow-list".to_owned(),
@@ -164,7 +167,10 @@ impl Advice<'_> {
         }
         let toml = self.toml.write(&self.profile.name);
         if !toml.is_empty() {
-            let _ = write!(text, "\nThis would allow it. Leave out what you would not give to a stranger, and say why the rest:\n\n{toml}");
+            let _ = write!(
+                text,
+                "\nThis would allow it. Leave out what you would not give to a stranger, and say why the rest:\n\n{toml}"
+            );
         }
         text
     }
@@ -250,7 +256,8 @@ mod tests {
         let mut denials = Denials::default();
         let watch = number("inotify_init1");
         let ioctl = |value| Denied::Argument { call: number("ioctl"), argument: 1, value };
-        let mut seen = vec![Denied::Call(watch), ioctl(0x5410), absent("/data/genomes"), absent("/opt/odd \"name\" \\")];
+        let mut seen =
+            vec![Denied::Call(watch), ioctl(0x5410), absent("/data/genomes"), absent("/opt/odd \"name\" \\")];
         seen.extend(["a", "b", "c", "d"].map(|name| absent(&format!("/srv/many/{name}"))));
         seen.push(Denied::NoExecute("/tmp/a.out".into()));
         seen.push(Denied::ReadOnly("/var/lib/thing/x".into()));

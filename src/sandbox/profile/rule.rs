@@ -42,17 +42,14 @@ impl RawRule {
     /// Turns names into numbers.
     pub(super) fn resolve(self, profile: &str, key: String) -> Result<CallRule, ProfileError> {
         let place = format!("rules.{key}");
-        let wrong = |what: &str| {
-            contradiction(profile, &["syscalls", "rules", &key], format!("syscalls.{place}: {what}"))
-        };
+        let wrong =
+            |what: &str| contradiction(profile, &["syscalls", "rules", &key], format!("syscalls.{place}: {what}"));
         if self.argument > 5 {
             return Err(wrong("system calls have arguments 0 to 5"));
         }
         let tests = self.tests().map_err(|error| match error {
             RuleError::Form(what) => wrong(what),
-            RuleError::Constant(source) => {
-                ProfileError::Call { place: Place::of(profile), key: place.clone(), source }
-            }
+            RuleError::Constant(source) => ProfileError::Call { place: Place::of(profile), key: place.clone(), source },
         })?;
         let conditions = |tests: Vec<Test>| -> Vec<Condition> {
             tests.into_iter().map(|test| Condition { argument: self.argument, test }).collect()
