@@ -179,12 +179,14 @@ pub(crate) fn landlock_abi() -> Result<u32> {
     Ok(u32::try_from(abi).unwrap_or(0))
 }
 
-/// Default action for every signal, and no signal blocked. Exec resets handlers, but not what is ignored.
+/// Default action for every signal but one, and no signal blocked. Exec resets handlers, but not what is ignored. SIGXFSZ is
+/// ignored: a write beyond the limit on files then fails with EFBIG, which R can tell its user, instead of ending R.
 pub(crate) fn reset_signals() {
     for signal in 1..=64 {
-        // SAFETY: the default action runs no code of ours. Numbers that cannot be set (SIGKILL, SIGSTOP, those of libc)
-        // fail without effect.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let action = if signal == libc::SIGXFSZ { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: neither action runs code of ours. Numbers that cannot be set (SIGKILL, SIGSTOP, those of libc) fail
+        // without effect.
+        unsafe { libc::signal(signal, action) };
     }
     // An empty set has no member, so this cannot fail for a reason that we could act upon.
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();

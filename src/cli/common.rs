@@ -14,7 +14,7 @@ use crate::{
     board::ssh::{SshBoard, SshBoardConfig},
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
-    runner::{Verdict, Workbench},
+    runner::{Verdict, Workbench, scan::Carried},
     sandbox::{Known, Machine, SandboxError, Surroundings, show_bytes},
     spool::Spooled,
     text,
@@ -202,9 +202,17 @@ impl Source {
 impl SandboxArgs {
     /// Finds R, reads the profile, probes the driver. Fails before anything is claimed or run.
     pub(super) async fn workbench(&self, place: &Place) -> Result<Workbench, Failure> {
-        let driver = self.sandbox.as_deref().or(place.file.sandbox.as_deref()).unwrap_or("jail");
-        let profile = self.profile.as_deref().or(place.file.profile.as_deref()).unwrap_or("standard");
-        Ok(Workbench::prepare(driver, profile, self.image.known(place)?).await?)
+        let (driver, profile) = self.resolve(place);
+        Ok(Workbench::prepare(&driver, &profile, self.image.known(place)?).await?)
+    }
+
+    /// The names of the driver and of the profile: from the command line, the configuration file, or what is usual.
+    pub(super) fn resolve(&self, place: &Place) -> (String, String) {
+        let or = |flag: &Option<String>, file: &Option<String>, usual: &str| {
+            flag.clone().or_else(|| file.clone()).unwrap_or_else(|| usual.to_owned())
+        };
+        let file = &place.file;
+        (or(&self.sandbox, &file.sandbox, "jail"), or(&self.profile, &file.profile, "standard"))
     }
 }
 
@@ -233,7 +241,12 @@ pub(super) async fn conclude(
 ) -> Result<(), Failure> {
     let shown = workbench.show(id, result, cancel).await?;
     match output {
-        Some(path) => result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?,
+        // What is no result, or that of another future, does not take a result's place.
+        Some(_) if shown.verdict == Verdict::NoResult => {}
+        Some(path) => {
+            result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?;
+            note_what_runs(&shown.carried)?;
+        }
         None => print(&shown.stdout, io::stdout())?,
     }
     // What the code said on stderr goes there in either case, and is made harmless for a terminal.
@@ -244,6 +257,15 @@ pub(super) async fn conclude(
         Verdict::Stopped => Err(Failure::silent(Status::Stopped)),
         Verdict::NoResult => Err(Failure::silent(Status::Network)),
     }
+}
+
+/// Tells who saved a result what of it is code of a stranger that may run when it is looked at.
+fn note_what_runs(carried: &Carried) -> Result<(), Failure> {
+    if *carried == Carried::default() {
+        return Ok(());
+    }
+    let note = format!("p2p-worker: the result can run code when it is used ({carried}): look at it in a sandbox\n");
+    print(note.as_bytes(), io::stderr())
 }
 
 /// Copies text of a stranger to our own stream: as it is into a file or pipe, without escapes onto a terminal.

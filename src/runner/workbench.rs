@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
-    SCRIPT_PATH, attempt, command, interrupted, outcome::Text, replay,
+    SCRIPT_PATH, attempt, command, interrupted,
+    outcome::Text,
+    replay,
+    scan::{Carried, ScanError, scan},
 };
 use crate::{
     clock,
@@ -29,6 +32,9 @@ const SMALL_SERVICE_MS: u64 = 60_000;
 
 /// The least room for bytes on their way with which a workbench starts.
 const LEAST_ROOM: u64 = 1 << 20;
+
+/// How much of a result is looked at at once, in bytes.
+const SCANNED_AT_ONCE: usize = 64 * 1024;
 
 /// The most that is read of a future's name, in bytes.
 const MOST_NAME: usize = 256;
@@ -81,6 +87,9 @@ pub enum WorkbenchError {
     /// What was made of the result is not what it should be.
     #[error("cannot show the result")]
     Replay(#[from] ReplayError),
+    /// The result is nothing that an R should read.
+    #[error("the result is refused")]
+    Scan(#[from] ScanError),
     /// The user interrupted.
     #[error("interrupted")]
     Interrupted,
@@ -108,6 +117,8 @@ pub struct Shown {
     pub stderr: Vec<u8>,
     /// What it comes to.
     pub verdict: Verdict,
+    /// What of it may run code when a reader of the RDS touches it.
+    pub carried: Carried,
 }
 
 /// A place to evaluate futures in.
@@ -272,16 +283,20 @@ impl Workbench {
         Ok(String::from_utf8_lossy(&name).parse()?)
     }
 
-    /// What the result of a future says; that of another future is none.
+    /// What the result of a future says; that of another future is none. No R reads it, not even in the sandbox, before
+    /// [`scan()`] has.
     ///
     /// # Errors
-    /// [`WorkbenchError::Show`] and [`WorkbenchError::Replay`], and whatever keeps R from being started.
+    /// [`WorkbenchError::Scan`], [`WorkbenchError::Show`] and [`WorkbenchError::Replay`], and whatever keeps R from being started.
     pub async fn show(
         &self,
         id: &FutureId,
         result: &Spooled,
         cancel: &CancellationToken,
     ) -> Result<Shown, WorkbenchError> {
+        let (bytes, size) = (std::io::BufReader::with_capacity(SCANNED_AT_ONCE, result.reader()?), result.size());
+        let scanned = tokio::task::spawn_blocking(move || scan(bytes, size)).await;
+        let carried = scanned.map_err(WorkbenchError::Task)??;
         let shown = self.small_service(Mode::Show, id, result, cancel).await?;
         let records = shown.map_err(WorkbenchError::Show)?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -291,7 +306,7 @@ impl Workbench {
             4 => Verdict::Stopped,
             _ => Verdict::NoResult,
         };
-        Ok(Shown { stdout, stderr, verdict })
+        Ok(Shown { stdout, stderr, verdict, carried })
     }
 
     /// Runs one of the small R programs; the inner error is what went wrong in it, in words.

@@ -9,6 +9,8 @@ mod driver;
 mod error;
 mod explain;
 mod facts;
+mod fix;
+mod habitat;
 mod judge;
 mod launch;
 mod machine;
@@ -23,12 +25,13 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use doctor::{Doctor, examine};
+pub use doctor::{Doctor, Interpreter, Known as KnownProblem, Question, apparmor_profile, examine};
 pub use driver::{Driver, PlanError, Ready, select};
 pub use error::SandboxError;
 pub use explain::{Denials, Denied, Witness, advise};
+pub use habitat::{Around, Habitat};
 pub use launch::{Finished, LaunchError, run_to_end};
-pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind, UserNamespaces};
+pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind};
 pub use profile::{
     CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Reach, Readable, Scratch,
     Surroundings, TASK_ID, Written, unsafe_to_share,

@@ -14,8 +14,8 @@ use std::{
 
 use p2p_jail::spec::{Command, Exit, Stop};
 use p2p_worker::sandbox::{
-    Driver, Enforcement, Finished, Known, Layer, Machine, Profile, Ready, SandboxError, Share, Surroundings, Task,
-    examine, run_to_end, select, show,
+    Driver, Enforcement, Finished, Interpreter, Known, Layer, Machine, Profile, Question, Ready, SandboxError, Share,
+    Surroundings, Task, examine, run_to_end, select, show,
 };
 
 /// Names the program `p2p-jail` for the run as an ordinary user.
@@ -30,11 +30,11 @@ fn known() -> Known {
     let jail = std::env::var_os(JAIL).unwrap_or_else(|| env!("CARGO_BIN_EXE_p2p-jail").into());
     let home = std::env::var_os("HOME").map(PathBuf::from);
     Known {
-        root: None,
         jail: Some(jail.into()),
         become_user: None,
         surroundings: Surroundings { home, state: None },
         search_path: std::env::var_os("PATH"),
+        root: None,
     }
 }
 
@@ -286,10 +286,17 @@ fn a_hole_in_the_plan_is_seen_by_the_probe() {
 
 #[test]
 fn doctor_and_show_tell_what_holds() {
-    let doctor = examine(machine()).unwrap();
+    let question = Question {
+        driver: Driver::Jail,
+        profile: profile("strict"),
+        shares: Vec::new(),
+        r: Ok(Interpreter { version: "4.4.1".to_owned(), future: "1.40.0".to_owned() }),
+    };
+    let doctor = examine(machine(), &question).unwrap();
     let text = doctor.render();
-    assert!(doctor.strict_runs(), "{text}");
-    assert!(text.lines().count() < 40 && text.contains("The profile strict runs here"), "{text}");
+    assert!(doctor.is_enforced() && doctor.verdict.strict_runs, "{text}");
+    assert!(text.lines().count() <= 40 && text.starts_with("YES"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     let json: serde_json::Value = serde_json::from_str(&doctor.to_json().unwrap()).unwrap();
     assert_eq!(json["drivers"][0]["driver"], "jail");
     let mut machine = machine();

@@ -72,6 +72,9 @@ impl Filters {
         if seccomp.allow.iter().any(|number| *number < 0 || number & X32 != 0 || *number == libc::SYS_clone3) {
             return Err(refused("x32 numbers and clone3 (whose arguments no filter can see) cannot be allowed"));
         }
+        if let Some(rule) = seccomp.deny.iter().find(|rule| !(0..X32).contains(&rule.syscall)) {
+            return Err(refused(format!("{} is no system call that arguments could be denied of", rule.syscall)));
+        }
         let deny = rules(&seccomp.deny)?;
         let summary =
             format!("{} system calls allowed, {} rules deny arguments", seccomp.allow.len(), seccomp.deny.len());

@@ -367,7 +367,7 @@ local({
       result <- decode(read_input())
       if (!inherits(result, "FutureResult") || !is.list(result)) stop("what came back is not the result of a future", call. = FALSE)
       result <- unclass(result)
-      if (nzchar(announced) && is_uuid(result$uuid) && !identical(join_uuid(result$uuid), announced)) {
+      if (nzchar(announced) && !(is_uuid(result$uuid) && identical(join_uuid(result$uuid), announced))) {
         stop("what came back is the result of another future", call. = FALSE)
       }
       if (is.character(result$stdout)) record(1L, bytes_of(paste(result$stdout, collapse = "\n")))
