@@ -1,0 +1,236 @@
+//! Acts that want more than their share: each goes on until it is refused or has had as much as its argument says, and gives
+//! everything back.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
+    path::Path,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::{Pid, pause},
+};
+use syscalls::Sysno;
+
+use crate::{
+    acts::{Outcome, errno, ok},
+    raw,
+};
+
+const MIB: u64 = 1 << 20;
+
+/// Tries a bomb: "ok" if it got all that it wanted, else the error that stopped it.
+pub(crate) fn attempt(what: &str, arguments: &[&str]) -> Outcome {
+    match (what, arguments) {
+        ("processes", [most]) => processes(number(most)?, || loop {
+            pause();
+        }),
+        ("zombies", [most]) => processes(number(most)?, || std::process::exit(0)),
+        ("threads", [most]) => threads(number(most)?),
+        ("descriptors", [most]) => descriptors(number(most)?),
+        ("timers", [most]) => timers(number(most)?),
+        ("mib", [folder, most]) => fill(Path::new(folder), number(most)?),
+        ("files", [folder, most]) => files(Path::new(folder), number(most)?),
+        ("sparse", [path, bytes]) => sparse(Path::new(path), number(bytes)?),
+        ("core", []) => core_dump(),
+        ("connect", [address, port]) => connect(address, port),
+        ("datagram", [address, port]) => datagram(address, port),
+        ("listen", [port]) => TcpListener::bind(("127.0.0.1", port.parse().unwrap_or(0))).map(|_| ok()).map_err(|e| errno(&e)),
+        ("families", []) => families(),
+        ("flood", [mib]) => flood(number(mib)?),
+        ("spin", []) => loop {
+            std::hint::spin_loop();
+        },
+        ("stubborn", []) => stubborn(),
+        // CLONE_VFORK and SIGCHLD: the parent waits in the kernel for a child that never ends, and only SIGKILL wakes it.
+        ("vfork", []) => match raw::call(Sysno::clone as usize, [0x4011, 0, 0, 0, 0, 0])? {
+            0 => stubborn(),
+            _ => Ok(ok()),
+        },
+        _ => Ok(format!("no such bomb: {what} {arguments:?}")),
+    }
+}
+
+fn number(word: &str) -> Result<u64, Errno> {
+    word.parse().map_err(|_| Errno::EDOM)
+}
+
+/// Children that live until all are there.
+fn processes(most: u64, life: impl Fn()) -> Outcome {
+    let mut children: Vec<Pid> = Vec::new();
+    let mut end = Ok(ok());
+    for _ in 0..most {
+        match raw::fork() {
+            Ok(None) => {
+                life();
+                std::process::exit(0)
+            }
+            Ok(Some(child)) => children.push(child),
+            Err(error) => {
+                end = Err(error);
+                break;
+            }
+        }
+    }
+    for child in &children {
+        let _ = kill(*child, Signal::SIGKILL);
+    }
+    for child in children {
+        let _ = waitpid(child, None);
+    }
+    end
+}
+
+fn threads(most: u64) -> Outcome {
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let mut running = Vec::new();
+    let mut end = Ok(ok());
+    for _ in 0..most {
+        let held = std::sync::Arc::clone(&held);
+        let waits = move || drop(held.lock().map(|held| held.recv()));
+        match std::thread::Builder::new().stack_size(16 * 1024).spawn(waits) {
+            Ok(thread) => running.push(thread),
+            Err(error) => {
+                end = Err(errno(&error));
+                break;
+            }
+        }
+    }
+    drop(hold);
+    running.into_iter().for_each(|thread| drop(thread.join()));
+    end
+}
+
+fn descriptors(most: u64) -> Outcome {
+    // As many as the hard limit allows.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    let open = || File::open("/dev/null").map_err(|error| errno(&error));
+    let open: Result<Vec<File>, Errno> = (0..most).map(|_| open()).collect();
+    open.map(|_| ok())
+}
+
+/// POSIX timers, which are memory of the kernel.
+fn timers(most: u64) -> Outcome {
+    for _ in 0..most {
+        let mut id = 0i32;
+        raw::call(Sysno::timer_create as usize, [1, 0, &raw mut id as usize, 0, 0, 0])?;
+    }
+    Ok(ok())
+}
+
+/// Files of 32 MiB each, until so many MiB are there.
+fn fill(folder: &Path, most: u64) -> Outcome {
+    let mut made = Vec::new();
+    let mut end = Ok(ok());
+    for at in 0..most.div_ceil(32) {
+        let path = folder.join(format!("fill-{at}"));
+        let file = File::create(&path).map_err(|error| errno(&error));
+        made.push(path);
+        let length = usize::try_from(32 * MIB).unwrap_or(0);
+        let filled = file.and_then(|file| {
+            let fd = usize::try_from(file.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+            raw::call(Sysno::fallocate as usize, [fd, 0, 0, length, 0, 0])
+        });
+        if let Err(error) = filled {
+            end = Err(error);
+            break;
+        }
+    }
+    made.iter().for_each(|path| drop(fs::remove_file(path)));
+    end
+}
+
+fn files(folder: &Path, most: u64) -> Outcome {
+    let within = folder.join("files");
+    fs::create_dir(&within).map_err(|error| errno(&error))?;
+    let made: Result<Vec<()>, Errno> =
+        (0..most).map(|at| File::create(within.join(at.to_string())).map(drop).map_err(|error| errno(&error))).collect();
+    let _ = fs::remove_dir_all(&within);
+    made.map(|_| ok())
+}
+
+fn sparse(path: &Path, bytes: u64) -> Outcome {
+    let file = File::create(path).map_err(|error| errno(&error))?;
+    let grown = file.set_len(bytes);
+    let _ = fs::remove_file(path);
+    grown.map(|()| ok()).map_err(|error| errno(&error))
+}
+
+/// Whether a crash leaves a core dump, or is handed to a program that collects them: the kernel says so to the parent.
+fn core_dump() -> Outcome {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
+    }
+    let Some(child) = raw::fork()? else { std::process::abort() };
+    let mut status = 0i32;
+    let pid = usize::try_from(child.as_raw()).map_err(|_| Errno::ESRCH)?;
+    raw::call(Sysno::wait4 as usize, [pid, &raw mut status as usize, 0, 0, 0, 0])?;
+    Ok(if libc::WCOREDUMP(status) { "a core dump" } else { "no core dump" }.to_owned())
+}
+
+fn address(address: &str, port: &str) -> Result<SocketAddr, Errno> {
+    let address: IpAddr = address.parse().map_err(|_| Errno::EDOM)?;
+    Ok(SocketAddr::new(address, port.parse().map_err(|_| Errno::EDOM)?))
+}
+
+fn connect(to: &str, port: &str) -> Outcome {
+    let connected = TcpStream::connect_timeout(&address(to, port)?, Duration::from_secs(5));
+    connected.map(|_| ok()).map_err(|error| errno(&error))
+}
+
+fn datagram(to: &str, port: &str) -> Outcome {
+    let to = address(to, port)?;
+    let from = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let sent = UdpSocket::bind(from).and_then(|socket| socket.send_to(b"x", to));
+    sent.map(|_| ok()).map_err(|error| errno(&error))
+}
+
+/// The address families of which there are sockets, by any type and some protocols that have holes of their own.
+fn families() -> Outcome {
+    const TYPES: [usize; 6] = [1, 2, 3, 4, 5, 10];
+    // The default, ICMP, IPv6's ICMP, SCTP, MPTCP, all of Ethernet.
+    const PROTOCOLS: [usize; 6] = [0, 1, 58, 132, 262, 0x300];
+    let any = |family: usize| {
+        TYPES.iter().any(|kind| {
+            PROTOCOLS.iter().any(|protocol| raw::call(Sysno::socket as usize, [family, *kind, *protocol, 0, 0, 0]).is_ok())
+        })
+    };
+    let families: Vec<String> = (0..64).filter(|family| any(*family)).map(|family| family.to_string()).collect();
+    Ok(if families.is_empty() { "none".to_owned() } else { families.join(",") })
+}
+
+/// Writes to standard error, which is the task's text.
+fn flood(mib: u64) -> Outcome {
+    let line = [b"all work and no play\n".repeat(3120), b"\x1b[31m\n".to_vec()].concat();
+    let mut to = std::io::stderr().lock();
+    for _ in 0..mib * 16 {
+        to.write_all(&line).map_err(|error| errno(&error))?;
+    }
+    Ok(ok())
+}
+
+/// Ignores every signal that can be ignored, stops its parent, and sleeps for ever.
+fn stubborn() -> Outcome {
+    for signal in 1..64 {
+        // struct sigaction of the kernel: handler SIG_IGN, no flags, no restorer, empty mask.
+        let ignore = [1usize, 0, 0, 0];
+        let _ = raw::call(Sysno::rt_sigaction as usize, [signal, ignore.as_ptr() as usize, 0, 8, 0, 0]);
+    }
+    let _ = kill(nix::unistd::getppid(), Signal::SIGSTOP);
+    loop {
+        pause();
+    }
+}
