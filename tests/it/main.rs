@@ -14,6 +14,7 @@ mod board_ssh;
 mod board_support;
 mod runner;
 mod runner_code;
+mod runner_scan;
 mod runner_world;
 mod sandbox;
 mod transfer;
