@@ -11,6 +11,7 @@ use crate::{
         interrupted::Reason,
         streams::{Fault, FramesSeen},
     },
+    sandbox::Denials,
     spool::Spooled,
     text,
 };
@@ -92,6 +93,8 @@ pub struct Outcome {
     pub text: Text,
     /// The stages of the sandbox that were reported to be in force, with their details.
     pub stages: Vec<(Stage, String)>,
+    /// What was denied, in a run that is explained.
+    pub denials: Option<Denials>,
     /// How many immediateConditions were not passed on, because there were too many or nobody took them.
     pub progress_dropped: u64,
 }

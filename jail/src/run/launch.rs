@@ -54,7 +54,7 @@ fn start_builtin(
 ) -> Outcome<Started> {
     let (reader, outcome) = pipe2(OFlag::O_CLOEXEC).at(Stage::Namespaces, || "pipe".into())?;
     let host = (geteuid(), getegid());
-    match sys::fork(namespaces::ALL).map_err(namespaces::refused)? {
+    match sys::fork(namespaces::FIRST).map_err(namespaces::refused)? {
         Forked::Child => Init { prepared, builtin, descriptors, status, outcome, host }.run(),
         Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: Some(reader.into()) }),
     }

@@ -232,6 +232,8 @@ local({
     loop <- substitute({
       p2p_value <- list(value = NULL)
       for (p2p_expression in EXPRESSIONS) {
+        # A value that were still held here would be copied when the next expression changes it.
+        p2p_value["value"] <- base::list(NULL)
         p2p_value <- base::withVisible(TOP_LEVEL)
         if (p2p_value$visible) base::print(p2p_value$value)
         base::signalCondition(base::structure(class = c("p2p_top_level", "condition"), list(message = "", call = NULL)))

@@ -1,8 +1,10 @@
 //! The catalogue, by what is attacked.
 
 mod files;
+mod files_scenarios;
 mod network;
 mod processes;
+mod processes_scenarios;
 mod resources;
 mod results;
 
