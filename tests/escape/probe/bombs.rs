@@ -4,10 +4,8 @@
 use std::{
     fs::{self, File},
     io::Write,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     path::Path,
-    time::Duration,
 };
 
 use nix::{
@@ -32,8 +30,10 @@ const MIB: u64 = 1 << 20;
 /// Tries a bomb: "ok" if it got all that it wanted, else the error that stopped it.
 pub(crate) fn attempt(what: &str, arguments: &[&str]) -> Outcome {
     match (what, arguments) {
-        ("processes", [most]) => processes(number(most)?, || loop {
-            pause();
+        ("processes", [most]) => processes(number(most)?, || {
+            loop {
+                pause();
+            }
         }),
         ("zombies", [most]) => processes(number(most)?, || std::process::exit(0)),
         ("threads", [most]) => threads(number(most)?),
@@ -43,17 +43,15 @@ pub(crate) fn attempt(what: &str, arguments: &[&str]) -> Outcome {
         ("files", [folder, most]) => files(Path::new(folder), number(most)?),
         ("sparse", [path, bytes]) => sparse(Path::new(path), number(bytes)?),
         ("core", []) => core_dump(),
-        ("connect", [address, port]) => connect(address, port),
-        ("datagram", [address, port]) => datagram(address, port),
-        ("listen", [port]) => TcpListener::bind(("127.0.0.1", port.parse().unwrap_or(0))).map(|_| ok()).map_err(|e| errno(&e)),
-        ("families", []) => families(),
         ("flood", [mib]) => flood(number(mib)?),
+        ("memory", [mib]) => memory(number(mib)?),
+        ("pipe", []) => larger_pipe(),
         ("spin", []) => loop {
             std::hint::spin_loop();
         },
-        ("stubborn", []) => stubborn(),
+        ("stubborn", [_marker]) => stubborn(),
         // CLONE_VFORK and SIGCHLD: the parent waits in the kernel for a child that never ends, and only SIGKILL wakes it.
-        ("vfork", []) => match raw::call(Sysno::clone as usize, [0x4011, 0, 0, 0, 0, 0])? {
+        ("vfork", [_marker]) => match raw::call(Sysno::clone as usize, [0x4011, 0, 0, 0, 0, 0])? {
             0 => stubborn(),
             _ => Ok(ok()),
         },
@@ -92,7 +90,7 @@ fn processes(most: u64, life: impl Fn()) -> Outcome {
 }
 
 fn threads(most: u64) -> Outcome {
-    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let (hold, held) = std::sync::mpsc::sync_channel::<()>(0);
     let held = std::sync::Arc::new(std::sync::Mutex::new(held));
     let mut running = Vec::new();
     let mut end = Ok(ok());
@@ -131,6 +129,26 @@ fn timers(most: u64) -> Outcome {
     Ok(ok())
 }
 
+/// Touches every page, and keeps it.
+fn memory(mib: u64) -> Outcome {
+    let mut kept = Vec::new();
+    for _ in 0..mib {
+        let mut piece: Vec<u8> = Vec::new();
+        piece.try_reserve_exact(usize::try_from(MIB).unwrap_or(0)).map_err(|_| Errno::ENOMEM)?;
+        piece.resize(usize::try_from(MIB).unwrap_or(0), 1);
+        kept.push(piece);
+    }
+    Ok(format!("ok, {} MiB", std::hint::black_box(kept).len()))
+}
+
+/// A pipe with room for a MiB, which is memory of the kernel.
+fn larger_pipe() -> Outcome {
+    let (reader, _writer) = nix::unistd::pipe()?;
+    let fd = usize::try_from(reader.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    let set_size = usize::try_from(libc::F_SETPIPE_SZ).unwrap_or(0);
+    raw::call(Sysno::fcntl as usize, [fd, set_size, 1 << 20, 0, 0, 0]).map(|_| ok())
+}
+
 /// Files of 32 MiB each, until so many MiB are there.
 fn fill(folder: &Path, most: u64) -> Outcome {
     let mut made = Vec::new();
@@ -156,8 +174,9 @@ fn fill(folder: &Path, most: u64) -> Outcome {
 fn files(folder: &Path, most: u64) -> Outcome {
     let within = folder.join("files");
     fs::create_dir(&within).map_err(|error| errno(&error))?;
-    let made: Result<Vec<()>, Errno> =
-        (0..most).map(|at| File::create(within.join(at.to_string())).map(drop).map_err(|error| errno(&error))).collect();
+    let made: Result<Vec<()>, Errno> = (0..most)
+        .map(|at| File::create(within.join(at.to_string())).map(drop).map_err(|error| errno(&error)))
+        .collect();
     let _ = fs::remove_dir_all(&within);
     made.map(|_| ok())
 }
@@ -179,37 +198,6 @@ fn core_dump() -> Outcome {
     let pid = usize::try_from(child.as_raw()).map_err(|_| Errno::ESRCH)?;
     raw::call(Sysno::wait4 as usize, [pid, &raw mut status as usize, 0, 0, 0, 0])?;
     Ok(if libc::WCOREDUMP(status) { "a core dump" } else { "no core dump" }.to_owned())
-}
-
-fn address(address: &str, port: &str) -> Result<SocketAddr, Errno> {
-    let address: IpAddr = address.parse().map_err(|_| Errno::EDOM)?;
-    Ok(SocketAddr::new(address, port.parse().map_err(|_| Errno::EDOM)?))
-}
-
-fn connect(to: &str, port: &str) -> Outcome {
-    let connected = TcpStream::connect_timeout(&address(to, port)?, Duration::from_secs(5));
-    connected.map(|_| ok()).map_err(|error| errno(&error))
-}
-
-fn datagram(to: &str, port: &str) -> Outcome {
-    let to = address(to, port)?;
-    let from = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let sent = UdpSocket::bind(from).and_then(|socket| socket.send_to(b"x", to));
-    sent.map(|_| ok()).map_err(|error| errno(&error))
-}
-
-/// The address families of which there are sockets, by any type and some protocols that have holes of their own.
-fn families() -> Outcome {
-    const TYPES: [usize; 6] = [1, 2, 3, 4, 5, 10];
-    // The default, ICMP, IPv6's ICMP, SCTP, MPTCP, all of Ethernet.
-    const PROTOCOLS: [usize; 6] = [0, 1, 58, 132, 262, 0x300];
-    let any = |family: usize| {
-        TYPES.iter().any(|kind| {
-            PROTOCOLS.iter().any(|protocol| raw::call(Sysno::socket as usize, [family, *kind, *protocol, 0, 0, 0]).is_ok())
-        })
-    };
-    let families: Vec<String> = (0..64).filter(|family| any(*family)).map(|family| family.to_string()).collect();
-    Ok(if families.is_empty() { "none".to_owned() } else { families.join(",") })
 }
 
 /// Writes to standard error, which is the task's text.
