@@ -33,7 +33,7 @@ pub use habitat::{Around, Habitat};
 pub use launch::{Finished, LaunchError, run_to_end};
 pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind};
 pub use profile::{
-    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Readable, Scratch,
+    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Reach, Readable, Scratch,
     Surroundings, TASK_ID, Written, unsafe_to_share,
 };
 pub use show::{list, show};
