@@ -29,7 +29,8 @@ pub(super) fn refuse(profile: &Profile, shares: &[Share], machine: &Machine) -> 
             continue;
         }
         if let Some(socket) = find(&path, &mut left) {
-            let why = "it is a socket, and tasks of this profile have sockets: they could talk to the program behind it";
+            let why =
+                "it is a socket, and tasks of this profile have sockets: they could talk to the program behind it";
             return Err(PlanError::Unsafe { path, real: socket, why: why.to_owned() });
         }
         if left == 0 {
@@ -67,7 +68,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("deep")).unwrap();
         let shares = [Share::same(folder.path(), false)];
-        let check = |name| refuse(&Profile::load(name, &Surroundings::default()).unwrap(), &shares, &Machine::default());
+        let check =
+            |name| refuse(&Profile::load(name, &Surroundings::default()).unwrap(), &shares, &Machine::default());
         check("standard").unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("deep/agent")).unwrap();
         check("strict").unwrap();
