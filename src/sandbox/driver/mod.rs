@@ -203,16 +203,18 @@ pub fn select(driver: Driver, profile: Profile, mut machine: Machine, shares: &[
     }
     let layers = driver.probe(&profile, &machine, shares);
     let waived = driver == Driver::None;
-    let missing: Vec<_> = layers
-        .iter()
-        .filter(|(layer, state)| profile.required.contains(layer) && !matches!(state, Enforcement::Enforced(_)))
-        .cloned()
-        .collect();
+    let missing: Vec<_> =
+        layers.iter().filter(|(layer, state)| profile.required.contains(layer) && !state.suffices()).cloned().collect();
     if !waived && !missing.is_empty() {
         return Err(SandboxError::NotEnforced { driver, profile: profile.name, missing });
     }
     if waived {
         tracing::warn!("no sandbox: tasks can do all that this user can do");
+    } else {
+        for (layer, state) in layers.iter().filter(|(_, state)| !state.is_whole()) {
+            let (state, why) = state.in_words();
+            tracing::warn!(%layer, state, why, "not held in full; every client is told");
+        }
     }
     Ok(Ready { driver, profile, machine, layers, _bare: bare })
 }
