@@ -115,6 +115,15 @@ fn proto_has_no_input_no_output_no_clock_no_chance() {
 }
 
 #[test]
+fn the_supervisor_does_not_look_into_results() {
+    for (path, text) in module("supervisor").into_iter().chain(module("transfer")) {
+        for word in ["scan", ".show(", "unserialize", "rds::"] {
+            assert!(!code(&text).contains(word), "{}: {word}", path.display());
+        }
+    }
+}
+
+#[test]
 fn unsafe_lives_in_one_file() {
     for (path, text) in sources(&root().join("src")).into_iter().chain(sources(&root().join("jail/src"))) {
         let has = text.contains("unsafe {") || text.contains("unsafe fn");
