@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
 use crate::case::{Act, How};
@@ -220,6 +221,11 @@ impl<'world> Place<'world> {
         Self { world, driver, profile, user }
     }
 
+    /// Whether scenarios do their controls here: in one place, as these are the same in all.
+    pub(crate) fn does_controls(&self) -> bool {
+        (self.driver, self.profile, self.user) == (Driver::Jail, Profile::Strict, User::Ordinary)
+    }
+
     /// The same without a sandbox.
     pub(crate) fn bare(self) -> Self {
         Self { driver: Driver::None, profile: Profile::Standard, user: User::Ordinary, ..self }
@@ -332,6 +338,13 @@ impl Bystander {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         status.contains("State:\tS") && status.contains("TracerPid:\t0")
     }
+
+    /// Lets it go on after the controls, which have traced it and left it stopped.
+    pub(crate) fn wake(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.pid.try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+        assert!(eventually(|| self.is_well()), "the bystander does not go on");
+    }
 }
 
 impl Drop for Bystander {
@@ -360,6 +373,31 @@ impl Ran {
     }
 }
 
+/// How long a condition is waited for.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Waits until something holds; whether it came to that.
+#[expect(clippy::disallowed_methods, reason = "the one place of the suite that waits, and for a condition")]
+pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !holds() {
+        if start.elapsed() > SOON {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Processes of this machine that have this text as an argument.
+pub(crate) fn processes_with(argument: &str) -> usize {
+    let has = |entry: std::io::Result<fs::DirEntry>| {
+        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        line.split(|byte| *byte == 0).any(|text| text == argument.as_bytes()).then_some(())
+    };
+    fs::read_dir("/proc").unwrap().filter_map(has).count()
+}
+
 /// The users that this run of the tests can have.
 pub(crate) fn users() -> Vec<User> {
     [User::Ordinary].into_iter().chain(is_root().then_some(User::Root)).collect()
@@ -369,10 +407,14 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// An R string.
+/// An R string, in ASCII.
 pub(crate) fn quoted(text: impl fmt::Display) -> String {
-    let text = text.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t");
-    format!("\"{text}\"")
+    let escaped = |letter: char| match letter {
+        '"' | '\\' => format!("\\{letter}"),
+        ' '..='~' => letter.to_string(),
+        _ => format!("\\U{:08x}", u32::from(letter)),
+    };
+    format!("\"{}\"", text.to_string().chars().map(escaped).collect::<String>())
 }
 
 /// Gives a tree to the ordinary user.

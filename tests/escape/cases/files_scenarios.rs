@@ -41,6 +41,9 @@ pub(super) fn erase(place: &Place<'_>) -> Result<(), String> {
     if treasures(place) != before || before.len() < 8 {
         return Err(format!("the owner's files have changed: {:?}", before.keys()));
     }
+    if !place.does_controls() {
+        return Ok(());
+    }
     // The control, on a folder made for it.
     let sacrifice = place.world.sacrifice();
     let ran = place.bare().evaluate(&unlink(&[&sacrifice.join("inside")]));
@@ -79,6 +82,9 @@ pub(super) fn collected(place: &Place<'_>) -> Result<(), String> {
         to.is_file() && !to.is_symlink() && fs::read(&to).unwrap().windows(12).any(|part| part == b"FutureResult");
     if !fine || treasures(place) != before {
         return Err(format!("the result is not what was written, or something else changed: {ran:?}"));
+    }
+    if !place.does_controls() {
+        return Ok(());
     }
     let shown = place.evaluate(&links);
     let made = shown.stdout.contains(&target.display().to_string());
