@@ -9,12 +9,10 @@ pub(crate) enum Outcome {
     /// Denied with an error, and the job goes on.
     Denied,
     /// The job is stopped, the client hears of it, and the worker serves the next future.
-    #[expect(dead_code, reason = "for the cases of limits")]
     Killed,
     /// Nothing leaks, nothing is there, nothing has changed.
     Nothing,
     /// Bounded.
-    #[expect(dead_code, reason = "for the cases of limits")]
     Bounded,
 }
 

@@ -87,7 +87,7 @@ local({
 
   join_uuid <- function(uuid) paste(uuid, collapse = "-")
 
-  is_uuid <- function(uuid) is.character(uuid) && length(uuid) > 0L && !anyNA(uuid)
+  is_uuid <- function(uuid) is.character(uuid) && length(uuid) > 0L && !anyNA(uuid) && all(nzchar(uuid))
 
   # ---- results that are not the user's ----
 

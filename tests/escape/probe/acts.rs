@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use syscalls::Sysno;
 
 use crate::{
-    others, raw,
+    bombs, inet, others, raw,
     words::{call, number},
 };
 
@@ -46,6 +46,8 @@ pub(crate) fn attempt(act: &str, arguments: &[&str]) -> Outcome {
         ("steal_fd", [pid]) => others::steal_descriptor(pid),
         ("connect", [path]) => done(std::os::unix::net::UnixStream::connect(path)),
         ("abstract", [name]) => others::connect_abstract(name),
+        ("bomb", [what, arguments @ ..]) => bombs::attempt(what, arguments),
+        ("inet", [what, arguments @ ..]) => inet::attempt(what, arguments),
         _ => Ok(format!("no such act: {act} {arguments:?}")),
     }
 }

@@ -8,6 +8,8 @@
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 mod acts;
+mod bombs;
+mod inet;
 mod others;
 mod raw;
 mod words;
