@@ -8,7 +8,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::PermissionsExt,
+            fs::{PermissionsExt, symlink},
             net::{SocketAddr, UnixListener},
         },
     },
@@ -120,6 +120,7 @@ impl World {
         }
         let (template, script) = template(folder.path(), &programs.join("escape-probe"));
         fs::write(shared.path().join("data.csv"), "x\n1\n").unwrap();
+        symlink(folder.path().join("home/thesis.txt"), shared.path().join("thesis")).unwrap();
         if is_root() {
             own(shared.path());
         }
@@ -167,7 +168,8 @@ impl World {
         self.litter.iter().map(tempfile::NamedTempFile::path).collect()
     }
 
-    /// A folder of the ordinary user that the task may read, with the file `data.csv`.
+    /// A folder of the ordinary user that the task may read, with the file `data.csv` and `thesis`, a link to the one in
+    /// that user's home.
     pub(crate) fn shared(&self) -> &Path {
         self.shared.path()
     }
