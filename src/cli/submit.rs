@@ -16,7 +16,7 @@ use crate::{
     board::{Board, Link},
     client::{Client, ClientError, ClientEvent, DEFAULT_ATTEMPTS, Setup, listening_transfer},
     ids::{ClusterName, FutureId, PeerName},
-    sandbox::show_bytes,
+    sandbox::{Provenance, show_bytes},
     spool::Spooled,
     transfer::Network,
 };
@@ -85,7 +85,7 @@ async fn wait<N: Network>(
     let end = loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(ClientEvent::Done(result, _)) => break Ok(result),
+                Some(ClientEvent::Done(result, provenance)) => break Ok((result, provenance)),
                 Some(ClientEvent::Failed(error)) => break Err(error),
                 Some(event) => line.show(&event),
                 None => break Err(ClientError::BoardLost("the client ended".to_owned())),
@@ -100,10 +100,26 @@ async fn wait<N: Network>(
     drop(client);
     // The withdrawal, or nothing, is on its way when the dispatcher ends.
     let _ = dispatcher.await;
-    end.map_err(|error| {
+    let (result, provenance) = end.map_err(|error| {
         let status = if matches!(error, ClientError::Withdrawn) { Status::Stopped } else { Status::Network };
         Failure::new(status, error)
-    })
+    })?;
+    say_shortfalls(&provenance);
+    Ok(result)
+}
+
+/// What the worker's sandbox went without, in the worker's own words.
+fn say_shortfalls(provenance: &Provenance) {
+    let shortfalls = provenance.shortfalls();
+    if shortfalls.is_empty() {
+        return;
+    }
+    let Provenance { driver, profile, .. } = provenance;
+    let text = format!(
+        "p2p-worker: the worker's sandbox ({driver}, profile {profile}) was not held in full:\n  {}",
+        shortfalls.join("\n  ")
+    );
+    eprintln!("{}", crate::text::for_terminal(&text));
 }
 
 /// One line on a terminal that says where the future is; nothing where stderr is not a terminal.

@@ -10,5 +10,6 @@ mod attacks;
 mod command_line;
 mod forged;
 mod lifecycle;
+mod packages;
 mod way;
 mod world;
