@@ -149,13 +149,18 @@ impl SameMounts {
         let Container::External(external) = &plan.spec.container else { return Err("not bubblewrap's".into()) };
         let files = external.files.iter().map(|contents| in_memory(contents)).collect::<Result<Vec<_>, _>>()?;
         let mut descriptors = files.iter().map(AsRawFd::as_raw_fd);
-        let mut given = external.argv.iter().cloned();
+        let mut given = external.argv.clone().into_iter();
         let program = given.next().ok_or("no program")?;
         let mut arguments = vec!["--unshare-all".to_owned()];
         while let Some(argument) = given.next().filter(|argument| argument != "--") {
             match argument.as_str() {
                 unshare if unshare.starts_with("--unshare-") => {}
                 "--disable-userns" => {}
+                // `--perms MODE --file FD TO`: the copy of p2p-jail, which is not executed here.
+                "--file" if given.as_slice().get(1).is_some_and(|to| to == JAIL_INSIDE) => {
+                    given.nth(1);
+                    arguments.truncate(arguments.len().saturating_sub(2));
+                }
                 "--file" => {
                     given.next();
                     arguments.extend([argument, descriptors.next().ok_or("a file too few")?.to_string()]);
@@ -163,9 +168,6 @@ impl SameMounts {
                 _ => arguments.push(argument),
             }
         }
-        let bind = arguments.iter().position(|argument| argument == JAIL_INSIDE).ok_or("no p2p-jail inside")?;
-        // `--ro-bind FROM TO`
-        arguments.drain(bind.checked_sub(2).ok_or("no bind")?..=bind);
         arguments.push("--".to_owned());
         arguments.extend(DATE.map(str::to_owned));
         Ok(Self { program, arguments, files })

@@ -144,8 +144,12 @@ pub struct External {
     pub files: Vec<Vec<u8>>,
 }
 
+/// The descriptor on which the external program finds `p2p-jail` itself, to put it into the container: a mount of the
+/// program would tell the task where on the host it lies.
+pub const PROGRAM_FD: i32 = 6;
+
 /// The descriptor of the first of [`External::files`].
-pub const FILES_FD: i32 = 6;
+pub const FILES_FD: i32 = 7;
 
 /// The descriptor on which `p2p-jail confine` reads its [`Spec`] (a sealed memory file).
 pub const CONFINE_FD: i32 = 4;

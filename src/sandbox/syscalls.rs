@@ -146,7 +146,7 @@ const NEVER: [(&str, &str); 43] = {
 };
 
 /// Values that rules may name (the generic Linux headers: x86, arm, riscv, loongarch, s390).
-const CONSTANTS: [(&str, u32); 37] = [
+const CONSTANTS: [(&str, u32); 39] = [
     ("AF_INET", 2),
     ("AF_INET6", 10),
     ("AF_UNIX", 1),
@@ -157,6 +157,8 @@ const CONSTANTS: [(&str, u32); 37] = [
     ("CLONE_NEWUSER", 0x1000_0000),
     ("CLONE_NEWPID", 0x2000_0000),
     ("CLONE_NEWNET", 0x4000_0000),
+    ("F_NOTIFY", 1026),
+    ("F_SETLEASE", 1024),
     ("F_SETPIPE_SZ", 1031),
     ("FIOCLEX", 0x5451),
     ("FIONBIO", 0x5421),

@@ -8,6 +8,7 @@
 
 mod attacks;
 mod command_line;
+mod forged;
 mod lifecycle;
 mod packages;
 mod way;

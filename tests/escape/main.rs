@@ -5,7 +5,9 @@
 //! nothing, and fails. What comes out is the matrix that SECURITY.md carries; it is printed, and compared with that.
 //!
 //! A driver that is not installed, or a case that did not run, is a failure. `P2P_ESCAPE_CASES=12,34` runs only these cases and
-//! leaves SECURITY.md alone.
+//! leaves SECURITY.md alone. `P2P_ESCAPE_REWRITE=1`, as root, writes the matrix into SECURITY.md; whoever commits it has read
+//! what changed. The native probe is an example of this package, which `cargo test` builds: after a change of it,
+//! `cargo build --example escape-probe` goes before `cargo test --test escape`.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may")]
 

@@ -82,6 +82,7 @@ pub(crate) fn controls(world: &World, cases: &[Case]) -> Vec<String> {
         place.attempt_directly(&pick(&|act| bare(act) && native(act))),
         place.attempt_privileged(&pick(&|act| matches!(act.outside, Outside::OwnNamespaces(_)))),
     ];
+    world.bystander.wake();
     let outcomes = runs.iter().flat_map(|(outcomes, _)| outcomes.clone()).collect();
     let mut wrong: Vec<String> = acts.iter().filter_map(|(name, act)| misjudged(name, act, &outcomes)).collect();
     if !wrong.is_empty() {

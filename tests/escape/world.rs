@@ -8,13 +8,14 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::PermissionsExt,
+            fs::{PermissionsExt, symlink},
             net::{SocketAddr, UnixListener},
         },
     },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
 use crate::case::{Act, How};
@@ -119,6 +120,7 @@ impl World {
         }
         let (template, script) = template(folder.path(), &programs.join("escape-probe"));
         fs::write(shared.path().join("data.csv"), "x\n1\n").unwrap();
+        symlink(folder.path().join("home/thesis.txt"), shared.path().join("thesis")).unwrap();
         if is_root() {
             own(shared.path());
         }
@@ -166,7 +168,8 @@ impl World {
         self.litter.iter().map(tempfile::NamedTempFile::path).collect()
     }
 
-    /// A folder of the ordinary user that the task may read, with the file `data.csv`.
+    /// A folder of the ordinary user that the task may read, with the file `data.csv` and `thesis`, a link to the one in
+    /// that user's home.
     pub(crate) fn shared(&self) -> &Path {
         self.shared.path()
     }
@@ -218,6 +221,11 @@ impl World {
 impl<'world> Place<'world> {
     pub(crate) fn new(world: &'world World, driver: Driver, profile: Profile, user: User) -> Self {
         Self { world, driver, profile, user }
+    }
+
+    /// Whether scenarios do their controls here: in one place, as these are the same in all.
+    pub(crate) fn does_controls(&self) -> bool {
+        (self.driver, self.profile, self.user) == (Driver::Jail, Profile::Strict, User::Ordinary)
     }
 
     /// The same without a sandbox.
@@ -332,6 +340,13 @@ impl Bystander {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         status.contains("State:\tS") && status.contains("TracerPid:\t0")
     }
+
+    /// Lets it go on after the controls, which have traced it and left it stopped.
+    pub(crate) fn wake(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.pid.try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+        assert!(eventually(|| self.is_well()), "the bystander does not go on");
+    }
 }
 
 impl Drop for Bystander {
@@ -360,6 +375,31 @@ impl Ran {
     }
 }
 
+/// How long a condition is waited for.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Waits until something holds; whether it came to that.
+#[expect(clippy::disallowed_methods, reason = "the one place of the suite that waits, and for a condition")]
+pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !holds() {
+        if start.elapsed() > SOON {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Processes of this machine that have this text as an argument.
+pub(crate) fn processes_with(argument: &str) -> usize {
+    let has = |entry: std::io::Result<fs::DirEntry>| {
+        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        line.split(|byte| *byte == 0).any(|text| text == argument.as_bytes()).then_some(())
+    };
+    fs::read_dir("/proc").unwrap().filter_map(has).count()
+}
+
 /// The users that this run of the tests can have.
 pub(crate) fn users() -> Vec<User> {
     [User::Ordinary].into_iter().chain(is_root().then_some(User::Root)).collect()
@@ -369,10 +409,14 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// An R string.
+/// An R string, in ASCII.
 pub(crate) fn quoted(text: impl fmt::Display) -> String {
-    let text = text.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t");
-    format!("\"{text}\"")
+    let escaped = |letter: char| match letter {
+        '"' | '\\' => format!("\\{letter}"),
+        ' '..='~' => letter.to_string(),
+        _ => format!("\\U{:08x}", u32::from(letter)),
+    };
+    format!("\"{}\"", text.to_string().chars().map(escaped).collect::<String>())
 }
 
 /// Gives a tree to the ordinary user.

@@ -15,7 +15,7 @@ use crate::control::{TaskDescriptors, chain};
 use crate::failure::{At, Failure, Outcome};
 use crate::message;
 use crate::prepared::{Prepared, Program};
-use crate::spec::{Builtin, CONFINE_FD, Container, FILES_FD, STATUS_FD, Spec, Stage};
+use crate::spec::{Builtin, CONFINE_FD, Container, PROGRAM_FD, STATUS_FD, Spec, Stage};
 use crate::stages::init::Init;
 use crate::stages::{descriptors, namespaces, tail};
 use crate::status::{self, Notes, Status};
@@ -69,7 +69,11 @@ fn start_external(
     notes: Notes,
 ) -> Outcome<Started> {
     let order = order(spec)?;
-    let files = files.iter().map(|contents| in_memory(c"file", contents)).collect::<Outcome<Vec<_>>>()?;
+    let own =
+        File::open("/proc/self/exe").at(Stage::Namespaces, || "opening /proc/self/exe, p2p-jail itself".into())?;
+    let contents = files.iter().map(|contents| in_memory(c"file", contents));
+    // In the order of their descriptors, from PROGRAM_FD on.
+    let files = std::iter::once(Ok(own)).chain(contents).collect::<Outcome<Vec<_>>>()?;
     match sys::fork(CloneFlags::empty()).at(Stage::Namespaces, || "fork".into())? {
         Forked::Child => {
             status.refuse(become_external(program, descriptors, status, &order, &files));
@@ -111,7 +115,7 @@ fn become_external(
         let inside = descriptors::arrange(descriptors, status)?;
         descriptors::place(order.as_fd(), CONFINE_FD)?;
         descriptors::place(inside.as_fd(), STATUS_FD)?;
-        let mut next = FILES_FD;
+        let mut next = PROGRAM_FD;
         for file in &files {
             descriptors::place(file.as_fd(), next)?;
             next += 1;

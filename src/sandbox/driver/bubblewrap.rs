@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use p2p_jail::spec::{Container, External, FILES_FD, Mount, Spec};
+use p2p_jail::spec::{Container, External, FILES_FD, Mount, PROGRAM_FD, Spec};
 
 use super::{
     PlanError,
@@ -103,6 +103,10 @@ impl Arguments {
 
     fn mount(&mut self, mount: &Mount, bubblewrap: &Bubblewrap) {
         match mount {
+            // A copy, as /proc/self/mountinfo tells where on the host a mount comes from.
+            Mount::Bind { to, .. } if to == Path::new(JAIL_INSIDE) => {
+                self.add(&["--perms", "0555", "--file", &PROGRAM_FD.to_string(), JAIL_INSIDE]);
+            }
             Mount::Bind { from, to, writable } => {
                 self.add(&[if *writable { "--bind" } else { "--ro-bind" }, &text(from), &text(to)]);
             }

@@ -152,7 +152,8 @@ fn roots_tasks_become_somebody_else_in_every_driver() {
         let become_user = match &plan.spec.container {
             p2p_jail::spec::Container::Builtin(builtin) => builtin.become_user,
             p2p_jail::spec::Container::External(external) => {
-                assert!(external.argv.contains(&"/run/p2p-worker/p2p-jail-x".to_owned()));
+                // p2p-jail is copied into it: a mount would tell where it lies.
+                assert!(!external.argv.contains(&"/run/p2p-worker/p2p-jail-x".to_owned()));
                 external.become_user
             }
             p2p_jail::spec::Container::None { become_user } => *become_user,

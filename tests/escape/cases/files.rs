@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::files_scenarios::{collected, erase, planted};
+use super::files_scenarios::{collected, erase, first_process, planted};
 use crate::{
     case::{Act, Case, Outcome::*},
     world::{Place, quoted},
@@ -30,14 +30,21 @@ pub(super) fn cases() -> Vec<Case> {
             ..Case::new(5, Nothing, "learn accounts, machine id, host name, hardware", "filesystem, processes")
         },
         Case {
+            acts: links,
             scenario: Some(collected),
-            known: "judge0 CVE-2024-28185, 28189, 29021",
+            known: "judge0 CVE-2024-28185, 28189, 29021; CVE-2024-42472",
             gets: "no link of the task is followed",
-            ..Case::new(6, Nothing, "leave symbolic links for who collects the result", "output")
+            ..Case::new(
+                6,
+                Nothing,
+                "leave symbolic links for who collects the result, follow the owner's",
+                "output, filesystem",
+            )
         },
         Case { acts: hard_links, ..Case::new(7, Denied, "link a file of the host into scratch", "filesystem") },
         Case {
             acts: other_processes,
+            scenario: Some(first_process),
             ..Case::new(8, Nothing, "look into other processes by `/proc/PID`", "processes, filesystem")
         },
         Case {
@@ -150,6 +157,12 @@ fn identity(_: &Place<'_>) -> Vec<Act> {
     acts
 }
 
+/// A link in a shared folder leads to where it leads in the task's own root.
+fn links(place: &Place<'_>) -> Vec<Act> {
+    let link = place.world.shared().join("thesis").display().to_string();
+    vec![Act::native(format!("open\t{link}"), "ENOENT").bare("ok")]
+}
+
 fn hard_links(place: &Place<'_>) -> Vec<Act> {
     let shared = place.world.shared().display().to_string();
     let home = place.home().display().to_string();
@@ -248,7 +261,8 @@ fn set_user_id(_: &Place<'_>) -> Vec<Act> {
         Act::native("setuid\t/usr/bin/passwd", "it ended|uid 1000").bare("uid 0"),
         Act::native("status\tNoNewPrivs", "1").bare("0"),
         Act::native("call\tsetuid\t0", "ENOSYS").bare("EPERM"),
-        Act::native("call\tsetresuid\t0\t0\t0", "ENOSYS").bare("EPERM"),
+        // Where the call is allowed: there is no such user in the task's namespace.
+        Act::native("call\tsetresuid\t0\t0\t0", "EINVAL|ENOSYS").bare("EPERM"),
         Act::native("call\tsetgroups\t0\t0", "ENOSYS").bare("EPERM"),
         Act::native("call\tcapset\tz:8\tz:24", "ENOSYS").bare("EINVAL"),
     ]

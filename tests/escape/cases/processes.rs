@@ -142,7 +142,11 @@ fn signals(place: &Place<'_>) -> Vec<Act> {
     vec![
         Act::native(format!("call\tkill\t{pid}\t0"), "ESRCH").bare("ok"),
         Act::native(format!("call\ttkill\t{pid}\t0"), "ESRCH").bare("ok"),
-        Act::native(format!("call\trt_sigqueueinfo\t{pid}\t0\tz:128"), "ESRCH").bare("EPERM"),
+        Act::native(
+            format!("call\trt_sigqueueinfo\t{pid}\t0\th:0000000000000000{}{}", "ff".repeat(4), "00".repeat(116)),
+            "ESRCH",
+        )
+        .bare("ok"),
         Act::native(format!("call\tpidfd_open\t{pid}\t0"), "ENOSYS").bare("ok"),
         Act::native("call\tpidfd_send_signal\t0\t0\t0\t0", "ENOSYS").bare("EBADF"),
     ]
@@ -381,9 +385,10 @@ fn covert(place: &Place<'_>) -> Vec<Act> {
     let why = "locks on files that are shared read-only, and how fast they can be read, tell one task of another";
     vec![
         Act::native(format!("call\tflock\tfd:{file}\t6"), "ok").stated("not denied").open(why),
-        Act::native("call\tinotify_init\t", "ENOSYS").bare("E*|ok"),
-        // F_SETLEASE, F_NOTIFY.
-        Act::native(format!("call\tfcntl\tfd:{file}\t1024\t0"), "EACCES|EPERM").bare("ok"),
+        Act::native("call\tinotify_init", "ENOSYS").bare("E*|ok"),
+        // F_SETLEASE, which would keep the owner's programs from opening it, and F_NOTIFY.
+        Act::native(format!("call\tfcntl\tfd:{file}\t1024\t0"), "EPERM").bare("ok"),
+        Act::native(format!("call\tfcntl\tfd:{}\t1026\t1", place.world.shared().display()), "EPERM").bare("ok|EINVAL"),
     ]
 }
 
@@ -411,7 +416,8 @@ fn process_controls(_: &Place<'_>) -> Vec<Act> {
         // PR_SET_DUMPABLE, PR_SET_MM, PR_SET_SECCOMP, PR_SET_PTRACER, PR_SET_CHILD_SUBREAPER, PR_CAPBSET_DROP, PR_SET_KEEPCAPS,
         // PR_SET_SECUREBITS, PR_CAP_AMBIENT, PR_SET_SPECULATION_CTRL, PR_SET_TSC, PR_SET_UNALIGN.
         Act::native("call\tprctl\t4\t1\t0\t0\t0", "EPERM").bare("ok"),
-        Act::native("call\tprctl\t35\t1\t0\t0\t0", "EPERM").privileged("EINVAL|ENOMEM|EPERM"),
+        Act::native("call\tprctl\t35\t1\t0\t0\t0", "EPERM")
+            .stated("the kernel asks for CAP_SYS_RESOURCE first, which no namespace gives"),
         Act::native("call\tprctl\t22\t99\t0\t0\t0", "EPERM").bare("EINVAL"),
         Act::native("call\tprctl\t0x59616d61\t-1\t0\t0\t0", "EPERM").bare("ok|EINVAL"),
         Act::native("call\tprctl\t36\t1\t0\t0\t0", "EPERM").bare("ok"),

@@ -5,33 +5,18 @@ use std::{
     io::Read,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
 };
 
-use crate::world::{Driver, Place, Ran, quoted};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-/// How long a condition is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::world::{Place, Ran, eventually, processes_with, quoted};
 
-#[expect(clippy::disallowed_methods, reason = "the one place of the scenarios that waits, and for a condition")]
-pub(super) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    while !holds() {
-        if start.elapsed() > PATIENCE {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    true
-}
-
-/// Processes of this machine that have this text as an argument.
-pub(super) fn processes_with(argument: &str) -> usize {
-    let has = |entry: std::io::Result<fs::DirEntry>| {
-        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-        line.split(|byte| *byte == 0).any(|text| text == argument.as_bytes()).then_some(())
-    };
-    fs::read_dir("/proc").unwrap().filter_map(has).count()
+/// The numbers of a process's children (the file takes a kernel with `CONFIG_PROC_CHILDREN`, as all distributions' are).
+fn children(of: u32) -> String {
+    fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default()
 }
 
 /// 25: signals to all that it may send to. R itself is spared by kill(-1), as the sender always is.
@@ -48,11 +33,18 @@ pub(super) fn kill_everybody(place: &Place<'_>) -> Result<(), String> {
     if !place.world.bystander.is_well() {
         return Err("the bystander is not well".to_owned());
     }
+    if !place.does_controls() {
+        return Ok(());
+    }
     // The control: the same user's process outside.
     let mut victim = place.bare().run_program(Path::new("/bin/sleep")).arg("600").spawn().unwrap();
-    let marker = victim.id();
-    // `timeout` is the one started; a signal to it ends both.
-    let ran = place.bare().evaluate(&format!("tools::pskill({marker}L, 15L); cat('sent\\n')"));
+    // `timeout` was started; a signal to its child ends both.
+    let mut child = String::new();
+    let started = eventually(|| {
+        child = children(victim.id());
+        !child.is_empty()
+    });
+    let ran = place.bare().evaluate(&format!("cat(tools::pskill({}L, 9L), {started}, '\\n')", child.trim()));
     let died = eventually(|| victim.try_wait().unwrap().is_some());
     let _ = (victim.kill(), victim.wait());
     if died { Ok(()) } else { Err(format!("the control survives: {ran:?}")) }
@@ -129,6 +121,9 @@ pub(super) fn written_to_a_terminal(place: &Place<'_>) -> Result<(), String> {
     if !arrived || !harmless {
         return Err(format!("the terminal got {:?}", String::from_utf8_lossy(&seen)));
     }
+    if !place.does_controls() {
+        return Ok(());
+    }
     // The control: into a pipe, the bytes go as they are.
     let ran = place.evaluate(&code);
     if ran.stdout.contains(evil) { Ok(()) } else { Err(format!("the control has no escapes: {ran:?}")) }
@@ -143,23 +138,17 @@ pub(super) fn outlive(place: &Place<'_>) -> Result<(), String> {
          system('trap \"\" HUP TERM INT; (setsid nohup sleep {seconds} >/dev/null 2>&1 &) &'); Sys.sleep(600)"
     );
     let future = place.world.future(&cut);
-    let survives = |place: &Place<'_>| -> Result<bool, String> {
-        let mut command = place.exec_command(&future, &[]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let started = eventually(|| processes_with(&seconds) > 0);
-        // `timeout` was started; p2p-worker is its child.
-        let worker = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
-        for pid in worker.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-        }
-        child.wait().unwrap();
-        if !started || worker.is_empty() {
-            return Err(format!("nothing was started: {started} {worker:?}"));
-        }
-        Ok(!eventually(|| processes_with(&seconds) == 0))
-    };
-    if place.driver == Driver::None {
-        return Ok(());
+    let mut command = place.exec_command(&future, &[]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let started = eventually(|| processes_with(&seconds) > 0);
+    // `timeout` was started; p2p-worker is its child.
+    let workers = children(child.id());
+    for pid in workers.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
-    if survives(place)? { Err("it lives on".to_owned()) } else { Ok(()) }
+    child.wait().unwrap();
+    if !started || workers.is_empty() {
+        return Err(format!("the control: nothing was started: {started} {workers:?}"));
+    }
+    if eventually(|| processes_with(&seconds) == 0) { Ok(()) } else { Err("it lives on".to_owned()) }
 }

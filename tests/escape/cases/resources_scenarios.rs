@@ -28,7 +28,7 @@ pub(super) fn fork_bomb(place: &Place<'_>) -> Told {
 }
 
 pub(super) fn memory(place: &Place<'_>) -> Told {
-    let profile = limited(place, "memory = \"400 MiB\"");
+    let profile = limited(place, "memory = \"400 MiB\"\nresult = \"64 MiB\"");
     let bomb = |mib| format!("cat({PROBE}'memory', {mib}), stdout = TRUE), '\\n')");
     let ran = place.exec(&bomb(4000), &["--profile", &profile]);
     expect(&ran, 4, &[], &["memory limit of 400.0 MiB reached"])?;
@@ -38,7 +38,7 @@ pub(super) fn memory(place: &Place<'_>) -> Told {
 
 /// The jail's tmpfs have a limit on inodes; bubblewrap's have none, and each file counts as memory.
 pub(super) fn many_files(place: &Place<'_>) -> Told {
-    let profile = limited(place, "memory = \"300 MiB\"");
+    let profile = limited(place, "memory = \"300 MiB\"\nresult = \"64 MiB\"");
     let code = format!("cat({PROBE}'files', '/dev/shm', '4000000'), stdout = TRUE), '\\n')");
     let ran = place.exec(&code, &["--profile", &profile]);
     if place.is_bubblewrap() {
