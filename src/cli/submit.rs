@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{BoardArgs, LimitArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude},
+    common::{
+        BoardArgs, LimitArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude, print_reached,
+    },
 };
 use crate::{
     board::{Board, Link},
@@ -85,7 +87,7 @@ async fn wait<N: Network>(
     let end = loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(ClientEvent::Done(result, _)) => break Ok(result),
+                Some(ClientEvent::Done(result, provenance)) => break Ok((result, provenance)),
                 Some(ClientEvent::Failed(error)) => break Err(error),
                 Some(event) => line.show(&event),
                 None => break Err(ClientError::BoardLost("the client ended".to_owned())),
@@ -100,10 +102,12 @@ async fn wait<N: Network>(
     drop(client);
     // The withdrawal, or nothing, is on its way when the dispatcher ends.
     let _ = dispatcher.await;
-    end.map_err(|error| {
+    let (result, provenance) = end.map_err(|error| {
         let status = if matches!(error, ClientError::Withdrawn) { Status::Stopped } else { Status::Network };
         Failure::new(status, error)
-    })
+    })?;
+    print_reached(&provenance)?;
+    Ok(result)
 }
 
 /// One line on a terminal that says where the future is; nothing where stderr is not a terminal.

@@ -123,6 +123,7 @@ impl Task<'_> {
             last: &reports.last,
             cancelled: self.cancel.is_cancelled(),
             watch: &self.plan.spec.watch,
+            rlimits: &self.plan.spec.confinement.rlimits,
             frames: &frames,
             text: &text,
         });

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use p2p_jail::spec::{Exit, Report, Stage, Stop, Usage, Watch};
+use nix::sys::signal::Signal;
+use p2p_jail::spec::{Exit, Report, Rlimit, Stage, Stop, Usage, Watch};
 
 use crate::{
     runner::{
@@ -104,6 +105,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) cancelled: bool,
     /// The limits that `p2p-jail` watched.
     pub(crate) watch: &'a Watch,
+    /// The limits that the kernel held for each process.
+    pub(crate) rlimits: &'a [(Rlimit, u64)],
     /// What came through the frames pipe.
     pub(crate) frames: &'a FramesSeen,
     /// What the task wrote.
@@ -123,6 +126,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Ended {
     let watch = evidence.watch;
     match stopped {
         Some(Stop::Memory) => Ended::Stopped(Reason::Memory { limit: watch.memory.unwrap_or_default() }),
+        Some(Stop::MachineMemory) => Ended::Stopped(Reason::MachineMemory),
         Some(Stop::WallTime) => Ended::Stopped(Reason::WallTime { limit: milliseconds(watch.wall_time_ms) }),
         Some(Stop::CpuTime) => Ended::Stopped(Reason::CpuTime { limit: milliseconds(watch.cpu_time_ms) }),
         Some(Stop::Asked) | None => match &evidence.frames.fault {
@@ -151,6 +155,18 @@ fn fault_of(fault: &Fault) -> Ended {
 fn ended_by_itself(exit: Exit, evidence: &Evidence<'_>) -> Ended {
     let last_words = evidence.text.last_words();
     let has_result = evidence.frames.result.as_ref().is_some_and(|result| result.size() > 0);
+    let rlimit = |wanted| evidence.rlimits.iter().find(|(known, _)| *known == wanted).map(|(_, value)| *value);
+    // What the kernel sends to the process that reaches these limits.
+    if exit == Exit::Signal(Signal::SIGXFSZ as i32)
+        && let Some(limit) = rlimit(Rlimit::FileSize)
+    {
+        return Ended::Stopped(Reason::FileSize { limit });
+    }
+    if exit == Exit::Signal(Signal::SIGXCPU as i32)
+        && let Some(limit) = evidence.watch.cpu_time_ms
+    {
+        return Ended::Stopped(Reason::CpuTime { limit: Duration::from_millis(limit) });
+    }
     match exit {
         Exit::Code(0) if has_result => Ended::Finished,
         Exit::Code(0) => Ended::Crashed(Reason::NoResult { last_words }),
@@ -166,7 +182,14 @@ mod tests {
     fn verdict(last: Result<Report, String>, cancelled: bool, frames: &FramesSeen) -> Ended {
         let watch = Watch { wall_time_ms: Some(1000), memory: Some(7), ..Watch::default() };
         let text = Text { tail: b"Error: boom\nExecution halted\n".to_vec(), ..Text::default() };
-        judge(&Evidence { last: &last, cancelled, watch: &watch, frames, text: &text })
+        judge(&Evidence {
+            last: &last,
+            cancelled,
+            watch: &watch,
+            rlimits: &[(Rlimit::FileSize, 9)],
+            frames,
+            text: &text,
+        })
     }
 
     fn ended(exit: Exit, stopped: Option<Stop>) -> Result<Report, String> {
@@ -196,6 +219,9 @@ mod tests {
     fn a_limit_outweighs_what_the_task_says() {
         let stopped = |stop| verdict(ended(Exit::Signal(9), Some(stop)), false, &with_result());
         assert_eq!(stopped(Stop::Memory), Ended::Stopped(Reason::Memory { limit: 7 }));
+        assert_eq!(stopped(Stop::MachineMemory), Ended::Stopped(Reason::MachineMemory));
+        let by_signal = |signal| verdict(ended(Exit::Signal(signal as i32), None), false, &FramesSeen::default());
+        assert_eq!(by_signal(Signal::SIGXFSZ), Ended::Stopped(Reason::FileSize { limit: 9 }));
         assert_eq!(stopped(Stop::WallTime), Ended::Stopped(Reason::WallTime { limit: Duration::from_secs(1) }));
         let fault = |fault| FramesSeen { fault: Some(fault), ..FramesSeen::default() };
         let asked = |frames, cancelled| verdict(ended(Exit::Signal(9), Some(Stop::Asked)), cancelled, frames);

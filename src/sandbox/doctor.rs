@@ -34,6 +34,8 @@ pub struct Facts {
     pub task_uid: Option<u32>,
     /// The version of bubblewrap, if it is installed.
     pub bubblewrap: Option<String>,
+    /// What holds the limits.
+    pub limits: String,
     /// R, as the runner found it: set by the caller, who knows.
     pub r: Option<String>,
 }
@@ -75,6 +77,7 @@ impl Facts {
             memory: machine.memory,
             task_uid: machine.task_user().map(|user| user.uid),
             bubblewrap: machine.bubblewrap.as_ref().map(|bubblewrap| version(bubblewrap.version)),
+            limits: machine.limits.to_string(),
             r: None,
         }
     }
@@ -139,10 +142,11 @@ impl Doctor {
         let uid = facts.task_uid.map_or_else(|| "?".to_owned(), |uid| uid.to_string());
         writeln!(
             out,
-            "tasks run as uid {uid}; bubblewrap {}; R {}\n",
+            "tasks run as uid {uid}; bubblewrap {}; R {}",
             or(&facts.bubblewrap, "not installed"),
             or(&facts.r, "not looked for")
         )?;
+        writeln!(out, "limits held by {}\n", facts.limits)?;
         self.matrix(out)?;
         self.details(out)?;
         for fix in &self.fixes {

@@ -1,7 +1,7 @@
 //! What is known of this machine before anything is planned.
 //!
 //! [`Machine`] is plain data: the planners are pure functions of it, and tests make one up. Finding it out reads a few
-//! files of `/proc`, asks `bwrap` for its version, and starts nothing else.
+//! files of `/proc`, asks `bwrap` for its version, and starts nothing else; control groups are made ready ([`Mechanism`]).
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use nix::{
 };
 use p2p_jail::spec::Identity;
 
-use super::profile::Surroundings;
+use super::{cgroup::Mechanism, profile::Surroundings};
 
 /// The unprivileged user of the host as which the tasks of root run, unless the owner names another.
 pub const NOBODY: Identity = Identity { uid: 65534, gid: 65534 };
@@ -64,6 +64,8 @@ pub struct Machine {
     pub bubblewrap: Option<Bubblewrap>,
     /// The folder of the host in which the driver `none` puts a task's files.
     pub bare_folder: Option<PathBuf>,
+    /// What holds the limits of tasks.
+    pub limits: Mechanism,
     /// What is at the paths that were asked about; what is absent is not in it.
     pub paths: BTreeMap<PathBuf, HostPath>,
 }
@@ -123,6 +125,8 @@ pub struct Known {
     pub become_user: Option<Identity>,
     /// The owner's places.
     pub surroundings: Surroundings,
+    /// Leave control groups alone, and hold the limits with rlimits and the watch.
+    pub no_control_groups: bool,
     /// `$PATH`, where bubblewrap is looked for.
     pub search_path: Option<std::ffi::OsString>,
 }
@@ -202,6 +206,7 @@ impl Machine {
             user_namespaces: UserNamespaces::discover(),
             bubblewrap: Bubblewrap::discover(known.search_path.as_deref()),
             bare_folder: None,
+            limits: if known.no_control_groups { Mechanism::default() } else { Mechanism::choose(become_user) },
             paths: BTreeMap::new(),
         };
         let program = machine.jail_for_tasks.clone();

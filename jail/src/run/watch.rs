@@ -5,7 +5,8 @@
 //! as the last look took. README.md has measured figures.
 //!
 //! What cannot be seen this way: memory of the kernel for the task (pipes, sockets), and memory files or shared memory that
-//! are not mapped at the moment. A cgroup sees these.
+//! are not mapped at the moment. A control group sees these; where there is one, the kernel itself holds the limit, and this
+//! only hears of it, in order to end the rest of the task.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -19,12 +20,16 @@ use nix::unistd::Pid;
 
 use crate::clock;
 use crate::run::census::{Memory, Processes};
+use crate::run::group::{Group, Memory as GroupMemory};
 use crate::spec::{Confinement, Stop, Watch as Limits};
 
 /// The most memory that one processor is thought to fill, in bytes per millisecond.
 const FILL_RATE: u64 = (4 << 30) / 1000;
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(250);
+/// How often a control group is looked at in which the kernel kills one process at a time (version 1): a look reads three
+/// small files, so this costs nothing that could be measured.
+const GROUP_LOOK: Duration = Duration::from_millis(10);
 /// After what time a look that found too much is repeated: a child between vfork and exec has its parent's memory, which
 /// then seems to be there twice.
 const SECOND_LOOK: Duration = Duration::from_millis(5);
@@ -32,6 +37,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(5);
 /// Watches one running task.
 pub(crate) struct Watch<'a> {
     limits: &'a Limits,
+    group: Option<&'a Group>,
     processes: Processes,
     tmpfs: Vec<OwnedFd>,
     cpus: u64,
@@ -39,19 +45,22 @@ pub(crate) struct Watch<'a> {
     next: Duration,
     suspected: bool,
     peak: u64,
+    cpu_before: u64,
 }
 
 impl<'a> Watch<'a> {
     /// Begins now.
     pub(crate) fn new(
         limits: &'a Limits,
+        group: Option<&'a Group>,
         confinement: &Confinement,
         processes: Processes,
         tmpfs: Vec<OwnedFd>,
     ) -> Self {
         let cpus = if confinement.cpus.is_empty() { available() } else { confinement.cpus.len() as u64 };
         let began = clock::now();
-        Self { limits, processes, tmpfs, cpus, began, next: began, suspected: false, peak: 0 }
+        let cpu_before = group.and_then(Group::cpu_ms).unwrap_or(0);
+        Self { limits, group, processes, tmpfs, cpus, began, next: began, suspected: false, peak: 0, cpu_before }
     }
 
     /// When to look next, at the latest; `None` for never.
@@ -75,20 +84,36 @@ impl<'a> Watch<'a> {
             let Some(left) = left else { return Some(Stop::CpuTime) };
             wait = wait.min(Duration::from_millis(left / self.cpus));
         }
-        if let Some(limit) = self.limits.memory {
-            let seen = self.memory(limit);
-            self.peak = self.peak.max(seen.probable);
-            let left = limit.saturating_sub(seen.probable);
-            if seen.certain >= limit || (left == 0 && self.suspected) {
-                return Some(Stop::Memory);
+        match (self.group.and_then(|group| Some((group, group.memory()?))), self.limits.memory) {
+            (Some((group, seen)), _) => {
+                self.peak = self.peak.max(seen.most);
+                if let Some(stop) = out_of_memory(&seen) {
+                    return Some(stop);
+                }
+                wait = wait.min(if group.kills_all() { LONGEST } else { GROUP_LOOK });
             }
-            self.suspected = left == 0;
-            let reached = Duration::from_millis(left / (FILL_RATE * self.cpus));
-            wait = wait.min(if self.suspected { SECOND_LOOK } else { reached });
+            (None, Some(limit)) => match self.look_at_memory(limit) {
+                Ok(reached) => wait = wait.min(reached),
+                Err(stop) => return Some(stop),
+            },
+            (None, None) => {}
         }
         let after = clock::now();
         self.next = after + wait.max(SHORTEST).max(after - now);
         None
+    }
+
+    /// When the limit could be reached, or that it is.
+    fn look_at_memory(&mut self, limit: u64) -> Result<Duration, Stop> {
+        let seen = self.memory(limit);
+        self.peak = self.peak.max(seen.probable);
+        let left = limit.saturating_sub(seen.probable);
+        if seen.certain >= limit || (left == 0 && self.suspected) {
+            return Err(Stop::Memory);
+        }
+        self.suspected = left == 0;
+        let reached = Duration::from_millis(left / (FILL_RATE * self.cpus));
+        Ok(if self.suspected { SECOND_LOOK } else { reached })
     }
 
     /// Milliseconds since the command was executed.
@@ -107,6 +132,9 @@ impl<'a> Watch<'a> {
 
     /// Milliseconds of processor time, of what lives and of what has been waited for.
     pub(crate) fn cpu_ms(&self) -> u64 {
+        if let Some(counted) = self.group.and_then(Group::cpu_ms) {
+            return counted.saturating_sub(self.cpu_before);
+        }
         let alive: u64 = self.processes.list().into_iter().map(|pid| self.processes.cpu_ms(pid)).sum();
         alive + ended_cpu_ms()
     }
@@ -136,6 +164,11 @@ impl<'a> Watch<'a> {
         let twice: u64 = pids.iter().map(|pid| self.processes.share_of(*pid, &devices)).sum();
         most.saturating_sub(twice)
     }
+}
+
+/// Whether the kernel killed a process of the group for want of memory, and whose limit it was.
+pub(crate) fn out_of_memory(seen: &GroupMemory) -> Option<Stop> {
+    seen.killed.then_some(if seen.full { Stop::Memory } else { Stop::MachineMemory })
 }
 
 /// How much memory a task uses.

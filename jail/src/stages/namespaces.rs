@@ -3,7 +3,7 @@
 use std::fs;
 
 use nix::errno::Errno;
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, sethostname};
@@ -22,6 +22,14 @@ pub(crate) const ALL: CloneFlags = CloneFlags::CLONE_NEWUSER
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS)
     .union(CloneFlags::CLONE_NEWCGROUP);
+
+/// Adds namespaces to those that this process is in.
+pub(crate) fn add(namespaces: CloneFlags) -> Outcome<()> {
+    if namespaces.is_empty() {
+        return Ok(());
+    }
+    unshare(namespaces).at(STAGE, || format!("unshare {namespaces:?}"))
+}
 
 /// Files that can forbid user namespaces, and the value with which they do.
 const SWITCHES: [(&str, &str); 3] = [
