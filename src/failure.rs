@@ -103,6 +103,8 @@ impl From<WorkbenchError> for Failure {
             WorkbenchError::Sandbox(error) if error.is_not_enforced() => Status::Sandbox,
             WorkbenchError::Refused(_) => Status::Sandbox,
             WorkbenchError::Interrupted => Status::Stopped,
+            // A result that nobody can show is one that did not come.
+            WorkbenchError::Scan(_) | WorkbenchError::Show(_) | WorkbenchError::Replay(_) => Status::Network,
             _ => Status::Usage,
         };
         Self::new(status, error)

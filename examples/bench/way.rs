@@ -86,7 +86,7 @@ async fn payload(folder: &Path) -> Result<Spooled, Failure> {
     let r = RInstallation::find()?.with_future()?;
     let profile = Profile::load("strict", &Surroundings::default())?;
     let machine = Machine::discover(&Known { jail, ..Known::default() })?;
-    let ready = select(Driver::Jail, profile, machine, &Workbench::shares(&r))?;
+    let ready = select(Driver::Jail, profile, machine.clone(), &r.shares(&machine))?;
     let workbench = Workbench::new(ready, r, folder.to_owned());
     Ok(workbench.make("1", &CancellationToken::new()).await?.1)
 }

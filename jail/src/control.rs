@@ -1,12 +1,12 @@
 //! The control socket, seen from `p2p-jail run`: the spec comes in, reports go out, its end means *stop*.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{IoSlice, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::os::fd::AsRawFd;
 
 use crate::failure::{At, Failure, Outcome};
@@ -28,12 +28,13 @@ pub(crate) struct TaskDescriptors {
 pub(crate) struct Control {
     socket: File,
     deaf: bool,
+    unsent: Vec<u8>,
 }
 
 impl Control {
     /// Wraps the socket.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket: File::from(socket), deaf: false }
+        Self { socket: File::from(socket), deaf: false, unsent: Vec::new() }
     }
 
     /// Reads the spec and the three descriptors attached to its first byte; waits for them.
@@ -60,21 +61,46 @@ impl Control {
         Ok((header, fds))
     }
 
-    /// Sends a report without ever waiting: reports are few and small, so a supervisor whose buffer is full has
-    /// stopped reading and counts as gone.
+    /// Takes in a report, which goes out with the next [`Self::flush`]: the supervisor is not woken up for every stage.
     pub(crate) fn report(&mut self, report: &Report) {
+        match message::encode(report) {
+            Ok(bytes) => self.unsent.extend(bytes),
+            Err(_) => self.deaf = true,
+        }
+    }
+
+    /// Sends what was reported without ever waiting: reports are few and small, so a supervisor whose buffer is full has
+    /// stopped reading and counts as gone.
+    pub(crate) fn flush(&mut self) {
+        let bytes = std::mem::take(&mut self.unsent);
+        self.send(&bytes, &[]);
+    }
+
+    /// Sends a report at once, after those before it, with a descriptor attached to its first byte.
+    pub(crate) fn hand_over(&mut self, report: &Report, descriptor: &OwnedFd) {
+        self.flush();
+        match message::encode(report) {
+            Ok(bytes) => self.send(&bytes, &[descriptor.as_raw_fd()]),
+            Err(_) => self.deaf = true,
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8], descriptors: &[RawFd]) {
+        if bytes.is_empty() {
+            return;
+        }
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let sent = message::encode(report).ok().map(|bytes| {
-            let sent = send(self.socket.as_raw_fd(), &bytes, flags);
-            sent.is_ok_and(|length| length == bytes.len())
-        });
-        self.deaf |= sent != Some(true);
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let attached = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+        let sent = sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], attached, flags, None);
+        self.deaf |= sent != Ok(bytes.len());
     }
 
     /// Reports a failure.
     pub(crate) fn refuse(&mut self, failure: Failure) {
         let Failure { stage, what, errno } = failure;
         self.report(&Report::Refused { stage, what, errno });
+        self.flush();
     }
 
     /// Whether the supervisor wants an end: it closed its side, wrote what it must not write, or does not listen.

@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod explain;
 pub mod message;
 pub mod spec;
 
@@ -36,6 +37,15 @@ pub fn is_delegated(group: &std::path::Path) -> bool {
     prepared::c_path(group).is_ok_and(|group| {
         [c"user.delegate", c"trusted.delegate"].iter().any(|name| sys::has_attribute(&group, name, b"1"))
     })
+}
+
+/// Checks a spec as `p2p-jail run` does before it makes any process: compiles its filters and its command, carries out
+/// nothing.
+///
+/// # Errors
+/// What it would refuse at [`spec::Stage::Spec`] or [`spec::Stage::Seccomp`], in words.
+pub fn check_spec(spec: spec::Spec) -> Result<(), String> {
+    prepared::Prepared::new(spec).map(drop).map_err(|failure| failure.to_string())
 }
 
 /// The program: `run`, `confine` or `check`, of which only the first is for others than the sandbox drivers.

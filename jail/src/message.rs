@@ -1,10 +1,32 @@
-//! Messages on the control socket: a little-endian `u32` length, then that many bytes of postcard.
+//! Messages on the control socket: a little-endian `u32` length, then that many bytes: the [`CONTRACT`], a sum of what follows,
+//! and postcard.
+//!
+//! Postcard does not say what it means: bytes of another version of [`crate::spec`] could decode to something else than was
+//! asked for, and a changed byte to a limit or a layer that is not there. Nobody but the supervisor writes to that socket, so
+//! neither is an attack; but programs are upgraded under a running worker. Both are refused before anything is decoded.
 
 use std::io::{self, Read, Write};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::spec::MAX_MESSAGE;
+
+/// Stands for the exact text of `spec.rs`, which both sides were built from: a worker and a `p2p-jail` of different builds
+/// refuse each other.
+pub const CONTRACT: u64 = sum(include_bytes!("spec.rs"));
+
+/// What stands before the postcard: contract and sum.
+const PRELUDE: usize = 16;
+
+/// FNV-1a (RFC 9923), 64 bits: no two byte strings that differ in one byte have the same. Not against forgers.
+const fn sum(bytes: &[u8]) -> u64 {
+    let (mut hash, mut rest) = (0xcbf2_9ce4_8422_2325_u64, bytes);
+    while let [byte, after @ ..] = rest {
+        hash = (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        rest = after;
+    }
+    hash
+}
 
 /// Why a message could not be sent or understood.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +49,12 @@ pub enum MessageError {
         /// How many.
         extra: usize,
     },
+    /// The other side has another idea of what a message means.
+    #[error("p2p-worker and p2p-jail are not of the same build; after an upgrade, restart p2p-worker")]
+    OtherBuild,
+    /// The bytes are not those that were sent.
+    #[error("a message was damaged on its way")]
+    Damaged,
     /// Reading or writing failed.
     #[error("control socket")]
     Io(#[from] io::Error),
@@ -37,12 +65,12 @@ pub enum MessageError {
 /// # Errors
 /// [`MessageError::TooLong`], or [`MessageError::Malformed`] for a value that cannot be encoded (a path that is not UTF-8).
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, MessageError> {
-    let body = postcard::to_stdvec(value).map_err(MessageError::Malformed)?;
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= MAX_MESSAGE);
-    let length = length.ok_or(MessageError::TooLong { length: body.len() })?;
-    let mut bytes = length.to_le_bytes().to_vec();
-    bytes.extend(body);
-    Ok(bytes)
+    let value = postcard::to_stdvec(value).map_err(MessageError::Malformed)?;
+    let long = PRELUDE + value.len();
+    let length = u32::try_from(long).ok().filter(|_| long <= MAX_MESSAGE);
+    let length = length.ok_or(MessageError::TooLong { length: long })?;
+    let prelude = [CONTRACT, sum(&value)].map(u64::to_le_bytes);
+    Ok([&length.to_le_bytes(), prelude.as_flattened(), &value].concat())
 }
 
 /// Checks a length field.
@@ -57,8 +85,16 @@ pub fn body_length(header: [u8; 4]) -> Result<usize, MessageError> {
 /// Decodes the body of a message, all of it.
 ///
 /// # Errors
-/// [`MessageError::Malformed`] and [`MessageError::Trailing`].
+/// [`MessageError::OtherBuild`], [`MessageError::Damaged`], [`MessageError::Malformed`] and [`MessageError::Trailing`].
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, MessageError> {
+    let (contract, rest) = body.split_first_chunk().ok_or(MessageError::Damaged)?;
+    let (expected, body) = rest.split_first_chunk().ok_or(MessageError::Damaged)?;
+    if u64::from_le_bytes(*contract) != CONTRACT {
+        return Err(MessageError::OtherBuild);
+    }
+    if u64::from_le_bytes(*expected) != sum(body) {
+        return Err(MessageError::Damaged);
+    }
     let (value, rest) = postcard::take_from_bytes(body).map_err(MessageError::Malformed)?;
     if rest.is_empty() { Ok(value) } else { Err(MessageError::Trailing { extra: rest.len() }) }
 }

@@ -210,6 +210,9 @@ pub enum Rlimit {
 pub struct Landlock {
     /// Fail the stage when the kernel's Landlock ABI is older than this.
     pub minimum_abi: u32,
+    /// Subtrees whose folders may be listed, for `ls /`. What an escape could reach does not lie below the root of the
+    /// container, so it is not granted by a rule for `/`.
+    pub list: Vec<PathBuf>,
     /// Subtrees that may be read, listed and executed.
     pub read_execute: Vec<PathBuf>,
     /// Subtrees that may be read and listed, not executed.
@@ -228,6 +231,18 @@ pub struct Seccomp {
     pub allow: Vec<i64>,
     /// Allowed calls that are denied all the same when an argument matches: any one rule suffices.
     pub deny: Vec<DenyRule>,
+    /// To explain to the owner what is denied (never for a task of somebody else): see [`Explain`].
+    pub explain: Option<Explain>,
+}
+
+/// The kernel asks instead of denying (`SECCOMP_RET_USER_NOTIF`, Linux 5.5): the descriptor on which it asks comes with
+/// [`Report::Asks`]. Whoever holds it answers with the errors named at [`Seccomp`]; if nobody does, every such call fails
+/// with `ENOSYS`. See [`crate::explain`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Explain {
+    /// Allowed calls about which the kernel asks too: those with paths. None of them may have a rule in
+    /// [`Seccomp::deny`], so that "go on" is never an answer to a denied call.
+    pub watch: Vec<i64>,
 }
 
 /// One reason to deny a system call that is allowed in general. All conditions must hold.
@@ -351,6 +366,8 @@ pub enum Report {
         /// The error number of the system call, 0 when there is none.
         errno: i32,
     },
+    /// Attached: the descriptor on which the kernel asks, see [`Explain`].
+    Asks,
     /// The command was executed.
     Running {
         /// Process id, on the host, of the outermost process of the task (its init, where it has one).

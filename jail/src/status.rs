@@ -43,6 +43,8 @@ pub(crate) enum Note {
     Processes,
     /// Attached: the reading end of a pipe whose writing end closes on exec, then the tmpfs to be watched.
     Handover,
+    /// Attached: the descriptor on which the kernel asks, see [`crate::spec::Explain`].
+    Asks,
     /// The next thing to happen is the exec.
     Executing,
 }

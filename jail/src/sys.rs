@@ -188,12 +188,14 @@ pub(crate) fn has_attribute(path: &CStr, name: &CStr, value: &[u8]) -> bool {
     usize::try_from(length).is_ok_and(|length| found.get(..length) == Some(value))
 }
 
-/// Default action for every signal, and no signal blocked. Exec resets handlers, but not what is ignored.
+/// Default action for every signal but one, and no signal blocked. Exec resets handlers, but not what is ignored. SIGXFSZ is
+/// ignored: a write beyond the limit on files then fails with EFBIG, which R can tell its user, instead of ending R.
 pub(crate) fn reset_signals() {
     for signal in 1..=64 {
-        // SAFETY: the default action runs no code of ours. Numbers that cannot be set (SIGKILL, SIGSTOP, those of libc)
-        // fail without effect.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let action = if signal == libc::SIGXFSZ { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: neither action runs code of ours. Numbers that cannot be set (SIGKILL, SIGSTOP, those of libc) fail
+        // without effect.
+        unsafe { libc::signal(signal, action) };
     }
     // An empty set has no member, so this cannot fail for a reason that we could act upon.
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
@@ -253,6 +255,43 @@ pub(crate) fn probe(number: c_long, arguments: [c_long; 5]) -> Result<c_long> {
     let [a, b, c, d, e] = arguments;
     // SAFETY: by the contract above (`check::acts` has the list) the kernel has no address of ours to read or write.
     Errno::result(unsafe { libc::syscall(number, a, b, c, d, e, 0) })
+}
+
+/// Installs a seccomp filter for this process, which has `no_new_privs` (seccomp(2)). With `listens`, the kernel asks on the
+/// returned descriptor (Linux 5.0).
+pub(crate) fn install_filter(program: &[seccompiler::sock_filter], listens: bool) -> Result<Option<OwnedFd>> {
+    let length = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
+    // libc and seccompiler each have their own `struct sock_filter`, of the kernel's one layout.
+    let filter = program.as_ptr().cast_mut().cast::<libc::sock_filter>();
+    let program = libc::sock_fprog { len: length, filter };
+    let flags = if listens { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
+    // SAFETY: `program` names `length` instructions that outlive the call, and the kernel only reads them.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    let fd = Errno::result(result)?;
+    Ok(listens.then(|| fresh(fd)))
+}
+
+/// The next call about which the kernel asks (`SECCOMP_IOCTL_NOTIF_RECV`); waits for one. `ENOENT` if its caller has gone.
+pub(crate) fn receive_question(listener: BorrowedFd<'_>) -> Result<libc::seccomp_notif> {
+    // SAFETY: all of its fields are numbers, for which zero is a value; the kernel demands zeros.
+    let mut question: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `struct seccomp_notif` to `question`, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), 0xC050_2100, &raw mut question) })?;
+    Ok(question)
+}
+
+/// Answers: this error, or (0) to go on as if nobody had been asked (`SECCOMP_IOCTL_NOTIF_SEND`; Linux 5.5).
+pub(crate) fn answer_question(listener: BorrowedFd<'_>, id: u64, error: i32) -> Result<()> {
+    let flags = if error == 0 { 1 } else { 0 }; // SECCOMP_USER_NOTIF_FLAG_CONTINUE
+    let answer = libc::seccomp_notif_resp { id, val: 0, error: -error, flags };
+    // SAFETY: the kernel reads one `struct seccomp_notif_resp`, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), 0xC018_2101, &raw const answer) }).map(drop)
+}
+
+/// Whether the call with this number still waits for an answer (`SECCOMP_IOCTL_NOTIF_ID_VALID`, by its number since 5.17).
+pub(crate) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the kernel reads one u64, which outlives the call.
+    unsafe { libc::ioctl(listener.as_raw_fd(), 0x4008_2102, &raw const id) == 0 }
 }
 
 /// Owns a descriptor that a system call has just returned.

@@ -55,8 +55,8 @@ impl Board for MemoryBoard {
         }
         let (events, incoming) = mpsc::channel(LINK_QUEUE);
         let (outgoing, lines) = mpsc::channel(LINK_QUEUE);
-        tokio::spawn(carry(member, inbox, events, lines));
-        Ok(Link { incoming, outgoing })
+        let carrier = tokio::spawn(carry(member, inbox, events, lines));
+        Ok(Link { incoming, outgoing, carrier })
     }
 }
 

@@ -11,7 +11,7 @@ mod outlet;
 pub mod server;
 pub mod ssh;
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 pub use error::{BoardError, ServeError};
 pub use ssh::{BoardAddress, SshBoard, SshBoardConfig};
@@ -43,14 +43,17 @@ pub struct Link {
     pub incoming: mpsc::Receiver<BoardEvent>,
     /// Lines to post, without their end. A line that is sent while the connection is lost is lost too.
     pub outgoing: mpsc::Sender<String>,
+    /// What carries the lines, until the link is left.
+    carrier: JoinHandle<()>,
 }
 
 impl Link {
-    /// Leaves the topic, and comes back when everything that was posted before is on its way.
+    /// Leaves the topic, and comes back when everything that was posted before is on the board, or the board was too slow.
     pub async fn leave(mut self) {
         self.incoming.close();
         drop(self.outgoing);
-        while self.incoming.recv().await.is_some() {}
+        // If it panicked, there is nothing to wait for.
+        let _ = self.carrier.await;
     }
 }
 

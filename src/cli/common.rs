@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use p2p_jail::spec::Identity;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -13,8 +14,8 @@ use crate::{
     board::ssh::{SshBoard, SshBoardConfig},
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
-    runner::{Verdict, Workbench},
-    sandbox::{Machine, Provenance, SandboxError, Surroundings, show_bytes},
+    runner::{Verdict, Workbench, scan::Carried},
+    sandbox::{Known, Machine, Provenance, SandboxError, Surroundings, show_bytes},
     spool::Spooled,
     text,
 };
@@ -62,6 +63,41 @@ pub(super) struct SandboxArgs {
     /// What a task may do: strict, standard or the path of a profile [default: standard]
     #[arg(long, value_name = "NAME|FILE", env = "P2P_WORKER_PROFILE")]
     pub profile: Option<String>,
+    #[command(flatten)]
+    pub image: ImageArgs,
+}
+
+/// What tasks see as the system, and who they are.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ImageArgs {
+    /// A root file system, with R, that tasks see in place of this machine's own (made by mmdebstrap, for instance)
+    #[arg(long, value_name = "DIR", env = "P2P_WORKER_ROOT")]
+    pub root: Option<PathBuf>,
+    /// As whom root's tasks run: an account of their own, which no daemon shares [default: uid 65534]
+    #[arg(long, value_name = "USER", env = "P2P_WORKER_TASK_USER")]
+    pub task_user: Option<String>,
+}
+
+impl ImageArgs {
+    /// With what the caller knows of this machine.
+    pub(super) fn known(&self, place: &Place) -> Result<Known, Failure> {
+        let user = self.task_user.as_deref().or(place.file.task_user.as_deref());
+        Ok(Known {
+            surroundings: surroundings(place),
+            search_path: std::env::var_os("PATH"),
+            root: self.root.clone().or_else(|| place.file.root.clone()),
+            become_user: user.map(account).transpose()?,
+            ..Known::default()
+        })
+    }
+}
+
+/// An account of this machine.
+fn account(name: &str) -> Result<Identity, Failure> {
+    let found = nix::unistd::User::from_name(name).map_err(|error| Failure::new(Status::Usage, error))?;
+    let missing = || format!("no user is named {name}; make one: useradd --system --no-create-home {name}");
+    let user = found.ok_or_else(|| Failure::new(Status::Usage, missing()))?;
+    Ok(Identity { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
 }
 
 /// How large futures and results may be.
@@ -169,9 +205,17 @@ impl Source {
 impl SandboxArgs {
     /// Finds R, reads the profile, probes the driver. Fails before anything is claimed or run.
     pub(super) async fn workbench(&self, place: &Place) -> Result<Workbench, Failure> {
-        let driver = self.sandbox.as_deref().or(place.file.sandbox.as_deref()).unwrap_or("jail");
-        let profile = self.profile.as_deref().or(place.file.profile.as_deref()).unwrap_or("standard");
-        Ok(Workbench::prepare(driver, profile, surroundings(place)).await?)
+        let (driver, profile) = self.resolve(place);
+        Ok(Workbench::prepare(&driver, &profile, self.image.known(place)?).await?)
+    }
+
+    /// The names of the driver and of the profile: from the command line, the configuration file, or what is usual.
+    pub(super) fn resolve(&self, place: &Place) -> (String, String) {
+        let or = |flag: &Option<String>, file: &Option<String>, usual: &str| {
+            flag.clone().or_else(|| file.clone()).unwrap_or_else(|| usual.to_owned())
+        };
+        let file = &place.file;
+        (or(&self.sandbox, &file.sandbox, "jail"), or(&self.profile, &file.profile, "standard"))
     }
 }
 
@@ -200,7 +244,12 @@ pub(super) async fn conclude(
 ) -> Result<(), Failure> {
     let shown = workbench.show(id, result, cancel).await?;
     match output {
-        Some(path) => result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?,
+        // What is no result, or that of another future, does not take a result's place.
+        Some(_) if shown.verdict == Verdict::NoResult => {}
+        Some(path) => {
+            result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?;
+            note_what_runs(&shown.carried)?;
+        }
         None => print(&shown.stdout, io::stdout())?,
     }
     // What the code said on stderr goes there in either case, and is made harmless for a terminal.
@@ -211,6 +260,15 @@ pub(super) async fn conclude(
         Verdict::Stopped => Err(Failure::silent(Status::Stopped)),
         Verdict::NoResult => Err(Failure::silent(Status::Network)),
     }
+}
+
+/// Tells who saved a result what of it is code of a stranger that may run when it is looked at.
+fn note_what_runs(carried: &Carried) -> Result<(), Failure> {
+    if *carried == Carried::default() {
+        return Ok(());
+    }
+    let note = format!("p2p-worker: the result can run code when it is used ({carried}): look at it in a sandbox\n");
+    print(note.as_bytes(), io::stderr())
 }
 
 /// Copies text of a stranger to our own stream: as it is into a file or pipe, without escapes onto a terminal.

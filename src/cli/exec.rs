@@ -9,7 +9,10 @@ use super::{
     Failure, Status,
     common::{PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, print, print_reached},
 };
-use crate::runner::{Ended, Reason};
+use crate::{
+    runner::{Ended, Reason, Workbench},
+    sandbox::Denials,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -19,10 +22,17 @@ pub(super) struct Args {
     sandbox: SandboxArgs,
     #[command(flatten)]
     source: Source,
+    /// Say what the profile denied, and which lines of a profile would allow it
+    #[arg(long)]
+    explain: bool,
     /// Write the result, an RDS of a FutureResult, here
     #[arg(short, long, value_name = "RESULT.rds")]
     output: Option<PathBuf>,
 }
+
+/// How an explained run differs from others.
+const EXPLAINED: &str = "explained run: p2p-worker answers denied system calls in the kernel's place, with the same error, \
+                         and looks at every path before the kernel does; slower, and not for code of strangers";
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
@@ -30,17 +40,37 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone())?;
     let (id, future) = args.source.read(&workbench, &cancel).await?;
-    // Nobody looks at progress here; the queue's end is dropped, and so is what would go into it.
-    let (events, _) = mpsc::channel(1);
-    let outcome = workbench.evaluate(0, &future, &id, u64::MAX, cancel.clone(), events).await?;
+    let outcome = if args.explain {
+        eprintln!("{EXPLAINED}");
+        workbench.explain(&future, &id, cancel.clone()).await?
+    } else {
+        // Nobody looks at progress here; the queue's end is dropped, and so is what would go into it.
+        let (events, _) = mpsc::channel(1);
+        workbench.evaluate(0, &future, &id, u64::MAX, cancel.clone(), events).await?
+    };
     // What the task's programs printed past R (`system()`): R's own output is in the result.
     print(outcome.text.for_log().as_bytes(), std::io::stderr())?;
     let mut provenance = workbench.provenance().clone();
     provenance.note_refused_processes(outcome.usage.refused_processes);
     print_reached(&provenance)?;
+    if args.explain {
+        explain(&workbench, outcome.denials.as_ref())?;
+    }
     match &outcome.ended {
         Ended::Refused(reason) => Err(Failure::new(Status::Sandbox, reason.to_string())),
         Ended::Stopped(reason @ Reason::Cancelled) => Err(Failure::new(Status::Stopped, reason.to_string())),
         _ => conclude(&workbench, &id, &outcome.result, args.output.as_deref(), &cancel).await,
     }
+}
+
+/// Says what was denied, to stderr: it is about the run and no part of its output.
+fn explain(workbench: &Workbench, denials: Option<&Denials>) -> Result<(), Failure> {
+    let text = match denials.map(|denials| workbench.advise(denials)) {
+        None => "nothing was watched: the task did not start\n".to_owned(),
+        Some(text) if text.is_empty() => {
+            format!("The profile {} denied nothing in this run.\n", workbench.provenance().profile)
+        }
+        Some(text) => text,
+    };
+    print(text.as_bytes(), std::io::stderr())
 }

@@ -4,9 +4,13 @@ use clap::Subcommand;
 
 use super::{
     Failure, Status,
-    common::{PlaceArgs, machine, print},
+    common::{ImageArgs, PlaceArgs, machine, print},
 };
-use crate::sandbox::{Driver, Profile, list, show};
+use crate::{
+    error_chain,
+    runner::RInstallation,
+    sandbox::{Driver, Machine, Profile, SandboxError, list, show},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -30,6 +34,8 @@ enum Command {
         #[arg(long, value_name = "DRIVER", default_value = "jail")]
         sandbox: String,
         #[command(flatten)]
+        image: ImageArgs,
+        #[command(flatten)]
         place: PlaceArgs,
     },
 }
@@ -40,13 +46,18 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             let machine = machine(&place.resolve()?)?;
             list(&machine.surroundings).map_err(|error| Failure::new(Status::Usage, error))?
         }
-        Command::Show { profile, sandbox, place } => {
+        Command::Show { profile, sandbox, image, place } => {
             let driver: Driver = sandbox.parse()?;
-            let mut machine = machine(&place.resolve()?)?;
+            let mut machine = Machine::discover(&image.known(&place.resolve()?)?).map_err(SandboxError::from)?;
             let profile = Profile::load(&profile, &machine.surroundings);
             let profile = profile.map_err(|error| Failure::new(Status::Usage, error))?;
-            machine.look(profile.read.keys().map(std::path::PathBuf::as_path));
-            show(&profile, driver, &machine)
+            machine.look_for(&profile);
+            // A machine without R has a profile all the same.
+            let r = RInstallation::of(&machine);
+            let shares = r.as_ref().map(|r| r.shares(&machine)).unwrap_or_default();
+            machine.look(shares.iter().map(|share| share.from.as_path()));
+            let note = r.map_or_else(|error| format!("\nWithout R: {}\n", error_chain(&error)), |_| String::new());
+            show(&profile, driver, &machine, &shares) + &note
         }
     };
     print(text.as_bytes(), std::io::stdout())

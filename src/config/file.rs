@@ -46,6 +46,8 @@ pub struct ConfigFile {
     pub state: Option<PathBuf>,
     pub sandbox: Option<String>,
     pub profile: Option<String>,
+    pub root: Option<PathBuf>,
+    pub task_user: Option<String>,
     pub slots: Option<usize>,
     pub duration: Option<String>,
     pub max_future: Option<String>,

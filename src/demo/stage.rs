@@ -35,7 +35,7 @@ use crate::{
     failure::{Failure, Status},
     ids::{FutureId, PeerName, Topic, UserName},
     runner::{Shown, Workbench},
-    sandbox::Surroundings,
+    sandbox::{Known, Surroundings},
     spool::Spooled,
     supervisor::JOINED,
 };
@@ -74,7 +74,9 @@ impl Stage {
         fs::write(path.join("demo.toml"), PROFILE).map_err(usage)?;
         let surroundings = Surroundings { home: Some(path.join("home")), state: Some(path.join("client")) };
         // The client looks into results in a sandbox of its own.
-        let workbench = Workbench::prepare(driver, "standard", surroundings).await?;
+        let search_path = std::env::var_os("PATH");
+        let known = Known { surroundings, search_path, ..Known::default() };
+        let workbench = Workbench::prepare(driver, "standard", known).await?;
         let board = CancellationToken::new();
         let port = serve_board(path, board.clone()).await?;
         let (client, dispatcher) = start_client(path, port).await?;

@@ -15,7 +15,7 @@ use crate::{
         outcome::{AttemptEvent, Ended, Evidence, Outcome, Text, judge},
         streams::{FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
     },
-    sandbox::LaunchPlan,
+    sandbox::{Denials, LaunchPlan},
     spool::{SpoolError, SpoolWriter, Spooled},
 };
 
@@ -74,6 +74,7 @@ struct Observed {
     text: Text,
     usage: Usage,
     stages: Vec<(p2p_jail::spec::Stage, String)>,
+    denials: Option<Denials>,
 }
 
 impl Default for Observed {
@@ -84,6 +85,7 @@ impl Default for Observed {
             text: Text::default(),
             usage: Usage::default(),
             stages: Vec::new(),
+            denials: None,
         }
     }
 }
@@ -123,7 +125,6 @@ impl Task<'_> {
             last: &reports.last,
             cancelled: self.cancel.is_cancelled(),
             watch: &self.plan.spec.watch,
-            rlimits: &self.plan.spec.confinement.rlimits,
             frames: &frames,
             text: &text,
         });
@@ -131,7 +132,7 @@ impl Task<'_> {
             Ok(Report::Ended { usage, .. }) => usage,
             _ => Usage::default(),
         };
-        Observed { ended, frames, text, usage, stages: reports.stages }
+        Observed { ended, frames, text, usage, stages: reports.stages, denials: reports.denials }
     }
 }
 
@@ -150,7 +151,7 @@ async fn until<T>(over: &CancellationToken, grace: Duration, work: impl Future<O
 
 impl Observed {
     fn into_outcome(self, mut own_result: SpoolWriter, future: &FutureId, started: Timestamp) -> Outcome {
-        let Self { ended, frames, text, usage, stages } = self;
+        let Self { ended, frames, text, usage, stages, denials } = self;
         let result = match (ended.reason(), frames.result) {
             (None, Some(result)) => result.finish(),
             (reason, _) => {
@@ -162,6 +163,6 @@ impl Observed {
                 own_result.finish()
             }
         };
-        Outcome { result, ended, usage, text, stages, progress_dropped: frames.progress_dropped }
+        Outcome { result, ended, usage, text, stages, denials, progress_dropped: frames.progress_dropped }
     }
 }

@@ -29,11 +29,6 @@ pub enum Reason {
     },
     /// The worker's machine ran out of memory before the task reached its limit.
     MachineMemory,
-    /// R wrote a file as large as one may be, in bytes.
-    FileSize {
-        /// The limit.
-        limit: u64,
-    },
     /// The task ran for as long as it may.
     WallTime {
         /// The limit.
@@ -113,7 +108,6 @@ impl fmt::Display for Reason {
         match self {
             Self::Memory { limit } => write!(f, "memory limit of {} reached", Bytes(*limit)),
             Self::MachineMemory => f.write_str("the worker's machine ran out of memory"),
-            Self::FileSize { limit } => write!(f, "file size limit of {} reached", Bytes(*limit)),
             Self::WallTime { limit } => write!(f, "time limit of {} reached", Span(*limit)),
             Self::CpuTime { limit } => write!(f, "CPU time limit of {} reached", Span(*limit)),
             Self::ResultTooLarge { limit } => write!(f, "the result is larger than the limit of {}", Bytes(*limit)),

@@ -23,7 +23,7 @@ use p2p_jail::{
     spec::{Report, Stage},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    io::{AsyncWriteExt, Interest},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, pipe},
@@ -33,7 +33,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::sandbox::LaunchPlan;
+use crate::sandbox::{Denials, LaunchPlan, Witness};
 
 /// How long `p2p-jail` may take to stop a task, and to end once the task is over.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -98,6 +98,8 @@ pub(crate) struct Reports {
     pub(crate) stages: Vec<(Stage, String)>,
     /// The last report, or why there is none.
     pub(crate) last: Result<Report, String>,
+    /// What was denied, in a run that is explained.
+    pub(crate) denials: Option<Denials>,
 }
 
 /// Starts the program, and sends the spec and the task's ends of three new pipes.
@@ -177,14 +179,20 @@ impl Jail {
     ) -> Reports {
         let Self { mut child, control } = self;
         let (reader, mut writer) = control.into_split();
-        let mut stages = Vec::new();
+        let (mut stages, mut witness) = (Vec::new(), None);
+        let explains = plan.spec.confinement.seccomp.as_ref().is_some_and(|seccomp| seccomp.explain.is_some());
+        let mut asks = |listener| {
+            let started = explains.then(|| Witness::start(listener, &plan.spec, &plan.root)).transpose();
+            witness = started.map_err(|error| format!("nobody can watch it: {error}"))?;
+            Ok(())
+        };
         let asked = async {
             stop.cancelled().await;
             let _ = writer.shutdown().await;
             sleep(STOP_PATIENCE).await;
         };
         let last = tokio::select! {
-            last = hear(reader, &mut stages, &mut running) => last,
+            last = hear(reader, &mut stages, &mut running, &mut asks) => last,
             () = asked => Err(format!("it did not stop the task within {} s", STOP_PATIENCE.as_secs())),
             () = overdue(plan.spec.watch.wall_time_ms) => Err("it did not hold the time limit".to_owned()),
         };
@@ -194,7 +202,11 @@ impl Jail {
         if timeout(STOP_PATIENCE, child.wait()).await.is_err() {
             let _ = child.start_kill();
         }
-        Reports { stages, last }
+        let denials = match witness {
+            Some(witness) => tokio::task::spawn_blocking(|| witness.finish()).await.ok(),
+            None => None,
+        };
+        Reports { stages, last, denials }
     }
 }
 
@@ -206,12 +218,15 @@ async fn overdue(wall_time_ms: Option<u64>) {
 }
 
 async fn hear(
-    mut from: OwnedReadHalf,
+    from: OwnedReadHalf,
     stages: &mut Vec<(Stage, String)>,
     running: &mut (impl FnMut() + Send),
+    asks: &mut (impl FnMut(OwnedFd) -> Result<(), String> + Send),
 ) -> Result<Report, String> {
     loop {
-        match next_report(&mut from).await? {
+        let (report, descriptor) = next_report(&from).await?;
+        match report {
+            Report::Asks => asks(descriptor.ok_or("nothing came with what it asks on")?)?,
             Report::Stage(stage, detail) if stages.len() < MAX_STAGES => stages.push((stage, detail)),
             Report::Stage(..) => return Err("it reports without end".to_owned()),
             Report::Running { .. } => running(),
@@ -220,15 +235,32 @@ async fn hear(
     }
 }
 
-async fn next_report(from: &mut OwnedReadHalf) -> Result<Report, String> {
+async fn next_report(from: &OwnedReadHalf) -> Result<(Report, Option<OwnedFd>), String> {
     let lost = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof => "it ended without a last report".to_owned(),
         _ => error.to_string(),
     };
     let mut header = [0u8; 4];
-    from.read_exact(&mut header).await.map_err(lost)?;
+    let descriptor = read_exact(from, &mut header).await.map_err(lost)?;
     let length = message::body_length(header).map_err(|error| error.to_string())?;
     let mut body = vec![0u8; length];
-    from.read_exact(&mut body).await.map_err(lost)?;
-    message::decode(&body).map_err(|error| error.to_string())
+    read_exact(from, &mut body).await.map_err(lost)?;
+    Ok((message::decode(&body).map_err(|error| error.to_string())?, descriptor))
+}
+
+/// Fills the buffer; returns the descriptor that came with its bytes, if one did.
+async fn read_exact(from: &OwnedReadHalf, buffer: &mut [u8]) -> io::Result<Option<OwnedFd>> {
+    let socket: &UnixStream = from.as_ref();
+    let (mut filled, mut descriptor) = (0, None);
+    while filled < buffer.len() {
+        let rest = buffer.get_mut(filled..).unwrap_or_default();
+        let (read, mut fds) =
+            socket.async_io(Interest::READABLE, || p2p_jail::explain::receive(socket.as_fd(), rest)).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        filled += read;
+        descriptor = descriptor.or_else(|| fds.pop());
+    }
+    Ok(descriptor)
 }

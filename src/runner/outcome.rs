@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use p2p_jail::spec::{Exit, Report, Rlimit, Stage, Stop, Usage, Watch};
+use p2p_jail::spec::{Exit, Report, Stage, Stop, Usage, Watch};
 
 use crate::{
     runner::{
@@ -12,6 +12,7 @@ use crate::{
         interrupted::Reason,
         streams::{Fault, FramesSeen},
     },
+    sandbox::Denials,
     spool::Spooled,
     text,
 };
@@ -93,6 +94,8 @@ pub struct Outcome {
     pub text: Text,
     /// The stages of the sandbox that were reported to be in force, with their details.
     pub stages: Vec<(Stage, String)>,
+    /// What was denied, in a run that is explained.
+    pub denials: Option<Denials>,
     /// How many immediateConditions were not passed on, because there were too many or nobody took them.
     pub progress_dropped: u64,
 }
@@ -105,8 +108,6 @@ pub(crate) struct Evidence<'a> {
     pub(crate) cancelled: bool,
     /// The limits that `p2p-jail` watched.
     pub(crate) watch: &'a Watch,
-    /// The limits that the kernel held for each process.
-    pub(crate) rlimits: &'a [(Rlimit, u64)],
     /// What came through the frames pipe.
     pub(crate) frames: &'a FramesSeen,
     /// What the task wrote.
@@ -155,13 +156,7 @@ fn fault_of(fault: &Fault) -> Ended {
 fn ended_by_itself(exit: Exit, evidence: &Evidence<'_>) -> Ended {
     let last_words = evidence.text.last_words();
     let has_result = evidence.frames.result.as_ref().is_some_and(|result| result.size() > 0);
-    let rlimit = |wanted| evidence.rlimits.iter().find(|(known, _)| *known == wanted).map(|(_, value)| *value);
-    // What the kernel sends to the process that reaches these limits.
-    if exit == Exit::Signal(Signal::SIGXFSZ as i32)
-        && let Some(limit) = rlimit(Rlimit::FileSize)
-    {
-        return Ended::Stopped(Reason::FileSize { limit });
-    }
+    // What the kernel sends to a process that has used up its own limit, which is that of the task and a second.
     if exit == Exit::Signal(Signal::SIGXCPU as i32)
         && let Some(limit) = evidence.watch.cpu_time_ms
     {
@@ -180,16 +175,9 @@ mod tests {
     use crate::spool::SpoolWriter;
 
     fn verdict(last: Result<Report, String>, cancelled: bool, frames: &FramesSeen) -> Ended {
-        let watch = Watch { wall_time_ms: Some(1000), memory: Some(7), ..Watch::default() };
+        let watch = Watch { wall_time_ms: Some(1000), cpu_time_ms: Some(3000), memory: Some(7), ..Watch::default() };
         let text = Text { tail: b"Error: boom\nExecution halted\n".to_vec(), ..Text::default() };
-        judge(&Evidence {
-            last: &last,
-            cancelled,
-            watch: &watch,
-            rlimits: &[(Rlimit::FileSize, 9)],
-            frames,
-            text: &text,
-        })
+        judge(&Evidence { last: &last, cancelled, watch: &watch, frames, text: &text })
     }
 
     fn ended(exit: Exit, stopped: Option<Stop>) -> Result<Report, String> {
@@ -221,7 +209,8 @@ mod tests {
         assert_eq!(stopped(Stop::Memory), Ended::Stopped(Reason::Memory { limit: 7 }));
         assert_eq!(stopped(Stop::MachineMemory), Ended::Stopped(Reason::MachineMemory));
         let by_signal = |signal| verdict(ended(Exit::Signal(signal as i32), None), false, &FramesSeen::default());
-        assert_eq!(by_signal(Signal::SIGXFSZ), Ended::Stopped(Reason::FileSize { limit: 9 }));
+        assert!(matches!(by_signal(Signal::SIGSEGV), Ended::Crashed(_)));
+        assert_eq!(by_signal(Signal::SIGXCPU), Ended::Stopped(Reason::CpuTime { limit: Duration::from_secs(3) }));
         assert_eq!(stopped(Stop::WallTime), Ended::Stopped(Reason::WallTime { limit: Duration::from_secs(1) }));
         let fault = |fault| FramesSeen { fault: Some(fault), ..FramesSeen::default() };
         let asked = |frames, cancelled| verdict(ended(Exit::Signal(9), Some(Stop::Asked)), cancelled, frames);

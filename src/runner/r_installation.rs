@@ -7,6 +7,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use crate::sandbox::{Machine, Share};
+
 /// An R that can run futures, or could if it had package future. All paths are as the task will see them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RInstallation {
@@ -85,6 +87,21 @@ impl RInstallation {
         let home = USUAL_HOMES.iter().map(PathBuf::from).find(|home| below(root, home).join("bin/exec/R").exists());
         let place = || format!("in {}", root.display());
         Self::describe(root, home.ok_or_else(|| InstallationError::NoR { place: place() })?)
+    }
+
+    /// The R that tasks find on this machine: its own, or that of the root file system in use.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn of(machine: &Machine) -> Result<Self, InstallationError> {
+        machine.root.as_deref().map_or_else(Self::find, Self::in_root)
+    }
+
+    /// What of the host it needs beside a profile's paths.
+    #[must_use]
+    pub fn shares(&self, machine: &Machine) -> Vec<Share> {
+        let share = |to: PathBuf| Share { from: machine.outside(&to), to, execute: true };
+        self.folders().into_iter().map(share).collect()
     }
 
     /// The same, if it has package future.

@@ -11,12 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
-    SCRIPT_PATH, attempt, command, interrupted, outcome::Text, replay,
+    SCRIPT_PATH, attempt, command, interrupted,
+    outcome::Text,
+    replay,
+    scan::{Carried, ScanError, scan},
 };
 use crate::{
     clock,
     ids::{FutureId, IdError},
-    sandbox::{self, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Share, Surroundings, Task},
+    sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task},
     spool::{SpoolError, SpoolWriter, Spooled},
 };
 
@@ -29,6 +32,9 @@ const SMALL_SERVICE_MS: u64 = 60_000;
 
 /// The least room for bytes on their way with which a workbench starts.
 const LEAST_ROOM: u64 = 1 << 20;
+
+/// How much of a result is looked at at once, in bytes.
+const SCANNED_AT_ONCE: usize = 64 * 1024;
 
 /// The most that is read of a future's name, in bytes.
 const MOST_NAME: usize = 256;
@@ -57,6 +63,9 @@ pub enum WorkbenchError {
     /// The sandbox could not be set up after all.
     #[error("{0}")]
     Refused(Reason),
+    /// Nothing is denied without a sandbox.
+    #[error("without a sandbox nothing is denied that could be explained: use --sandbox jail or bubblewrap")]
+    NothingToExplain,
     /// Bytes cannot be kept.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -78,6 +87,9 @@ pub enum WorkbenchError {
     /// What was made of the result is not what it should be.
     #[error("cannot show the result")]
     Replay(#[from] ReplayError),
+    /// The result is nothing that an R should read.
+    #[error("the result is refused")]
+    Scan(#[from] ScanError),
     /// The user interrupted.
     #[error("interrupted")]
     Interrupted,
@@ -105,6 +117,8 @@ pub struct Shown {
     pub stderr: Vec<u8>,
     /// What it comes to.
     pub verdict: Verdict,
+    /// What of it may run code when a reader of the RDS touches it.
+    pub carried: Carried,
 }
 
 /// A place to evaluate futures in.
@@ -125,15 +139,15 @@ impl Workbench {
     ///
     /// # Errors
     /// [`WorkbenchError::R`], [`WorkbenchError::Sandbox`], [`WorkbenchError::SpoolFolder`].
-    pub async fn prepare(driver: &str, profile: &str, surroundings: Surroundings) -> Result<Self, WorkbenchError> {
+    pub async fn prepare(driver: &str, profile: &str, known: Known) -> Result<Self, WorkbenchError> {
         let (driver, profile) = (driver.to_owned(), profile.to_owned());
         let prepared = tokio::task::spawn_blocking(move || {
             let driver = driver.parse()?;
-            let profile = Profile::load(&profile, &surroundings).map_err(SandboxError::from)?;
-            let spool = spool_folder(&surroundings)?;
-            let machine = Machine::of(surroundings).map_err(SandboxError::from)?;
-            let r = RInstallation::find()?.with_future()?;
-            let ready = sandbox::select(driver, profile, machine, &Self::shares(&r))?;
+            let profile = Profile::load(&profile, &known.surroundings).map_err(SandboxError::from)?;
+            let spool = spool_folder(&known.surroundings)?;
+            let machine = Machine::discover(&known).map_err(SandboxError::from)?;
+            let r = RInstallation::of(&machine)?.with_future()?;
+            let ready = sandbox::select(driver, profile, machine.clone(), &r.shares(&machine))?;
             Ok(Self::new(ready, r, spool))
         });
         prepared.await.map_err(WorkbenchError::Task)?
@@ -149,12 +163,6 @@ impl Workbench {
         };
         let time_zone = clock::time_zone();
         Self { ready, r, provenance, spool_directory, time_zone, max_future: u64::MAX, max_result: u64::MAX }
-    }
-
-    /// What of the host the R of this workbench needs beside the profile's paths.
-    #[must_use]
-    pub fn shares(r: &RInstallation) -> Vec<Share> {
-        r.folders().iter().map(|folder| Share::same(folder, true)).collect()
     }
 
     /// With limits in bytes; that of the profile on results holds too.
@@ -186,7 +194,8 @@ impl Workbench {
     pub fn describe(&self) -> String {
         let future = self.r.future.as_deref().unwrap_or("none");
         let Provenance { driver, profile, .. } = &self.provenance;
-        format!("{driver}, profile {profile}; R {}, package future {future}", self.r.version)
+        let root = self.ready.machine().root.as_ref().map_or(String::new(), |root| format!(" of {}", root.display()));
+        format!("{driver}, profile {profile}; R {}{root}, package future {future}", self.r.version)
     }
 
     /// Evaluates a future and always comes back with a result: the task's own, or one that says why there is none. The
@@ -214,6 +223,28 @@ impl Workbench {
         Ok(attempt::run(&plan, future, id, &self.spool_directory, cancel, events).await?)
     }
 
+    /// Evaluates a future of the owner's, who wants to know what the profile denies: it is in the outcome. Not for futures of
+    /// others: the run is watched by this program, see [`sandbox::Witness`].
+    ///
+    /// # Errors
+    /// [`WorkbenchError::NothingToExplain`] without a sandbox; [`WorkbenchError::Sandbox`]; [`WorkbenchError::Spool`].
+    pub async fn explain(
+        &self,
+        future: &Spooled,
+        id: &FutureId,
+        cancel: CancellationToken,
+    ) -> Result<Outcome, WorkbenchError> {
+        let plan = self.plan(Mode::Run, id, 0)?.explained().ok_or(WorkbenchError::NothingToExplain)?;
+        let (events, _) = mpsc::channel(1);
+        Ok(attempt::run(&plan, future, id, &self.spool_directory, cancel, events).await?)
+    }
+
+    /// What was denied, in words, with the lines of a profile that would allow it.
+    #[must_use]
+    pub fn advise(&self, denials: &sandbox::Denials) -> String {
+        sandbox::advise(denials, self.ready.profile(), self.ready.machine())
+    }
+
     /// A result in place of one that cannot be had.
     fn instead(&self, id: &FutureId, reason: Reason) -> Result<Outcome, WorkbenchError> {
         let now = clock::now();
@@ -226,6 +257,7 @@ impl Workbench {
             usage: Usage::default(),
             text: Text::default(),
             stages: Vec::new(),
+            denials: None,
             progress_dropped: 0,
         })
     }
@@ -251,16 +283,20 @@ impl Workbench {
         Ok(String::from_utf8_lossy(&name).parse()?)
     }
 
-    /// What the result of a future says; that of another future is none.
+    /// What the result of a future says; that of another future is none. No R reads it, not even in the sandbox, before
+    /// [`scan()`] has.
     ///
     /// # Errors
-    /// [`WorkbenchError::Show`] and [`WorkbenchError::Replay`], and whatever keeps R from being started.
+    /// [`WorkbenchError::Scan`], [`WorkbenchError::Show`] and [`WorkbenchError::Replay`], and whatever keeps R from being started.
     pub async fn show(
         &self,
         id: &FutureId,
         result: &Spooled,
         cancel: &CancellationToken,
     ) -> Result<Shown, WorkbenchError> {
+        let (bytes, size) = (std::io::BufReader::with_capacity(SCANNED_AT_ONCE, result.reader()?), result.size());
+        let scanned = tokio::task::spawn_blocking(move || scan(bytes, size)).await;
+        let carried = scanned.map_err(WorkbenchError::Task)??;
         let shown = self.small_service(Mode::Show, id, result, cancel).await?;
         let records = shown.map_err(WorkbenchError::Show)?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -270,7 +306,7 @@ impl Workbench {
             4 => Verdict::Stopped,
             _ => Verdict::NoResult,
         };
-        Ok(Shown { stdout, stderr, verdict })
+        Ok(Shown { stdout, stderr, verdict, carried })
     }
 
     /// Runs one of the small R programs; the inner error is what went wrong in it, in words.
@@ -311,7 +347,7 @@ impl Workbench {
         self.ready.plan(&Task {
             command: command(&self.r, &job),
             files: vec![(PathBuf::from(SCRIPT_PATH), RUNNER_SCRIPT.as_bytes().to_vec())],
-            shares: Self::shares(&self.r),
+            shares: self.r.shares(self.ready.machine()),
             slot: u32::try_from(slot).unwrap_or_default(),
         })
     }

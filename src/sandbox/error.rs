@@ -54,7 +54,12 @@ impl SandboxError {
     /// Whether this means that the sandbox cannot be enforced here (exit status 3), and not a wrong configuration (2).
     #[must_use]
     pub fn is_not_enforced(&self) -> bool {
-        matches!(self, Self::NotEnforced { .. } | Self::WithoutSandbox { .. })
+        match self {
+            Self::NotEnforced { .. } | Self::WithoutSandbox { .. } => true,
+            // No p2p-jail, no /proc: nothing can be enforced. That tasks were to be root's is a mistake of the owner's.
+            Self::Machine(error) => !matches!(error, MachineError::RootTasks),
+            _ => false,
+        }
     }
 }
 

@@ -104,9 +104,9 @@ impl Judge<'_> {
         (format!("a root of its own, read-only; {landlock}"), wrong)
     }
 
-    /// Entries of `/` that the plan did not put there. Where Landlock holds, `/` cannot be listed, which is as good.
+    /// Entries of `/` that the plan did not put there.
     fn strangers(&self) -> Option<String> {
-        let planned = self.driver.mounts(self.profile, self.machine).unwrap_or_default();
+        let planned = self.driver.mounts(self.profile, &[], self.machine).unwrap_or_default();
         let first = |path: &std::path::Path| path.iter().nth(1).map(|name| name.to_string_lossy().into_owned());
         let mut planned: Vec<_> = planned.iter().filter_map(|mount| first(super::driver::target(mount))).collect();
         planned.extend(self.shares.iter().filter_map(|share| first(&share.to)));

@@ -28,6 +28,10 @@ use super::LaunchPlan;
 /// How much of each pipe is kept, in bytes.
 const MOST_OUTPUT: u64 = 1 << 20;
 
+/// What to do about a `p2p-jail` that does not understand us.
+pub(super) const SAME_BUILD: &str =
+    "p2p-worker and p2p-jail must come from the same build: install both again, side by side";
+
 /// How one run ended.
 #[derive(Debug)]
 pub struct Finished {
@@ -59,10 +63,10 @@ pub enum LaunchError {
         text: String,
     },
     /// `p2p-jail` could not be started, or a pipe could not be made.
-    #[error("cannot start p2p-jail")]
+    #[error("cannot start p2p-jail; {SAME_BUILD}")]
     Start(#[source] io::Error),
     /// `p2p-jail` said something else than it should, or nothing.
-    #[error("p2p-jail did not report how it went")]
+    #[error("p2p-jail did not report how it went; {SAME_BUILD}")]
     Report(#[source] MessageError),
 }
 
@@ -120,7 +124,7 @@ fn reports(socket: &mut UnixStream) -> Result<Finished, LaunchError> {
             Report::Refused { stage, what, errno } => {
                 return Err(LaunchError::Refused { stage, what, errno, text: String::new() });
             }
-            Report::Running { .. } => {}
+            Report::Running { .. } | Report::Asks => {}
             Report::Ended { exit, stopped, usage } => {
                 return Ok(Finished { stages, exit, stopped, usage, text: String::new() });
             }

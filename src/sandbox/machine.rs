@@ -16,7 +16,11 @@ use nix::{
 };
 use p2p_jail::spec::Identity;
 
-use super::{cgroup::Mechanism, profile::Surroundings};
+use super::{
+    cgroup::Mechanism,
+    habitat::Habitat,
+    profile::{Profile, Readable, Surroundings, unsafe_to_share},
+};
 
 /// The unprivileged user of the host as which the tasks of root run, unless the owner names another.
 pub const NOBODY: Identity = Identity { uid: 65534, gid: 65534 };
@@ -52,35 +56,26 @@ pub struct Machine {
     pub surroundings: Surroundings,
     /// Such as `6.1.0-18-amd64`.
     pub kernel: String,
+    /// The version of the original that a distribution's kernel was made of, where it says so.
+    pub mainline: Option<(u32, u32, u32)>,
     /// The kernel's Landlock ABI; `None` without Landlock.
     pub landlock_abi: Option<u32>,
     /// The CPUs that this process may use.
     pub cpus: Vec<u32>,
     /// Bytes of memory.
     pub memory: u64,
-    /// What stands in the way of user namespaces.
-    pub user_namespaces: UserNamespaces,
+    /// What surrounds it: containers, switches, filters.
+    pub habitat: Habitat,
     /// The program bubblewrap.
     pub bubblewrap: Option<Bubblewrap>,
     /// The folder of the host in which the driver `none` puts a task's files.
     pub bare_folder: Option<PathBuf>,
     /// What holds the limits of tasks.
     pub limits: Mechanism,
+    /// The root file system that takes the place of the host's own in what profiles share; `None` for the host's own.
+    pub root: Option<PathBuf>,
     /// What is at the paths that were asked about; what is absent is not in it.
     pub paths: BTreeMap<PathBuf, HostPath>,
-}
-
-/// The switches that forbid user namespaces to ordinary users.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UserNamespaces {
-    /// `/proc/sys/user/max_user_namespaces`.
-    pub most: Option<u64>,
-    /// `/proc/sys/kernel/unprivileged_userns_clone` (Debian's kernels).
-    pub clone_allowed: Option<bool>,
-    /// `/proc/sys/kernel/apparmor_restrict_unprivileged_userns` (Ubuntu from 23.10).
-    pub apparmor_restricts: Option<bool>,
-    /// Whether this is inside a container, which often masks parts of `/proc`.
-    pub in_container: bool,
 }
 
 /// The installed bubblewrap.
@@ -129,6 +124,8 @@ pub struct Known {
     pub no_control_groups: bool,
     /// `$PATH`, where bubblewrap is looked for.
     pub search_path: Option<std::ffi::OsString>,
+    /// A root file system to be used in place of the host's own.
+    pub root: Option<PathBuf>,
 }
 
 /// Why nothing can be planned on this machine.
@@ -140,6 +137,17 @@ pub enum MachineError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// There is no such root file system, or it cannot be used.
+    #[error("{} cannot be the tasks' root file system: {why}", path.display())]
+    Root {
+        /// What was given.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// A user for the tasks was named by somebody who cannot give them one.
+    #[error("only root's tasks can run as another user; yours run as you")]
+    NotRoot,
     /// The tasks' user was given as root.
     #[error("tasks never run as uid 0: name an unprivileged account")]
     RootTasks,
@@ -181,6 +189,9 @@ impl Machine {
     pub fn discover(known: &Known) -> Result<Self, MachineError> {
         let jail = find_jail(known)?;
         let me = Identity { uid: geteuid().as_raw(), gid: getegid().as_raw() };
+        if me.uid != 0 && known.become_user.is_some() {
+            return Err(MachineError::NotRoot);
+        }
         let become_user = (me.uid == 0).then(|| known.become_user.unwrap_or(NOBODY));
         if become_user.is_some_and(|user| user.uid == 0 || user.gid == 0) {
             return Err(MachineError::RootTasks);
@@ -200,13 +211,18 @@ impl Machine {
             become_user,
             surroundings: known.surroundings.clone(),
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            mainline: mainline(
+                &fs::read_to_string("/proc/version_signature").unwrap_or_default(),
+                &fs::read_to_string("/proc/version").unwrap_or_default(),
+            ),
             landlock_abi: p2p_jail::landlock_abi(),
             cpus: allowed_cpus(),
             memory: total_memory(&read("/proc/meminfo")?),
-            user_namespaces: UserNamespaces::discover(),
+            habitat: Habitat::discover(Path::new("/")),
             bubblewrap: Bubblewrap::discover(known.search_path.as_deref()),
             bare_folder: None,
             limits: if known.no_control_groups { Mechanism::default() } else { Mechanism::choose(become_user) },
+            root: known.root.as_deref().map(|root| usable_root(root, &known.surroundings)).transpose()?,
             paths: BTreeMap::new(),
         };
         let program = machine.jail_for_tasks.clone();
@@ -223,6 +239,26 @@ impl Machine {
         }
     }
 
+    /// Looks what is at the paths that a profile shares.
+    pub fn look_for(&mut self, profile: &Profile) {
+        let paths: Vec<PathBuf> = profile.read.iter().map(|(path, readable)| self.shared(path, readable)).collect();
+        self.look(paths.iter().map(PathBuf::as_path));
+    }
+
+    /// Where what tasks find at this path is on the host: there, or in the root file system that is used instead.
+    #[must_use]
+    pub fn outside(&self, inside: &Path) -> PathBuf {
+        match &self.root {
+            Some(root) => root.join(inside.strip_prefix("/").unwrap_or(inside)),
+            None => inside.to_owned(),
+        }
+    }
+
+    /// The same for what a profile shares at this path.
+    pub(super) fn shared(&self, path: &Path, readable: &Readable) -> PathBuf {
+        readable.from.clone().unwrap_or_else(|| self.outside(path))
+    }
+
     /// Whether the kernel is at least this version.
     #[must_use]
     pub fn kernel_at_least(&self, major: u32, minor: u32) -> bool {
@@ -233,41 +269,6 @@ impl Machine {
     #[must_use]
     pub fn task_user(&self) -> Option<Identity> {
         self.become_user.or(self.me)
-    }
-}
-
-impl UserNamespaces {
-    fn discover() -> Self {
-        let switch = |name: &str| fs::read_to_string(name).ok().map(|text| text.trim() != "0");
-        let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").ok();
-        Self {
-            most: most.and_then(|text| text.trim().parse().ok()),
-            clone_allowed: switch("/proc/sys/kernel/unprivileged_userns_clone"),
-            apparmor_restricts: switch("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-            in_container: masked_proc(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
-        }
-    }
-
-    /// The switch that is in the way, and how to turn it; `None` when none of those known is.
-    #[must_use]
-    pub fn obstacle(&self) -> Option<&'static str> {
-        if self.most == Some(0) {
-            Some("user namespaces are switched off: sysctl -w user.max_user_namespaces=15000")
-        } else if self.clone_allowed == Some(false) {
-            Some("user namespaces are switched off for users: sysctl -w kernel.unprivileged_userns_clone=1")
-        } else if self.apparmor_restricts == Some(true) {
-            Some(
-                "AppArmor restricts user namespaces: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, \
-                 or give p2p-jail an AppArmor profile that allows userns",
-            )
-        } else if self.in_container {
-            Some(
-                "this is a container that masks parts of /proc: run it with --security-opt systempaths=unconfined \
-                 --security-opt seccomp=unconfined, or run the worker outside",
-            )
-        } else {
-            None
-        }
     }
 }
 
@@ -303,6 +304,17 @@ impl HostPath {
             PathKind::Special
         };
         Some(Self { kind, real: fs::canonicalize(path).ok()? })
+    }
+}
+
+/// A root file system without links in its path, that may be shared.
+fn usable_root(root: &Path, surroundings: &Surroundings) -> Result<PathBuf, MachineError> {
+    let refuse = |why: String| MachineError::Root { path: root.to_owned(), why };
+    let real = fs::canonicalize(root).map_err(|error| refuse(error.to_string()))?;
+    match unsafe_to_share(&real, surroundings) {
+        Some(why) => Err(refuse(why)),
+        None if !real.join("usr").is_dir() => Err(refuse("it has no folder usr".to_owned())),
+        None => Ok(real),
     }
 }
 
@@ -369,16 +381,16 @@ fn total_memory(meminfo: &str) -> u64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
-/// Whether anything is mounted over parts of `/proc`, as container engines do.
-fn masked_proc(mountinfo: &str) -> bool {
-    mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .any(|target| target.starts_with("/proc/") && target != "/proc/sys/fs/binfmt_misc")
+/// The kernel that a distribution's was made of: Ubuntu's `/proc/version_signature` ends in it (`Ubuntu 5.15.0-91.101-generic
+/// 5.15.131`), Debian's `/proc/version` names it (`… Debian 6.1.76-1 (2024-02-01)`).
+fn mainline(signature: &str, version: &str) -> Option<(u32, u32, u32)> {
+    let ubuntu = signature.split_whitespace().nth(2).and_then(numbers);
+    let debian = || numbers(version.rsplit_once(" Debian ")?.1);
+    ubuntu.or_else(debian)
 }
 
 /// The first three numbers of a version.
-fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+pub(super) fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     let mut parts = version.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
     Some((parts.next()?, parts.next()?, parts.next().unwrap_or(0)))
 }
@@ -393,25 +405,16 @@ mod tests {
         assert_eq!(numbers("0.8.0"), Some((0, 8, 0)));
         assert_eq!(numbers("6.12-rc1"), Some((6, 12, 0)));
         assert_eq!(numbers("abc"), None);
+        assert_eq!(mainline("Ubuntu 5.15.0-91.101-generic 5.15.131\n", ""), Some((5, 15, 131)));
+        let debian = "Linux version 6.1.0-18-amd64 (x@y) (gcc-12) #1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)";
+        assert_eq!((mainline("", debian), mainline("", "Linux version 6.9.1")), (Some((6, 1, 76)), None));
         let machine = Machine { kernel: "5.15.0-91-generic".to_owned(), ..Machine::default() };
         assert!(machine.kernel_at_least(5, 14) && !machine.kernel_at_least(6, 0));
     }
 
     #[test]
-    fn memory_and_masks() {
+    fn memory() {
         assert_eq!(total_memory("MemFree: 3 kB\nMemTotal:       16384 kB\n"), 16 << 20);
         assert_eq!(total_memory(""), 0);
-        assert!(masked_proc("1 2 0:5 /null /proc/kcore rw - devtmpfs x rw"));
-        assert!(!masked_proc("1 2 0:5 / /proc rw - proc proc rw\n1 2 0:5 / /proc/sys/fs/binfmt_misc rw - x y z"));
-    }
-
-    #[test]
-    fn obstacles_name_their_fix() {
-        let none = UserNamespaces { most: Some(100), clone_allowed: Some(true), ..UserNamespaces::default() };
-        assert_eq!(none.obstacle(), None);
-        let off = UserNamespaces { most: Some(0), ..none.clone() };
-        assert!(off.obstacle().unwrap().contains("user.max_user_namespaces"));
-        let ubuntu = UserNamespaces { apparmor_restricts: Some(true), ..none };
-        assert!(ubuntu.obstacle().unwrap().contains("apparmor_restrict_unprivileged_userns"));
     }
 }

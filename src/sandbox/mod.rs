@@ -8,7 +8,10 @@ mod cgroup;
 mod doctor;
 mod driver;
 mod error;
+mod explain;
 mod facts;
+mod fix;
+mod habitat;
 mod judge;
 mod launch;
 mod machine;
@@ -24,14 +27,16 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use cgroup::{ControlGroups, Mechanism};
-pub use doctor::{Doctor, examine};
+pub use doctor::{Doctor, Interpreter, Known as KnownProblem, Question, apparmor_profile, examine};
 pub use driver::{Driver, PlanError, Ready, select};
 pub use error::SandboxError;
+pub use explain::{Denials, Denied, Witness, advise};
+pub use habitat::{Around, Habitat};
 pub use launch::{Finished, LaunchError, run_to_end};
-pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind, UserNamespaces};
+pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind};
 pub use profile::{
-    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Surroundings,
-    TASK_ID, Written, unsafe_to_share,
+    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Readable, Scratch,
+    Surroundings, TASK_ID, Written, unsafe_to_share,
 };
 pub use show::{list, show};
 pub use syscalls::CallError;
@@ -98,6 +103,8 @@ pub struct LaunchPlan {
     pub jail: PathBuf,
     /// What it is told.
     pub spec: p2p_jail::spec::Spec,
+    /// Where on the host what the profile shares lies: `/`, or the root file system that is used in its place.
+    pub root: PathBuf,
     /// The largest result that is taken from the task, in bytes.
     pub max_result: u64,
     /// How much of the task's text (its fd 1 and 2) is kept, in bytes; the rest is counted and thrown away.

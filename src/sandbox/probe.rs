@@ -12,13 +12,10 @@ use super::{
     Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, Share, Task,
     driver::JAIL_INSIDE,
     facts::Facts,
+    fix::{fix, layers_of},
     judge::Judge,
     launch::{LaunchError, run_to_end},
 };
-
-/// What to do on a kernel without Landlock.
-pub(super) const NO_LANDLOCK: &str =
-    "this kernel has no Landlock: boot with lsm=landlock,... (Linux 5.13 or newer, CONFIG_SECURITY_LANDLOCK)";
 
 /// How long the check may take, from one report to the next.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,7 +34,36 @@ pub(super) fn probe(
         Ok((plan, stages, text)) => {
             Judge { driver, profile, machine, plan: &plan, stages: &stages, shares, facts: Facts(&text) }.all()
         }
-        Err(why) => Layer::ALL.into_iter().map(|layer| (layer, Enforcement::Missing(why.clone()))).collect(),
+        Err(failed) => failed.layers(),
+    }
+}
+
+/// Why the check did not run to its end.
+struct Failed {
+    /// The stage that is not in force, where it came that far.
+    stage: Option<Stage>,
+    /// What happened, and what would mend it.
+    why: String,
+}
+
+impl Failed {
+    fn new(error: &dyn std::error::Error) -> Self {
+        Self { stage: None, why: error_chain(error) }
+    }
+
+    /// The layers that hang on the stage lack for that reason; of the others nothing is known, which is no better.
+    fn layers(self) -> Vec<(Layer, Enforcement)> {
+        let failed = self.stage.map_or(&Layer::ALL[..], layers_of);
+        let names: Vec<String> = failed.iter().map(ToString::to_string).collect();
+        let state = |layer| {
+            let why = if failed.contains(&layer) {
+                self.why.clone()
+            } else {
+                format!("not tried, as nothing goes on without {}", names.join(", "))
+            };
+            (layer, Enforcement::Missing(why))
+        };
+        Layer::ALL.into_iter().map(state).collect()
     }
 }
 
@@ -52,28 +78,36 @@ fn without_sandbox(profile: &Profile) -> Vec<(Layer, Enforcement)> {
 
 type Checked = (LaunchPlan, Vec<(Stage, String)>, String);
 
-fn run_check(driver: Driver, profile: &Profile, machine: &Machine, shares: &[Share]) -> Result<Checked, String> {
-    let canary = canary().map_err(|error| error_chain(&error))?;
+fn run_check(driver: Driver, profile: &Profile, machine: &Machine, shares: &[Share]) -> Result<Checked, Failed> {
+    let canary = canary()?;
     let task = check_task(machine, canary.path(), shares);
-    let mut plan = driver.plan(profile, &task, machine).map_err(|error| error_chain(&error))?;
+    let mut plan = driver.plan(profile, &task, machine).map_err(|error| Failed::new(&error))?;
     let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
     plan.spec.watch.wall_time_ms = plan.spec.watch.wall_time_ms.map(|limit| limit.min(patience));
-    let finished = run_to_end(&plan, PATIENCE).map_err(|error| {
-        let fix = fix(&error, machine);
-        format!("{}{fix}", error_chain(&error))
-    })?;
+    let finished = run_to_end(&plan, PATIENCE).map_err(|error| explained(&error, machine))?;
     match (finished.exit, finished.stopped) {
         (Exit::Code(0), None) => Ok((plan, finished.stages, finished.text)),
-        (exit, stopped) => Err(format!("the check inside ended with {exit:?}, stopped: {stopped:?}")),
+        (exit, stopped) => {
+            let why = format!("the check inside ended with {exit:?}, stopped: {stopped:?}");
+            Err(Failed { stage: None, why })
+        }
     }
 }
 
 /// A file of the host that everybody may read, and that nobody inside may find.
-fn canary() -> std::io::Result<tempfile::NamedTempFile> {
+fn canary() -> Result<tempfile::NamedTempFile, Failed> {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    let mut file = tempfile::Builder::new().prefix("p2p-worker-probe-").permissions(permissions).tempfile()?;
-    file.write_all(b"nobody inside can read this")?;
-    Ok(file)
+    let mut builder = tempfile::Builder::new();
+    let file = builder.prefix("p2p-worker-probe-").permissions(permissions).tempfile();
+    let filled = file.and_then(|mut file| file.write_all(b"nobody inside can read this").map(|()| file));
+    filled.map_err(|error| {
+        let folder = std::env::temp_dir();
+        let why = format!(
+            "cannot make a file in {} for the check: {error}; make room there, or set TMPDIR",
+            folder.display()
+        );
+        Failed { stage: None, why }
+    })
 }
 
 fn check_task(machine: &Machine, canary: &Path, shares: &[Share]) -> Task {
@@ -98,17 +132,9 @@ fn outside_paths(machine: &Machine, canary: &Path) -> Vec<String> {
     paths.filter(|path| !path.contains(char::is_control)).collect()
 }
 
-/// What would mend it, where that is known; begins with a separator.
-fn fix(error: &LaunchError, machine: &Machine) -> String {
-    let LaunchError::Refused { stage, what, .. } = error else { return String::new() };
-    let fix = match stage {
-        Stage::Identity | Stage::Mounts if machine.become_user.is_some() => {
-            Some("root's tasks run as another user, who must be able to reach what the profile shares")
-        }
-        Stage::Landlock if machine.landlock_abi.is_none() => Some(NO_LANDLOCK),
-        Stage::Seccomp => Some("the kernel needs CONFIG_SECCOMP_FILTER, and no other filter that forbids seccomp(2)"),
-        Stage::Namespaces | Stage::Mounts | Stage::Init => machine.user_namespaces.obstacle(),
-        _ => None,
-    };
-    fix.filter(|fix| !what.contains(fix)).map_or_else(String::new, |fix| format!("; {fix}"))
+/// The error with what would mend it, where that is known.
+fn explained(error: &LaunchError, machine: &Machine) -> Failed {
+    let LaunchError::Refused { stage, errno, .. } = error else { return Failed::new(error) };
+    let fix = fix(*stage, *errno, machine).map_or_else(String::new, |fix| format!("; {fix}"));
+    Failed { stage: Some(*stage), why: format!("{}{fix}", error_chain(error)) }
 }

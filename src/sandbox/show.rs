@@ -1,11 +1,14 @@
 //! `profile list` and `profile show`: a profile, and exactly what a driver makes of it on this machine.
 
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    path::Path,
+};
 
 use p2p_jail::spec::{Container, Mount};
 
 use super::{
-    Driver, EMBEDDED, Layer, Machine, Profile, ProfileError, Surroundings,
+    Driver, EMBEDDED, Layer, Machine, Profile, ProfileError, Share, Surroundings, Task,
     driver::{landlock_in_words, memory_limit, nothing},
     profile::CallRule,
     show_bytes, show_duration,
@@ -25,16 +28,17 @@ pub fn list(surroundings: &Surroundings) -> Result<String, ProfileError> {
     Ok(text)
 }
 
-/// What the profile comes to with this driver on this machine, which must have been told to look at the profile's paths.
+/// What the profile comes to with this driver on this machine, which must have been told to look at the profile's paths and
+/// at what R needs beside them.
 #[must_use]
-pub fn show(profile: &Profile, driver: Driver, machine: &Machine) -> String {
+pub fn show(profile: &Profile, driver: Driver, machine: &Machine, shares: &[Share]) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = write_all(&mut text, profile, driver, machine);
+    let _ = write_all(&mut text, profile, driver, machine, shares);
     text
 }
 
-fn write_all(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine) -> fmt::Result {
+fn write_all(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine, shares: &[Share]) -> fmt::Result {
     writeln!(out, "Profile {} with the driver {driver}\n{}\n", profile.name, profile.summary)?;
     layers(out, profile, driver, machine)?;
     limits(out, profile, machine)?;
@@ -42,9 +46,9 @@ fn write_all(out: &mut String, profile: &Profile, driver: Driver, machine: &Mach
         writeln!(out, "\nNo sandbox: of the limits only wall_time, text and result hold, and of the rest nothing.")?;
         return Ok(());
     }
-    match driver.plan(profile, &nothing(), machine) {
+    match driver.plan(profile, &Task { shares: shares.to_vec(), ..nothing() }, machine) {
         Ok(plan) => {
-            files(out, profile, driver, machine)?;
+            files(out, profile, driver, machine, shares)?;
             variables(out, &plan.spec.command.environment)?;
             if let Container::External(external) = &plan.spec.container {
                 command_line(out, &external.argv)?;
@@ -93,19 +97,30 @@ fn limits(out: &mut String, profile: &Profile, machine: &Machine) -> fmt::Result
     line("result", show_bytes(limits.result), "as RDS")
 }
 
-fn files(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine) -> fmt::Result {
+fn files(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine, shares: &[Share]) -> fmt::Result {
     writeln!(out, "\nFiles (everything that is there)")?;
+    if let Some(root) = &machine.root {
+        writeln!(out, "  of the root file system {}, where nothing else is said", root.display())?;
+    }
     for (path, scratch) in &profile.scratch {
         let size = format!("{}, {} files", show_bytes(scratch.size), scratch.files);
-        writeln!(out, "  {:<22} writable, in memory, {size}: {}", path.display(), scratch.why)?;
+        let execute = if scratch.execute { ", execute" } else { "" };
+        writeln!(out, "  {:<22} writable{execute}, in memory, {size}: {}", path.display(), scratch.why)?;
     }
-    for mount in driver.mounts(profile, machine).unwrap_or_default() {
-        let why = |path| profile.read.get(path).map_or("", |readable| readable.why.as_str());
+    let of_r = |path: &Path| shares.iter().find(|share| share.to == path);
+    for mount in driver.mounts(profile, shares, machine).unwrap_or_default() {
         match &mount {
-            Mount::Bind { to, .. } => {
-                let execute = profile.read.get(to).is_some_and(|readable| readable.execute);
+            Mount::Bind { from, to, .. } => {
+                let (read, share) = (profile.read.get(to), of_r(to));
+                let execute = read.is_some_and(|readable| readable.execute) || share.is_some_and(|share| share.execute);
                 let rights = if execute { "read, execute" } else { "read" };
-                writeln!(out, "  {:<22} {rights}: {}", to.display(), why(to))?;
+                let from = if *from == machine.outside(to) {
+                    String::new()
+                } else {
+                    format!(", {} of the host", from.display())
+                };
+                let why = read.map_or("R and its packages", |readable| readable.why.as_str());
+                writeln!(out, "  {:<22} {rights}{from}: {why}", to.display())?;
             }
             Mount::Symlink { target, at } => writeln!(out, "  {:<22} link to {}", at.display(), target.display())?,
             Mount::File { at, .. } => {
@@ -121,9 +136,17 @@ fn files(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine)
             Mount::Tmpfs { .. } | Mount::Directory { .. } => {}
         }
     }
-    let absent: Vec<_> = profile.read.keys().filter(|path| !machine.paths.contains_key(*path)).collect();
+    for share in shares.iter().filter(|share| !profile.read.contains_key(&share.to)) {
+        // What lies in a folder that is shared anyway has no mount of its own.
+        let within = profile.read.keys().find(|path| share.to.starts_with(path));
+        if let Some(within) = within {
+            writeln!(out, "  {:<22} R and its packages, within {}", share.to.display(), within.display())?;
+        }
+    }
+    let absent: Vec<_> =
+        profile.read.iter().filter(|(path, read)| !machine.paths.contains_key(&machine.shared(path, read))).collect();
     if !absent.is_empty() {
-        let names: Vec<String> = absent.iter().map(|path| path.display().to_string()).collect();
+        let names: Vec<String> = absent.iter().map(|(path, _)| path.display().to_string()).collect();
         writeln!(out, "  Not on this machine: {}", names.join(", "))?;
     }
     Ok(())

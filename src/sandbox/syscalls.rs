@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use syscalls::Sysno;
+pub(super) use syscalls::Sysno;
 
 /// What a name stands for here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +146,9 @@ const NEVER: [(&str, &str); 43] = {
 };
 
 /// Values that rules may name (the generic Linux headers: x86, arm, riscv, loongarch, s390).
-const CONSTANTS: [(&str, u32); 33] = [
+const CONSTANTS: [(&str, u32); 37] = [
+    ("AF_INET", 2),
+    ("AF_INET6", 10),
     ("AF_UNIX", 1),
     ("CLONE_NEWNS", 0x0002_0000),
     ("CLONE_NEWCGROUP", 0x0200_0000),
@@ -180,7 +182,47 @@ const CONSTANTS: [(&str, u32); 33] = [
     ("TCGETS", 0x5401),
     ("TIOCGPGRP", 0x540f),
     ("TIOCGWINSZ", 0x5413),
+    ("TIOCLINUX", 0x541c),
+    ("TIOCSTI", 0x5412),
 ];
+
+/// Values of arguments that no profile may except from a rule, and why.
+const NEVER_EXCEPTED: [(&str, u32, &str); 5] = [
+    ("ioctl", 0x5412, "it types into a terminal (CVE-2017-5226)"),
+    ("ioctl", 0x541c, "it pastes into a terminal (CVE-2023-28100)"),
+    ("ioctl", 0x5423, "it loads line disciplines into the kernel (CVE-2017-2636)"),
+    ("prctl", 4, "a process that is not dumpable hides from the watch"),
+    ("prctl", 35, "it changes what the kernel believes of the process's memory"),
+];
+
+/// The families of sockets that a profile may allow.
+const FAMILIES: [u32; 3] = [1, 2, 10];
+
+/// Why this value of an argument of this call must stay denied; `None` when a profile may except it.
+pub(super) fn never_excepted(call: &str, value: u32) -> Option<&'static str> {
+    if call.starts_with("socket") && !FAMILIES.contains(&value) {
+        return Some("only AF_UNIX, AF_INET and AF_INET6 can be allowed; the others reach the kernel or the host");
+    }
+    let found = NEVER_EXCEPTED.iter().find(|(name, never, _)| *name == call && *never == value);
+    found.map(|(_, _, why)| *why)
+}
+
+/// The kernel's name of a call.
+pub(super) fn name(number: i64) -> Option<String> {
+    Sysno::new(usize::try_from(number).ok()?).map(|call| call.name().to_owned())
+}
+
+/// The name of a value, where the table has one for this call.
+pub(super) fn constant_name(call: &str, value: u32) -> Option<&'static str> {
+    let prefix = match call {
+        "socket" | "socketpair" => "AF_",
+        "prctl" => "PR_",
+        "fcntl" => "F_",
+        "ioctl" => "T",
+        _ => return None,
+    };
+    CONSTANTS.iter().find(|(name, known)| *known == value && name.starts_with(prefix)).map(|(name, _)| *name)
+}
 
 /// Looks a system call up by its kernel name.
 ///

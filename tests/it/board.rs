@@ -22,6 +22,7 @@ async fn contract(alice: &impl Board, other: &impl Board, bob: &impl Board) {
     lines_reach_everybody_in_order(alice, other, bob).await;
     what_is_no_line_is_dropped(alice, other).await;
     posting_never_waits_for_ones_own_reading(alice).await;
+    what_was_posted_before_leaving_arrives(alice, other).await;
     access_ends_with_its_giver(alice, bob).await;
 }
 
@@ -75,6 +76,20 @@ async fn posting_never_waits_for_ones_own_reading(alice: &impl Board) {
     }
     send(&link, "after all of them").await;
     assert_eq!(line(&mut link).await, "after all of them");
+}
+
+async fn what_was_posted_before_leaving_arrives(alice: &impl Board, other: &impl Board) {
+    let mut stays = joined(other, "leaving").await;
+    for round in 0..20 {
+        let leaves = joined(alice, "leaving").await;
+        for number in 0..50 {
+            send(&leaves, &format!("line {round}.{number}")).await;
+        }
+        soon("leaving", leaves.leave()).await;
+        for number in 0..50 {
+            assert_eq!(line(&mut stays).await, format!("line {round}.{number}"));
+        }
+    }
 }
 
 async fn access_ends_with_its_giver(alice: &impl Board, bob: &impl Board) {

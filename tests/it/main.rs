@@ -15,6 +15,7 @@ mod board_support;
 mod control_groups;
 mod runner;
 mod runner_code;
+mod runner_scan;
 mod runner_world;
 mod sandbox;
 mod transfer;

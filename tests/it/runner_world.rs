@@ -67,6 +67,7 @@ impl World {
         LaunchPlan {
             jail: env!("CARGO_BIN_EXE_p2p-jail").into(),
             spec: Spec { container: Container::Builtin(builtin), confinement, watch, control_group: None, command },
+            root: "/".into(),
             max_result: 8 << 20,
             max_text: 64 * 1024,
             provenance: Provenance { driver: "jail".into(), profile: "test".into(), layers: Vec::new() },

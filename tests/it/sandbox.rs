@@ -14,8 +14,8 @@ use std::{
 
 use p2p_jail::spec::{Command, Exit, Stop};
 use p2p_worker::sandbox::{
-    Driver, Enforcement, Finished, Known, Layer, Machine, Profile, Ready, SandboxError, Share, Surroundings, Task,
-    examine, run_to_end, select, show,
+    Driver, Enforcement, Finished, Interpreter, Known, Layer, Machine, Profile, Question, Ready, SandboxError, Share,
+    Surroundings, Task, examine, run_to_end, select, show,
 };
 
 /// Names the program `p2p-jail` for the run as an ordinary user.
@@ -36,6 +36,7 @@ fn known() -> Known {
         no_control_groups: true,
         surroundings: Surroundings { home, state: None },
         search_path: std::env::var_os("PATH"),
+        root: None,
     }
 }
 
@@ -291,17 +292,27 @@ fn a_hole_in_the_plan_is_seen_by_the_probe() {
 
 #[test]
 fn doctor_and_show_tell_what_holds() {
-    let doctor = examine(machine()).unwrap();
+    let question = Question {
+        driver: Driver::Jail,
+        profile: profile("strict"),
+        shares: Vec::new(),
+        r: Ok(Interpreter { version: "4.4.1".to_owned(), future: "1.40.0".to_owned() }),
+    };
+    let doctor = examine(machine(), &question).unwrap();
     let text = doctor.render();
-    assert!(doctor.strict_runs(), "{text}");
-    assert!(text.lines().count() < 40 && text.contains("The profile strict runs here"), "{text}");
+    assert!(doctor.is_enforced() && doctor.verdict.strict_runs, "{text}");
+    assert!(text.lines().count() <= 40 && text.starts_with("YES"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     let json: serde_json::Value = serde_json::from_str(&doctor.to_json().unwrap()).unwrap();
     assert_eq!(json["drivers"][0]["driver"], "jail");
     let mut machine = machine();
     let strict = profile("strict");
-    machine.look(strict.read.keys().map(PathBuf::as_path));
+    machine.look_for(&strict);
+    let shares = [Share::same(Path::new("/opt"), true)];
+    machine.look([Path::new("/opt")]);
     for driver in Driver::ALL {
-        let shown = show(&strict, driver, &machine);
+        let shown = show(&strict, driver, &machine, &shares);
+        assert_eq!(shown.contains("/opt  "), driver != Driver::None, "{shown}");
         assert!(shown.contains(driver.name()) && shown.contains("wall_time"), "{shown}");
         println!("{shown}");
     }

@@ -58,7 +58,7 @@ fn start_builtin(
     let host = (geteuid(), getegid());
     // The root of the cgroup namespace is the group in which it is made, so that comes after entering the group.
     let later = if group.is_some() { CloneFlags::CLONE_NEWCGROUP } else { CloneFlags::empty() };
-    match sys::fork(namespaces::ALL.difference(later)).map_err(namespaces::refused)? {
+    match sys::fork(namespaces::FIRST.difference(later)).map_err(namespaces::refused)? {
         Forked::Child => {
             if let Err(failure) = enter(group).and_then(|()| namespaces::add(later)) {
                 status.refuse(failure);

@@ -88,14 +88,18 @@ impl<'a> Monitor<'a> {
     /// Runs until the task is over and no process of it is left, and has reported so.
     pub(crate) fn run(mut self) {
         while self.exit.is_none() && self.failure.is_none() && self.stopped.is_none() {
-            let [control, notes, exec] = self.wait();
+            self.control.flush();
+            let [control, notes, exec, ended] = self.wait();
             if notes || exec {
                 self.hear();
             }
             if exec {
                 self.see_exec();
             }
-            self.reap();
+            // Orphans, of which nothing tells, are collected with the notes that do not come and with the watch's looks.
+            if ended || !notes {
+                self.reap();
+            }
             if (control && self.control.wants_an_end()) || self.control.is_deaf() {
                 self.stopped = Some(Stop::Asked);
             } else if self.exit.is_none() {
@@ -106,8 +110,10 @@ impl<'a> Monitor<'a> {
         self.report();
     }
 
-    /// Waits until something happens or the next look is due: whether it was the control socket, a note, the exec.
-    fn wait(&self) -> [bool; 3] {
+    /// Waits until something happens or the next look is due: whether it was the control socket, a note, the exec, the end
+    /// of the first process. From the hand-over on, notes are heard when the pipe closes, all of them at once: the stages
+    /// that are left take less time than being woken up for each.
+    fn wait(&self) -> [bool; 4] {
         let due = match &self.watch {
             Some(watch) => watch.due(),
             None => Some(self.deadline),
@@ -115,10 +121,11 @@ impl<'a> Monitor<'a> {
         let timeout = due.map_or(HOUSEKEEPING, |due| due.saturating_sub(clock::now()).min(HOUSEKEEPING));
         // A descriptor that is not to be waited for is replaced by one that is waited for anyway.
         let pidfd = self.task.pidfd.as_fd();
-        let notes = if self.hears { self.task.notes.as_fd() } else { pidfd };
+        let waits_for_notes = self.hears && self.exec.is_none();
+        let notes = if waits_for_notes { self.task.notes.as_fd() } else { pidfd };
         let exec = self.exec.as_ref().map_or(pidfd, AsFd::as_fd);
-        let [control, notes, exec, _] = ready([self.control.as_fd(), notes, exec, pidfd], timeout);
-        [control, notes && self.hears, exec && self.exec.is_some()]
+        let [control, notes, exec, ended] = ready([self.control.as_fd(), notes, exec, pidfd], timeout);
+        [control, notes && waits_for_notes, exec && self.exec.is_some(), ended]
     }
 
     /// Takes in all notes that have come.
@@ -150,6 +157,11 @@ impl<'a> Monitor<'a> {
                 self.exec = fds.pop();
             }
             Note::Handover => {}
+            Note::Asks => {
+                if let Some(listener) = fds.pop() {
+                    self.control.hand_over(&Report::Asks, &listener);
+                }
+            }
             Note::Executing => self.executing = true,
         }
     }
@@ -251,6 +263,7 @@ impl<'a> Monitor<'a> {
                 let (exit, usage, stopped) = (self.how_it_ended(), self.usage(), self.stopped);
                 drop(self.watch.take());
                 self.control.report(&Report::Ended { exit, stopped, usage });
+                self.control.flush();
             }
         }
     }

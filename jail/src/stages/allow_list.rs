@@ -22,20 +22,14 @@ mod code {
     pub(super) const IF_EQUAL: u16 = (BPF_JMP | BPF_JEQ | BPF_K) as u16;
     pub(super) const IF_LESS_NOT: u16 = (BPF_JMP | BPF_JGE | BPF_K) as u16;
     pub(super) const IF_GREATER: u16 = (BPF_JMP | BPF_JGT | BPF_K) as u16;
+    pub(super) const JUMP: u16 = (BPF_JMP | BPF_JA) as u16;
     pub(super) const RETURN: u16 = (BPF_RET | BPF_K) as u16;
 }
 
 /// Allows these numbers of this architecture, answers all others with `otherwise`, and kills what comes from another
 /// architecture.
-pub(crate) fn program(allow: &[i64], otherwise: SeccompAction) -> Outcome<BpfProgram> {
-    let architecture = architecture().ok_or_else(|| failed("no filter for this architecture is known"))?;
-    let otherwise = u32::from(otherwise);
-    let mut program = vec![
-        instruction(code::LOAD, 0, ARCHITECTURE),
-        instruction(code::IF_EQUAL, 1, architecture),
-        instruction(code::RETURN, 0, u32::from(SeccompAction::KillProcess)),
-        instruction(code::LOAD, 0, NUMBER),
-    ];
+pub(crate) fn program(allow: &[i64], otherwise: u32) -> Outcome<BpfProgram> {
+    let mut program = beginning()?;
     for (first, last) in ranges(allow)? {
         program.extend([
             instruction(code::IF_LESS_NOT, 1, first),
@@ -46,6 +40,41 @@ pub(crate) fn program(allow: &[i64], otherwise: SeccompAction) -> Outcome<BpfPro
     }
     program.push(instruction(code::RETURN, 0, otherwise));
     Ok(program)
+}
+
+/// Allows all but these numbers, and kills what comes from another architecture.
+pub(crate) fn all_but(deny: &[i64], denied: u32) -> Outcome<BpfProgram> {
+    let mut program = beginning()?;
+    for (first, last) in ranges(deny)? {
+        program.extend([
+            instruction(code::IF_LESS_NOT, 1, first),
+            instruction(code::RETURN, 0, u32::from(SeccompAction::Allow)),
+            instruction(code::IF_GREATER, 1, last),
+            instruction(code::RETURN, 0, denied),
+        ]);
+    }
+    program.push(instruction(code::RETURN, 0, u32::from(SeccompAction::Allow)));
+    Ok(program)
+}
+
+/// Loads the number, after a look at the architecture.
+fn beginning() -> Outcome<BpfProgram> {
+    let architecture = architecture().ok_or_else(|| failed("no filter for this architecture is known"))?;
+    Ok(vec![
+        instruction(code::LOAD, 0, ARCHITECTURE),
+        instruction(code::IF_EQUAL, 1, architecture),
+        instruction(code::RETURN, 0, u32::from(SeccompAction::KillProcess)),
+        instruction(code::LOAD, 0, NUMBER),
+    ])
+}
+
+/// The instruction that ends a program.
+pub(crate) const RETURN: u16 = code::RETURN;
+
+/// An instruction that skips so many others.
+pub(crate) fn jump(skipped: usize) -> Outcome<sock_filter> {
+    let skipped = u32::try_from(skipped).map_err(|_| failed("the filter is too long"))?;
+    Ok(instruction(code::JUMP, 0, skipped))
 }
 
 /// An instruction that, if it is a condition that holds, skips so many others.
@@ -114,13 +143,16 @@ mod tests {
         let lists: [&[i64]; 5] = [&[], &[0], &[5, 3, 4, 4, 9], &[0, 1, 2, 450], &[7, 8, 100, 102, 101, 60]];
         for list in lists {
             let allowed: BTreeSet<i64> = list.iter().copied().collect();
-            let program = program(list, SeccompAction::Errno(38)).unwrap();
+            let program = program(list, SeccompAction::Errno(38).into()).unwrap();
             for number in (0..500).chain([0x4000_0000, 0x4000_0003, u32::MAX]) {
                 let expected = if allowed.contains(&number.into()) { 0x7fff_0000 } else { 0x0005_0026 };
                 assert_eq!(verdict(&program, architecture().unwrap(), number), expected, "{list:?} {number}");
                 assert_eq!(verdict(&program, 0x4000_0003, number), 0x8000_0000);
+                let opposite = all_but(list, 0x0005_0026).unwrap();
+                let expected = if allowed.contains(&number.into()) { 0x0005_0026 } else { 0x7fff_0000 };
+                assert_eq!(verdict(&opposite, architecture().unwrap(), number), expected, "{list:?} {number}");
             }
         }
-        assert!(program(&[-1], SeccompAction::KillProcess).is_err());
+        assert!(program(&[-1], 0).is_err());
     }
 }

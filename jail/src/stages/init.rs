@@ -4,12 +4,13 @@
 //! ends. When the command has ended it says how and ends too, upon which the kernel kills all that is left in the namespace.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::exit;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::prctl::{set_dumpable, set_no_new_privs};
-use nix::unistd::{Gid, Pid, Uid, pipe2, read, write};
+use nix::unistd::{Gid, Pid, Uid, read, write};
 
 use crate::control::TaskDescriptors;
 use crate::failure::{At, Failure, Outcome};
@@ -20,6 +21,14 @@ use crate::status::{Note, Status};
 use crate::sys::{self, Forked};
 
 const STAGE: Stage = Stage::Init;
+
+/// The task's process as the init knows it.
+struct TaskProcess {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Over which the two wait for each other.
+    socket: UnixStream,
+}
 
 /// What the init starts with.
 pub(crate) struct Init<'a> {
@@ -47,61 +56,66 @@ impl Init<'_> {
             self.status.as_fd().as_raw_fd(),
             self.outcome.as_raw_fd(),
         ];
-        if let Err(failure) = descriptors::close_all_but(0, &kept).and_then(|()| self.build()) {
-            self.status.refuse(failure);
-            exit(1);
+        let started = descriptors::close_all_but(0, &kept).and_then(|()| {
+            namespaces::die_with_parent(&self.status)?;
+            namespaces::settle(self.builtin, self.host)?;
+            self.fork_task()
+        });
+        match &started {
+            Ok(task) => match self.finish(task) {
+                Ok(()) => reap(task.pid, &self.outcome),
+                // What the task's process waits on is still open, or it would make a refusal of its own.
+                Err(failure) => self.status.refuse(failure),
+            },
+            Err(failure) => self.status.refuse(failure.clone()),
         }
-        match self.start_task() {
-            Ok(task) => reap(task, &self.outcome),
-            Err(failure) => {
-                self.status.refuse(failure);
-                exit(1)
+        exit(1)
+    }
+
+    /// Forks the task's process, which makes the network namespace: that takes the kernel almost as long as all mounts, which
+    /// this process makes meanwhile. Then it waits until the init has locked itself up.
+    fn fork_task(&self) -> Outcome<TaskProcess> {
+        let (ours, its) = UnixStream::pair().at(STAGE, || "socketpair".into())?;
+        match sys::fork(CloneFlags::empty()).at(STAGE, || "forking the task's process".into())? {
+            Forked::Child => {
+                drop(ours);
+                self.run_task(its)
             }
+            Forked::Parent { pid, pidfd } => Ok(TaskProcess { pid, pidfd, socket: ours }),
         }
     }
 
-    fn build(&self) -> Outcome<()> {
-        namespaces::die_with_parent(&self.status)?;
-        namespaces::settle(self.builtin, self.host)?;
+    fn finish(&self, task: &TaskProcess) -> Outcome<()> {
+        let mounted = mounts::build(&self.builtin.mounts);
+        namespaces::join_network(&task.socket, &task.pidfd)?;
         self.status.stage(Stage::Namespaces, "user, mount, pid, net, ipc, uts, cgroup")?;
-        let processes = mounts::build(&self.builtin.mounts)?;
+        let processes = mounted?;
         if self.prepared.spec.confinement.no_nested_user_namespaces {
             mounts::forbid_user_namespaces(processes.as_fd())?;
         }
         self.status.send(&Note::Processes, &[processes.as_raw_fd()]).at(Stage::Mounts, || "sending /proc".into())?;
-        self.status.stage(Stage::Mounts, format!("{} mounts", self.builtin.mounts.len()))
+        self.status.stage(Stage::Mounts, format!("{} mounts", self.builtin.mounts.len()))?;
+        let status = self.status.as_fd().as_raw_fd();
+        drop(processes);
+        let kept = [status, self.outcome.as_raw_fd(), task.socket.as_raw_fd(), task.pidfd.as_raw_fd()];
+        descriptors::close_all_but(0, &kept)?;
+        lock_up()?;
+        sys::close_range(status, status).at(STAGE, || "closing the status socket".into())?;
+        write(&task.socket, b"!").at(STAGE, || "letting the task go on".into()).map(drop)
     }
 
-    /// Forks the task's process, which waits until the init has locked itself up.
-    fn start_task(&self) -> Outcome<Pid> {
-        let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(STAGE, || "pipe".into())?;
-        match sys::fork(CloneFlags::empty()).at(STAGE, || "forking the task's process".into())? {
-            Forked::Child => {
-                drop(writer);
-                self.run_task(&reader)
-            }
-            Forked::Parent { pid, pidfd } => {
-                drop((reader, pidfd));
-                let status = self.status.as_fd().as_raw_fd();
-                descriptors::close_all_but(0, &[status, self.outcome.as_raw_fd(), writer.as_raw_fd()])?;
-                lock_up()?;
-                sys::close_range(status, status).at(STAGE, || "closing the status socket".into())?;
-                write(&writer, b"!").at(STAGE, || "letting the task go on".into())?;
-                Ok(pid)
-            }
-        }
-    }
-
-    fn run_task(&self, init_is_ready: &OwnedFd) -> ! {
-        match self.join(init_is_ready) {
+    fn run_task(&self, init: UnixStream) -> ! {
+        // The socket stays open until after the refusal: were it to close before, the init would make one of its own.
+        match self.join(&init) {
             Ok(status) => tail::run(self.prepared, &status, true),
             Err(failure) => self.status.refuse(failure),
         }
         exit(127)
     }
 
-    fn join(&self, init_is_ready: &OwnedFd) -> Outcome<Status> {
-        match read(init_is_ready, &mut [0u8; 1]).at(STAGE, || "waiting for the init".into())? {
+    fn join(&self, init: &UnixStream) -> Outcome<Status> {
+        namespaces::make_network(init)?;
+        match read(init, &mut [0u8; 1]).at(STAGE, || "waiting for the init".into())? {
             1 => self.status.stage(STAGE, "process 1 reaps and has no rights; the task is process 2")?,
             _ => return Err(Failure::new(STAGE, "the init ended")),
         }

@@ -67,11 +67,12 @@ fn strict(abi: ABI) -> Outcome<RulesetCreated> {
     build().map_err(|error| failed(chain(&error)))
 }
 
-fn grants(landlock: &Landlock, abi: ABI) -> [(&[PathBuf], BitFlags<AccessFs>); 4] {
+fn grants(landlock: &Landlock, abi: ABI) -> [(&[PathBuf], BitFlags<AccessFs>); 5] {
     let all = AccessFs::from_all(abi);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let never = AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
     [
+        (&landlock.list, AccessFs::ReadDir.into()),
         (&landlock.read_execute, read | AccessFs::Execute),
         (&landlock.read, read),
         (&landlock.read_write, all & !never),

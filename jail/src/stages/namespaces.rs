@@ -1,12 +1,14 @@
 //! Stage *Namespaces*: what a process in fresh namespaces does first, and why they could not be made.
 
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid, sethostname};
+use nix::unistd::{self, Gid, Uid, sethostname};
 
 use crate::failure::{At, Failure, Outcome};
 use crate::spec::{Builtin, Stage};
@@ -14,11 +16,11 @@ use crate::status::Status;
 
 const STAGE: Stage = Stage::Namespaces;
 
-/// All namespaces but the time namespace, which holds nothing back.
-pub(crate) const ALL: CloneFlags = CloneFlags::CLONE_NEWUSER
+/// All namespaces that the init is made in. Not the time namespace, which holds nothing back, and not yet the network
+/// namespace, which takes the kernel as long as all others and the fork together: see [`make_network`].
+pub(crate) const FIRST: CloneFlags = CloneFlags::CLONE_NEWUSER
     .union(CloneFlags::CLONE_NEWNS)
     .union(CloneFlags::CLONE_NEWPID)
-    .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS)
     .union(CloneFlags::CLONE_NEWCGROUP);
@@ -52,6 +54,22 @@ pub(crate) fn settle(builtin: &Builtin, host: (Uid, Gid)) -> Outcome<()> {
     // If the machine runs out of memory, the task goes first. Not a matter of safety, so a refusal is no failure.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     sethostname(&builtin.hostname).at(STAGE, || format!("sethostname {:?}", builtin.hostname))
+}
+
+/// In the task's process, while the init makes the mounts: a network namespace without an interface that is up, owned by the
+/// user namespace that both are in.
+pub(crate) fn make_network(init: &UnixStream) -> Outcome<()> {
+    unshare(CloneFlags::CLONE_NEWNET).at(STAGE, || with_hint("unshare of the network namespace"))?;
+    unistd::write(init, b"!").at(STAGE, || "telling the init of the network namespace".into()).map(drop)
+}
+
+/// In the init: waits for [`make_network`] and enters the same namespace.
+pub(crate) fn join_network(task: &UnixStream, pidfd: &OwnedFd) -> Outcome<()> {
+    match unistd::read(task, &mut [0u8; 1]).at(STAGE, || "waiting for the network namespace".into())? {
+        1 => setns(pidfd, CloneFlags::CLONE_NEWNET).at(STAGE, || "entering the network namespace (Linux 5.8)".into()),
+        // It has said why.
+        _ => Err(Failure::new(STAGE, "the task's process has no network namespace")),
+    }
 }
 
 fn write(path: &str, value: &str) -> Outcome<()> {

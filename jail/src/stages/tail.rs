@@ -52,7 +52,7 @@ fn confine(prepared: &Prepared, status: &Status, executing: &OwnedFd, builtin: b
         status.stage(Stage::Landlock, landlock::apply(landlock)?)?;
     }
     if let Some(filters) = &prepared.filters {
-        status.stage(Stage::Seccomp, filters.apply()?)?;
+        status.stage(Stage::Seccomp, filters.apply(status)?)?;
     }
     Ok(())
 }

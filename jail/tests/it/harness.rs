@@ -35,10 +35,10 @@ pub(crate) fn starters() -> Vec<Starter> {
     if geteuid().is_root() { vec![Starter::Root, Starter::Ordinary] } else { vec![Starter::Ordinary] }
 }
 
-/// A copy of the program that everybody may execute, in a folder that everybody may enter.
+/// A copy of the program that everybody may execute, in a folder that everybody may enter and that goes with this process.
 pub(crate) fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+    static PROGRAM: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (program, _) = PROGRAM.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
         let built = test.parent().unwrap().parent().unwrap().join("examples/p2p-jail");
         let folder = std::env::temp_dir().join(format!("p2p-jail-test-{}", std::process::id()));
@@ -46,8 +46,12 @@ pub(crate) fn program() -> &'static Path {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let copy = folder.join("p2p-jail");
         fs::copy(built, &copy).unwrap();
-        copy
-    })
+        // Its standard input ends when this process does, however that may be.
+        let mut cleaner = Program::new("sh");
+        cleaner.args(["-c", "cat; rm -rf -- \"$0\""]).arg(&folder).stdin(Stdio::piped()).stdout(Stdio::null());
+        (copy, cleaner.spawn().unwrap())
+    });
+    program
 }
 
 /// What a task needs to run programs of this machine.
@@ -105,6 +109,7 @@ pub(crate) fn seccomp() -> Seccomp {
             // MAP_SHARED and MAP_ANONYMOUS together.
             deny(libc::SYS_mmap, vec![when(3, Test::BitSet(0x1)), when(3, Test::BitSet(0x20))]),
         ],
+        explain: None,
     }
 }
 
@@ -123,6 +128,7 @@ pub(crate) fn strict() -> Confinement {
         drop_capabilities: true,
         no_nested_user_namespaces: true,
         landlock: Some(Landlock {
+            list: vec!["/".into()],
             minimum_abi: 1,
             read_execute: ["/usr", "/p2p-jail"].map(PathBuf::from).to_vec(),
             read: ["/etc", "/proc", "/empty"].map(PathBuf::from).to_vec(),

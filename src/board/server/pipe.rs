@@ -4,12 +4,16 @@
 //! takes them or drops it. A channel that is on a topic takes them at the pace that is allowed; its connection goes on
 //! meanwhile, until [`super::limits::PACKETS`] wait.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, server::Msg};
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +29,9 @@ const STEP: usize = 1024;
 /// How many bytes of waiting lines are sent as one piece.
 const BATCH: usize = 16 * 1024;
 
+/// How long what a client wrote before it went may take to be posted.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What a channel is to do once it is on a topic.
 pub(super) struct Joined {
     pub(super) member: Member,
@@ -33,13 +40,15 @@ pub(super) struct Joined {
 }
 
 /// The life of one channel. It ends, and lets go of the packets, when the command is answered elsewhere (the sender of
-/// `joined` is dropped), when there is none in time, or when the connection is cut.
+/// `joined` is dropped), when there is none in time, or when the connection is cut. When the client goes (`gone`), what it
+/// wrote before is still posted: the last line of a peer that leaves is the one that withdraws its futures.
 pub(super) async fn run(
     read: ChannelReadHalf,
     write: ChannelWriteHalf<Msg>,
     joined: oneshot::Receiver<Joined>,
     pace: Arc<Mutex<Pace>>,
     cut: CancellationToken,
+    gone: CancellationToken,
 ) {
     let joined = tokio::select! {
         joined = joined => joined,
@@ -52,22 +61,31 @@ pub(super) async fn run(
     };
     if let Ok(Joined { member, mut inbox, direction }) = joined {
         let overflowed = inbox.overflowed();
+        let mut posting = pin!(post_lines(read, &member, direction, &pace, &gone));
         let status = tokio::select! {
             () = cut.cancelled() => return,
             () = overflowed.cancelled() => return cut.cancel(),
-            () = post_lines(read, &member, direction, &pace) => 0,
-            sent = send_lines(&mut inbox, &write) => match sent {
-                Ok(()) => 1,
-                Err(_) => return,
-            },
+            () = &mut posting => 0,
+            Ok(()) = send_lines(&mut inbox, &write) => 1,
+            () = gone.cancelled() => {
+                // Who wrote more than the pace allows and went has lost the rest.
+                let _ = timeout(LAST_WORDS, posting).await;
+                return;
+            }
         };
         // As above.
         let _ = say_goodbye(&write, status).await;
     }
 }
 
-/// Posts what the client writes. Ends with the client's input if that is all that it came for.
-async fn post_lines(mut read: ChannelReadHalf, member: &Member, direction: Direction, pace: &Mutex<Pace>) {
+/// Posts what the client writes. Ends with the client's input if that is all that it came for, else when it is gone.
+async fn post_lines(
+    mut read: ChannelReadHalf,
+    member: &Member,
+    direction: Direction,
+    pace: &Mutex<Pace>,
+    gone: &CancellationToken,
+) {
     let mut splitter = LineSplitter::new();
     while let Some(message) = read.wait().await {
         match message {
@@ -82,7 +100,7 @@ async fn post_lines(mut read: ChannelReadHalf, member: &Member, direction: Direc
     // Nothing comes any more; if something does, it must not wait here.
     drop(read);
     if direction != Direction::Publish {
-        std::future::pending::<()>().await;
+        gone.cancelled().await;
     }
 }
 

@@ -13,7 +13,7 @@ use russh::{
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
 };
 use tokio::{sync::oneshot, time::Instant};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Identity, Shared, SignedIn,
@@ -39,8 +39,8 @@ pub(super) struct Connection {
 /// A channel as its connection sees it.
 struct Place {
     command: Awaited,
-    /// What carries its lines; ends with the channel, even while it waits for a client that does not read.
-    _task: AbortOnDropHandle<()>,
+    /// Tells what carries its lines that the channel is gone, even while it waits for a client that does not read.
+    _gone: DropGuard,
 }
 
 /// Whether a channel has had its command.
@@ -156,9 +156,10 @@ impl Handler for Connection {
         let (joined, to_join) = oneshot::channel();
         let (read, write) = channel.split();
         let id = write.id();
-        let task = tokio::spawn(pipe::run(read, write, to_join, Arc::clone(&self.pace), self.cut.clone()));
+        let gone = CancellationToken::new();
+        tokio::spawn(pipe::run(read, write, to_join, Arc::clone(&self.pace), self.cut.clone(), gone.clone()));
         let command = Awaited::Yes { joined, terminal: false };
-        self.channels.insert(id, Place { command, _task: AbortOnDropHandle::new(task) });
+        self.channels.insert(id, Place { command, _gone: gone.drop_guard() });
         reply.accept().await;
         Ok(())
     }

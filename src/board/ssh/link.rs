@@ -1,7 +1,8 @@
 //! One joined topic over SSH, kept up: when the connection breaks, it is made anew.
 //!
 //! That a topic is joined shows when a line of our own comes back: the *mark*, `joined=` and random digits, which no R peer
-//! takes for a message and no client of ours passes on. Reading and writing are two futures that never wait for one
+//! takes for a message and no client of ours passes on. A link that is left posts another one after its last line and waits
+//! for it, so that what was posted is on the board before the connection ends. Reading and writing are two futures that never wait for one
 //! another, because the SSH library stops at a full queue in either direction; nor does reading wait for ever for the
 //! link's owner, who may be waiting for writing.
 
@@ -35,8 +36,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LAST_WAIT: Duration = Duration::from_secs(60);
 /// A connection that held for this long was a good one: after it, waiting starts from the beginning.
 const GOOD: Duration = Duration::from_secs(10);
-/// How long the last lines, and the end of the connection, may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the last lines may take to be on the board, and then the end of the connection.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// How many bytes of lines are sent as one piece.
 const BATCH: usize = 16 * 1024;
 
@@ -49,8 +50,8 @@ pub(super) async fn start(config: SshBoardConfig, topic: Topic) -> Result<Link, 
     let (events, incoming) = mpsc::channel(LINK_QUEUE);
     let (outgoing, lines) = mpsc::channel(LINK_QUEUE);
     let keeper = Keeper { config, topic, events, lines };
-    tokio::spawn(keeper.run(pipe));
-    Ok(Link { incoming, outgoing })
+    let carrier = tokio::spawn(keeper.run(pipe));
+    Ok(Link { incoming, outgoing, carrier })
 }
 
 /// Keeps a link up.
@@ -118,9 +119,9 @@ impl Keeper {
 
     /// Carries lines both ways until the connection breaks, and says why it did.
     async fn carry(&mut self, pipe: Pipe) -> Result<String, Over> {
-        let Pipe { connection, read, write, splitter, early } = pipe;
+        let Pipe { connection, mut read, write, splitter, early } = pipe;
         let events = self.events.clone();
-        let reading = read_lines(read, splitter, early, Outlet::joined(events.clone()));
+        let reading = read_lines(&mut read, splitter, early, Outlet::joined(events.clone()));
         let writing = write_lines(&mut self.lines, &write);
         let ended = tokio::select! {
             reason = reading => reason,
@@ -130,7 +131,7 @@ impl Keeper {
         if ended.is_err() {
             // What was posted before the link was left still goes out.
             self.lines.close();
-            let _ = timeout(FAREWELL, write_all(&mut self.lines, &write)).await;
+            let _ = timeout(FAREWELL, say_last(&mut self.lines, &write, &mut read)).await;
             // Best effort: the board learns it anyway when the connection is gone.
             let _ = timeout(FAREWELL, connection.close()).await;
         }
@@ -144,8 +145,60 @@ async fn throw_away(lines: &mut mpsc::Receiver<String>) -> Infallible {
     std::future::pending().await
 }
 
+/// Posts what is left and waits until it is on the board.
+async fn say_last(
+    lines: &mut mpsc::Receiver<String>,
+    write: &ChannelWriteHalf<Msg>,
+    read: &mut ChannelReadHalf,
+) -> Result<(), russh::Error> {
+    let mark = mark();
+    let writing = async {
+        write_all(lines, write).await?;
+        write.data_bytes(format!("{mark}\n").into_bytes()).await
+    };
+    let reading = async {
+        // It may begin in the middle of a line, which cannot be the mark.
+        let mut splitter = LineSplitter::new();
+        let mut answer = Answer::default();
+        // Whatever else ends it has ended it: nobody is left to be told.
+        let _ = read_until(&mark, read, &mut splitter, &mut answer, |_| ()).await;
+    };
+    let ((), written) = tokio::join!(reading, writing);
+    written
+}
+
+/// Reads until the mark is back, handing on every other line.
+///
+/// # Errors
+/// What came instead, or that the channel ended.
+async fn read_until(
+    mark: &str,
+    read: &mut ChannelReadHalf,
+    splitter: &mut LineSplitter,
+    answer: &mut Answer,
+    mut line: impl FnMut(&[u8]),
+) -> Result<(), Unexpected> {
+    let mut is_back = false;
+    while !is_back {
+        match read.wait().await {
+            Some(ChannelMsg::Data { data }) => splitter.push(&data, |found| {
+                is_back |= found == mark.as_bytes();
+                if !is_mark(found) {
+                    line(found);
+                }
+            }),
+            Some(message) if answer.take(&message) => {}
+            _ => return Err(Unexpected),
+        }
+    }
+    Ok(())
+}
+
+/// The channel ended instead; the [`Answer`] knows why.
+struct Unexpected;
+
 async fn read_lines(
-    mut read: ChannelReadHalf,
+    read: &mut ChannelReadHalf,
     mut splitter: LineSplitter,
     early: Vec<Vec<u8>>,
     mut outlet: Outlet,
@@ -236,26 +289,19 @@ async fn wait_for_mark(
     let (mut read, write) = channel.split();
     let mark = mark();
     let mut answer = Answer::default();
-    let (mut splitter, mut early, mut is_back) = (LineSplitter::new(), Vec::new(), false);
-    let waiting = timeout(MARK_RETURNS, async {
-        write.data_bytes(format!("{mark}\n").into_bytes()).await.map_err(|source| connection.failed(source))?;
-        while !is_back {
-            match read.wait().await {
-                Some(ChannelMsg::Data { data }) => splitter.push(&data, |line| {
-                    is_back |= line == mark.as_bytes();
-                    if !is_mark(line) && early.len() < LINK_QUEUE {
-                        early.push(line.to_vec());
-                    }
-                }),
-                Some(message) if answer.take(&message) => {}
-                _ => {
-                    let (host, answer) = (connection.host.clone(), answer.complaint());
-                    return Err(BoardError::Command { host, command, answer });
+    let (mut splitter, mut early) = (LineSplitter::new(), Vec::new());
+    let waiting =
+        timeout(MARK_RETURNS, async {
+            write.data_bytes(format!("{mark}\n").into_bytes()).await.map_err(|source| connection.failed(source))?;
+            let keep = |line: &[u8]| {
+                if early.len() < LINK_QUEUE {
+                    early.push(line.to_vec());
                 }
-            }
-        }
-        Ok(())
-    });
+            };
+            read_until(&mark, &mut read, &mut splitter, &mut answer, keep).await.map_err(|Unexpected| {
+                BoardError::Command { host: connection.host.clone(), command, answer: answer.complaint() }
+            })
+        });
     waiting.await.map_err(|_| BoardError::TimedOut {
         host: connection.host.clone(),
         step: "the topic, on which our own line should come back",

@@ -232,6 +232,8 @@ local({
     loop <- substitute({
       p2p_value <- list(value = NULL)
       for (p2p_expression in EXPRESSIONS) {
+        # A value that were still held here would be copied when the next expression changes it.
+        p2p_value["value"] <- base::list(NULL)
         p2p_value <- base::withVisible(TOP_LEVEL)
         if (p2p_value$visible) base::print(p2p_value$value)
         base::signalCondition(base::structure(class = c("p2p_top_level", "condition"), list(message = "", call = NULL)))
@@ -351,7 +353,7 @@ local({
       result <- decode(read_input())
       if (!inherits(result, "FutureResult") || !is.list(result)) stop("what came back is not the result of a future", call. = FALSE)
       result <- unclass(result)
-      if (nzchar(announced) && is_uuid(result$uuid) && !identical(join_uuid(result$uuid), announced)) {
+      if (nzchar(announced) && !(is_uuid(result$uuid) && identical(join_uuid(result$uuid), announced))) {
         stop("what came back is the result of another future", call. = FALSE)
       }
       if (is.character(result$stdout)) record(1L, bytes_of(paste(result$stdout, collapse = "\n")))

@@ -4,7 +4,8 @@
 //! bubblewrap copies the files made up for the task from descriptors that `p2p-jail` gives it
 //! ([`p2p_jail::spec::FILES_FD`] and following), so nothing is written to the host. What it cannot do: limit the number of
 //! files of a tmpfs (the watch counts them), and mount a `/proc` without
-//! the kernel's own files: those that tell most are covered, the rest is read-only.
+//! the kernel's own files: those that tell most are covered, the rest is read-only; and what it shows of
+//! bubblewrap's own process 1 is covered whole.
 
 use std::path::Path;
 
@@ -33,6 +34,9 @@ pub(in crate::sandbox) const LIMITS_SIZE: (u32, u32) = (0, 7);
 /// The oldest version that can forbid user namespaces inside; a set-uid one cannot. The filter of system calls does anyway.
 const FORBIDS_NESTED: (u32, u32) = (0, 8);
 
+/// What `/proc` shows of bubblewrap's own process 1.
+const INIT: &str = "/proc/1";
+
 /// The links of `/dev`.
 const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd", "/dev/fd"),
@@ -56,6 +60,7 @@ pub(super) fn spec(profile: &Profile, task: &Task, machine: &Machine) -> Result<
         arguments.mount(mount, bubblewrap);
         if let Mount::Proc { .. } = mount {
             arguments.cover_kernel_files(machine);
+            arguments.cover_init();
         }
     }
     arguments.add(&["--remount-ro", "/", "--chdir", "/", "--", JAIL_INSIDE, "confine"]);
@@ -127,6 +132,13 @@ impl Arguments {
         for path in KERNEL_FILES.iter().filter(|path| machine.paths.contains_key(Path::new(path))) {
             self.add(&["--ro-bind", "/dev/null", path]);
         }
+    }
+
+    /// With an empty folder. bubblewrap's own process 1 is of the task's user and may be traced: its command line tells
+    /// paths of the host, and its memory could be written to, by a task that has no Landlock domain around it. It has no
+    /// filter of system calls and no limits.
+    fn cover_init(&mut self) {
+        self.add(&["--perms", "0555", "--tmpfs", INIT, "--remount-ro", INIT]);
     }
 
     /// As [`Mount::Devices`] of the built-in jail; bubblewrap's own `--dev` would add terminals.

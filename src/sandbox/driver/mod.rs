@@ -75,6 +75,9 @@ pub enum PlanError {
         /// Its version.
         version: (u32, u32, u32),
     },
+    /// The driver `none` has no root of its own.
+    #[error("a root file system takes a sandbox: without one, tasks see this machine's files")]
+    RootWithoutSandbox,
     /// The driver `none` has no folder for the task's files.
     #[error("the driver none needs a folder for the task's files")]
     NoFolder,
@@ -108,6 +111,7 @@ impl Driver {
         Ok(LaunchPlan {
             jail: machine.jail.clone(),
             spec,
+            root: machine.root.clone().unwrap_or_else(|| "/".into()),
             max_result: profile.limits.result,
             max_text: profile.limits.text,
             provenance: Provenance {
@@ -118,13 +122,18 @@ impl Driver {
         })
     }
 
-    /// What a task of this profile sees of files, by path inside; nothing is mounted for the driver `none`.
+    /// What a task of this profile with these shares sees of files, by path inside; nothing is mounted for the driver `none`.
     ///
     /// # Errors
     /// [`PlanError`].
-    pub(super) fn mounts(self, profile: &Profile, machine: &Machine) -> Result<Vec<Mount>, PlanError> {
-        let mut mounts =
-            if self == Self::None { Vec::new() } else { World::build(profile, &nothing(), machine)?.mounts() };
+    pub(super) fn mounts(
+        self,
+        profile: &Profile,
+        shares: &[Share],
+        machine: &Machine,
+    ) -> Result<Vec<Mount>, PlanError> {
+        let task = Task { shares: shares.to_vec(), ..nothing() };
+        let mut mounts = if self == Self::None { Vec::new() } else { World::build(profile, &task, machine)?.mounts() };
         for mount in &mut mounts {
             if let (Self::Bubblewrap, Mount::Proc { only_processes, .. }) = (self, mount) {
                 *only_processes = false;
@@ -164,7 +173,8 @@ pub fn select(driver: Driver, profile: Profile, mut machine: Machine, shares: &[
         return Err(SandboxError::WithoutSandbox { profile: profile.name });
     }
     let bare = if driver == Driver::None { Some(bare_folder(&mut machine)?) } else { None };
-    machine.look(profile.read.keys().map(PathBuf::as_path).chain(shares.iter().map(|share| share.from.as_path())));
+    machine.look_for(&profile);
+    machine.look(shares.iter().map(|share| share.from.as_path()));
     // What is wrong with the paths is an error of its own, not a layer that does not hold.
     match driver.plan(&profile, &Task { shares: shares.to_vec(), ..nothing() }, &machine) {
         Err(error @ (PlanError::NoBubblewrap | PlanError::OldBubblewrap { .. })) => {

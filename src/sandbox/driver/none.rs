@@ -15,6 +15,9 @@ use super::{
 use crate::sandbox::{machine::Machine, profile::Profile, task::Task};
 
 pub(super) fn spec(profile: &Profile, task: &Task, machine: &Machine) -> Result<Spec, PlanError> {
+    if machine.root.is_some() {
+        return Err(PlanError::RootWithoutSandbox);
+    }
     let folder = machine.bare_folder.as_deref().ok_or(PlanError::NoFolder)?;
     Ok(Spec {
         // Root's tasks never run as uid 0, not even here.

@@ -3,15 +3,13 @@
 use p2p_jail::spec::{CgroupVersion, Command, ControlGroup, Controller, Hierarchy, Identity, Rlimit, Seccomp};
 
 use super::*;
-use crate::sandbox::{
-    Bubblewrap, HostPath, Mechanism, PathKind, Surroundings,
-    machine::{NOBODY, UserNamespaces},
-};
+use crate::sandbox::{Bubblewrap, HostPath, Mechanism, PathKind, Surroundings, habitat::Habitat, machine::NOBODY};
 
 /// A Debian with merged /usr, as an ordinary user.
 fn machine() -> Machine {
     let mut machine = Machine {
         limits: Mechanism::default(),
+        root: None,
         jail: "/opt/p2p/p2p-jail".into(),
         jail_for_tasks: "/opt/p2p/p2p-jail".into(),
         me: Some(Identity { uid: 1001, gid: 1001 }),
@@ -21,10 +19,11 @@ fn machine() -> Machine {
             state: Some("/home/alice/.local/state/p2p".into()),
         },
         kernel: "6.1.0-18-amd64".to_owned(),
+        mainline: None,
         landlock_abi: Some(2),
         cpus: vec![0, 1, 2, 3],
         memory: 16 << 30,
-        user_namespaces: UserNamespaces::default(),
+        habitat: Habitat::default(),
         bubblewrap: Some(Bubblewrap { path: "/usr/bin/bwrap".into(), version: (0, 8, 0), setuid: false }),
         bare_folder: Some("/tmp/p2p-worker-none-x".into()),
         paths: Default::default(),

@@ -39,10 +39,14 @@ impl World {
             let mount = Mount::Tmpfs { to: path.clone(), bytes: scratch.size, inodes: scratch.files };
             world.mounts.insert(path.clone(), mount);
             world.landlock.read_write.push(path.clone());
+            if scratch.execute {
+                world.landlock.read_execute.push(path.clone());
+            }
             world.tmpfs.push(path.clone());
         }
         for (path, readable) in &profile.read {
-            world.host(&Share::same(path, readable.execute), readable.optional, machine)?;
+            let share = Share { from: machine.shared(path, readable), to: path.clone(), execute: readable.execute };
+            world.host(&share, readable.optional, machine)?;
         }
         for share in &task.shares {
             world.host(share, false, machine)?;
@@ -64,6 +68,7 @@ impl World {
         let proc = Mount::Proc { to: "/proc".into(), only_processes: true };
         self.mounts.insert("/proc".into(), proc);
         self.mounts.insert("/dev".into(), Mount::Devices { to: "/dev".into() });
+        self.landlock.list.push("/".into());
         self.landlock.read.push("/proc".into());
         self.landlock.files_read_write.extend(DEVICES.map(PathBuf::from));
     }
@@ -83,12 +88,12 @@ impl World {
                 self.grant(share);
                 return Ok(());
             }
-            Some(Mount::Symlink { .. }) if share.from == share.to => return Ok(()),
+            Some(Mount::Symlink { .. }) if in_place(share, machine) => return Ok(()),
             Some(_) => return Err(PlanError::Covered { path: share.to.clone() }),
             None => {}
         }
         let mount = match &found.kind {
-            PathKind::Symlink(target) if share.from == share.to => {
+            PathKind::Symlink(target) if in_place(share, machine) => {
                 Mount::Symlink { target: target.clone(), at: share.to.clone() }
             }
             _ => {
@@ -126,6 +131,11 @@ impl World {
     }
 }
 
+/// Whether the place inside is the same as outside.
+fn in_place(share: &Share, machine: &Machine) -> bool {
+    share.from == machine.outside(&share.to)
+}
+
 /// The path as written was checked with the profile; this checks where it leads to, and what it is.
 fn safe(share: &Share, found: &HostPath, machine: &Machine) -> Result<(), PlanError> {
     let refuse = |why: String| PlanError::Unsafe { path: share.from.clone(), real: found.real.clone(), why };
@@ -136,9 +146,13 @@ fn safe(share: &Share, found: &HostPath, machine: &Machine) -> Result<(), PlanEr
         return Err(refuse("its place inside must be an absolute path".to_owned()));
     }
     // A link is not followed but repeated, so where it leads to is shared only if something else shares it.
-    let repeated = matches!(found.kind, PathKind::Symlink(_)) && share.from == share.to;
+    let repeated = matches!(found.kind, PathKind::Symlink(_)) && in_place(share, machine);
     if repeated || found.real == machine.jail_for_tasks {
         return Ok(());
+    }
+    if let Some(root) = machine.root.as_ref().filter(|root| share.from.starts_with(root)) {
+        let within = found.real.starts_with(root);
+        return if within { Ok(()) } else { Err(refuse("it leads out of the root file system".to_owned())) };
     }
     match unsafe_to_share(&share.from, &machine.surroundings)
         .or_else(|| unsafe_to_share(&found.real, &machine.surroundings))

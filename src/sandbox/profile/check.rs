@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Profile, ProfileError};
+use super::{Place, Profile, ProfileError, error::key_of};
 use crate::sandbox::units::{show_bytes, show_duration};
 
 /// The places that belong to the owner.
@@ -54,8 +54,28 @@ const SECRETS: [&str; 18] = [
 ];
 
 /// Single places of the system in which secrets live.
-const SYSTEM_SECRETS: [&str; 6] =
-    ["/etc/shadow", "/etc/gshadow", "/etc/ssh", "/etc/ssl/private", "/etc/sudoers", "/etc/machine-id"];
+const SYSTEM_SECRETS: [&str; 17] = [
+    "/etc/shadow",
+    "/etc/gshadow",
+    "/etc/ssh",
+    "/etc/ssl/private",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/machine-id",
+    "/etc/krb5.keytab",
+    "/etc/wireguard",
+    "/etc/NetworkManager",
+    "/etc/p2p-worker",
+    "/var/lib/NetworkManager",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/private",
+    "/var/spool/cron",
+];
+
+/// Folders in which homes are.
+const HOMES: [&str; 2] = ["/home", "/var/home"];
 
 /// Why a path of the host must not be shared with a task, not even read-only; `None` when it may.
 #[must_use]
@@ -78,12 +98,40 @@ pub fn unsafe_to_share(path: &Path, surroundings: &Surroundings) -> Option<Strin
     if let Some(state) = surroundings.state.as_deref().filter(|state| overlaps(path, state)) {
         return Some(format!("the worker's own keys are in {}", state.display()));
     }
-    let home = surroundings.home.as_deref().filter(|home| home.parent().is_some())?;
+    in_home(path, surroundings.home.as_deref().filter(|home| home.parent().is_some()))
+}
+
+/// What of a home must not be shared: none whole, no secret of any, and of another user's nothing, unless the owner is the
+/// system's (root, a service) rather than one of those who have homes there.
+fn in_home(path: &Path, own: Option<&Path>) -> Option<String> {
+    let of_others = || HOMES.iter().find_map(|homes| home_in(path, homes)).or_else(|| root_home(path));
+    let (home, is_own) = match own.filter(|own| path.starts_with(own) || own.starts_with(path)) {
+        Some(own) => (own.to_owned(), true),
+        None if HOMES.iter().any(|homes| Path::new(homes).starts_with(path)) => {
+            return Some("all home folders are in it; share a folder in one instead".to_owned());
+        }
+        None => (of_others()?, false),
+    };
     if home.starts_with(path) {
-        return Some("your home folder is in it; share a folder in it instead".to_owned());
+        let whose = if is_own { "your home folder is in it" } else { "it is a home folder" };
+        return Some(format!("{whose}; share a folder in it instead"));
     }
-    let first = path.strip_prefix(home).ok()?.components().next()?;
-    SECRETS.iter().any(|secret| first.as_os_str() == OsStr::new(secret)).then(|| "secrets live there".to_owned())
+    let first = path.strip_prefix(&home).ok()?.components().next()?;
+    if SECRETS.iter().any(|secret| first.as_os_str() == OsStr::new(secret)) {
+        return Some("secrets live there".to_owned());
+    }
+    let among_homes = own.is_some_and(|own| HOMES.iter().any(|homes| own.starts_with(homes)));
+    (!is_own && among_homes).then(|| format!("it is in the home folder of another user, {}", home.display()))
+}
+
+/// The home folder in `homes` that the path leads into.
+fn home_in(path: &Path, homes: &str) -> Option<PathBuf> {
+    let user = path.strip_prefix(homes).ok()?.components().next()?;
+    Some(Path::new(homes).join(user))
+}
+
+fn root_home(path: &Path) -> Option<PathBuf> {
+    path.starts_with("/root").then(|| PathBuf::from("/root"))
 }
 
 /// Whether one of the two is the other or lies in it.
@@ -91,22 +139,56 @@ fn overlaps(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
+/// A value that cannot be, and where it stands in the file.
+struct Wrong {
+    key: Vec<String>,
+    what: String,
+}
+
+impl Wrong {
+    fn limit(key: &str, what: String) -> Self {
+        Self { key: vec!["limits".to_owned(), key.to_owned()], what }
+    }
+
+    fn at(table: &[&str], path: &Path, what: String) -> Self {
+        Self { key: key_of(table, path), what }
+    }
+}
+
 /// Refuses what contradicts itself and what is not safe.
 pub(super) fn check(profile: &Profile, surroundings: &Surroundings) -> Result<(), ProfileError> {
-    for path in profile.read.keys() {
-        if let Some(why) = unsafe_to_share(path, surroundings) {
-            return Err(ProfileError::UnsafePath { profile: profile.name.clone(), path: path.clone(), why });
+    let place = || Place::of(&profile.name);
+    for (path, readable) in &profile.read {
+        let from = readable.from.as_deref().unwrap_or(path);
+        let why = unsafe_to_share(from, surroundings).or_else(|| place_inside(path, readable.from.is_some()));
+        if let Some(why) = why {
+            return Err(ProfileError::UnsafePath { place: place(), path: path.clone(), why });
         }
     }
     let wrong =
         limits(profile).or_else(|| scratch(profile)).or_else(|| written(profile)).or_else(|| variables(profile));
-    if let Some(what) = wrong {
-        return Err(ProfileError::Contradiction { profile: profile.name.clone(), what });
+    match wrong {
+        Some(Wrong { key, what }) => Err(ProfileError::Contradiction { place: place(), key, what }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-fn limits(profile: &Profile) -> Option<String> {
+/// Why nothing can be put to this place inside.
+fn place_inside(path: &Path, elsewhere: bool) -> Option<String> {
+    if !elsewhere {
+        return None; // It has been checked as a path of the host.
+    }
+    let plain = path.is_absolute() && !path.components().any(|part| matches!(part, Component::ParentDir));
+    let taken = ["/proc", "/dev"].iter().any(|own| overlaps(path, Path::new(own)));
+    (!plain || path.parent().is_none() || taken)
+        .then(|| "its place inside is an absolute path without .., outside /proc and /dev".to_owned())
+}
+
+fn limits(profile: &Profile) -> Option<Wrong> {
+    too_small(profile).or_else(|| times(profile)).or_else(|| more_than_memory(profile))
+}
+
+fn too_small(profile: &Profile) -> Option<Wrong> {
     let limits = &profile.limits;
     let least = [
         ("memory", limits.memory, 256 << 20, "R itself needs that much"),
@@ -117,7 +199,8 @@ fn limits(profile: &Profile) -> Option<String> {
     ];
     for (key, value, least, why) in least {
         if value < least {
-            return Some(format!("limits.{key} = \"{}\" is less than {}: {why}", show_bytes(value), show_bytes(least)));
+            let (value, least) = (show_bytes(value), show_bytes(least));
+            return Some(Wrong::limit(key, format!("limits.{key} = \"{value}\" is less than {least}: {why}")));
         }
     }
     let counts = [
@@ -125,70 +208,101 @@ fn limits(profile: &Profile) -> Option<String> {
         ("cpus", limits.cpus, 1, "a task without a CPU never ends"),
         ("open_files", limits.open_files, 32, "R opens about ten files itself"),
     ];
-    for (key, value, least, why) in counts {
-        if value < least {
-            return Some(format!("limits.{key} = {value} is less than {least}: {why}"));
+    counts.into_iter().find(|(_, value, least, _)| value < least).map(|(key, value, least, why)| {
+        Wrong::limit(key, format!("limits.{key} = {value} is less than {least}: {why}"))
+    })
+}
+
+fn times(profile: &Profile) -> Option<Wrong> {
+    let limits = &profile.limits;
+    for (key, value) in [("wall_time", limits.wall_time), ("cpu_time", limits.cpu_time)] {
+        if value < Duration::from_secs(1) {
+            let what = "limits.wall_time and limits.cpu_time are at least 1 s: R needs a part of that to start";
+            return Some(Wrong::limit(key, what.to_owned()));
         }
-    }
-    if limits.wall_time < Duration::from_secs(1) || limits.cpu_time < Duration::from_secs(1) {
-        return Some(
-            "limits.wall_time and limits.cpu_time are at least 1 s: R needs a part of that to start".to_owned(),
-        );
     }
     let reachable = limits.wall_time.saturating_mul(limits.cpus);
     (limits.cpu_time > reachable).then(|| {
         let (cpu, most) = (show_duration(limits.cpu_time), show_duration(reachable));
-        format!("limits.cpu_time = \"{cpu}\" can never be reached: {} CPUs give {most} in wall_time", limits.cpus)
+        let cpus = limits.cpus;
+        Wrong::limit(
+            "cpu_time",
+            format!("limits.cpu_time = \"{cpu}\" can never be reached: {cpus} CPUs give {most} in wall_time"),
+        )
     })
 }
 
-fn scratch(profile: &Profile) -> Option<String> {
+/// What is made in memory, or is a part of an address space, cannot be larger.
+fn more_than_memory(profile: &Profile) -> Option<Wrong> {
+    let limits = &profile.limits;
+    let (memory, space) = (show_bytes(limits.memory), show_bytes(limits.address_space));
+    if limits.result > limits.memory {
+        let what = format!(
+            "limits.result = \"{}\" can never be reached: R makes it in limits.memory, which is {memory}",
+            show_bytes(limits.result)
+        );
+        return Some(Wrong::limit("result", what));
+    }
+    (limits.stack > limits.address_space / 2).then(|| {
+        let stack = show_bytes(limits.stack);
+        Wrong::limit(
+            "stack",
+            format!("limits.stack = \"{stack}\" leaves no room in limits.address_space, which is {space}"),
+        )
+    })
+}
+
+fn scratch(profile: &Profile) -> Option<Wrong> {
     let memory = profile.limits.memory;
     for (path, scratch) in &profile.scratch {
         let shown = path.display();
-        if !path.is_absolute() || path.parent().is_none() || path.starts_with("/proc") || path.starts_with("/run") {
-            return Some(format!(
-                "scratch.\"{shown}\" must be an absolute path outside /proc and /run, and not / itself"
-            ));
+        let wrong = |what: String| Some(Wrong::at(&["scratch"], path, format!("scratch.\"{shown}\" {what}")));
+        let taken = ["/proc", "/run", "/sys"].iter().any(|own| path.starts_with(own));
+        let plain = path.is_absolute() && !path.components().any(|part| matches!(part, Component::ParentDir));
+        if !plain || path.parent().is_none() || taken || path == Path::new("/dev") {
+            return wrong("must be an absolute path outside /proc, /sys and /run, and not / or /dev itself".to_owned());
         }
         if scratch.size > memory {
             let (size, memory) = (show_bytes(scratch.size), show_bytes(memory));
-            return Some(format!(
-                "scratch.\"{shown}\" may hold {size}, but it counts as memory and limits.memory is {memory}"
-            ));
+            return wrong(format!("may hold {size}, but it counts as memory and limits.memory is {memory}"));
         }
         if scratch.size < 64 << 10 || scratch.files < 16 {
-            return Some(format!("scratch.\"{shown}\" needs at least 64 KiB and 16 files to be of use"));
+            return wrong("needs at least 64 KiB and 16 files to be of use".to_owned());
         }
         if let Some(read) = profile.read.keys().find(|read| path.starts_with(read)) {
-            return Some(format!("scratch.\"{shown}\" lies in {}, which is shared read-only", read.display()));
+            return wrong(format!("lies in {}, which is shared read-only", read.display()));
         }
     }
     None
 }
 
-fn written(profile: &Profile) -> Option<String> {
+fn written(profile: &Profile) -> Option<Wrong> {
     for (path, file) in &profile.written {
         let shown = path.display();
+        let wrong =
+            |what: String| Some(Wrong::at(&["files", "write"], path, format!("files.write.\"{shown}\" {what}")));
         if !path.is_absolute() || file.text.len() > 64 << 10 {
-            return Some(format!("files.write.\"{shown}\" must be an absolute path with at most 64 KiB of text"));
+            return wrong("must be an absolute path with at most 64 KiB of text".to_owned());
         }
         let covered = profile.read.keys().chain(profile.scratch.keys()).find(|other| overlaps(path, other));
         if let Some(other) = covered {
-            return Some(format!("files.write.\"{shown}\" and {} cover one another", other.display()));
+            return wrong(format!("and {} cover one another", other.display()));
         }
     }
     None
 }
 
-fn variables(profile: &Profile) -> Option<String> {
+fn variables(profile: &Profile) -> Option<Wrong> {
     for (name, value) in &profile.environment {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let wrong = |what: String| Some(Wrong { key: vec!["environment".to_owned(), name.clone()], what });
         if name.is_empty() || !plain || value.contains('\0') {
-            return Some(format!("environment.{name:?} is not a name that a variable can have"));
+            return wrong(format!("environment.{name:?} is not a name that a variable can have"));
         }
         if name.starts_with("LD_") {
-            return Some(format!("environment.{name}: variables of the loader decide what code runs; they stay unset"));
+            return wrong(format!(
+                "environment.{name}: variables of the loader decide what code runs; they stay unset"
+            ));
         }
     }
     None

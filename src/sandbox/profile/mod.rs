@@ -5,6 +5,7 @@
 //! machine; the drivers' planners bring the two together.
 
 mod check;
+mod error;
 mod raw;
 mod rule;
 #[cfg(test)]
@@ -16,11 +17,12 @@ use std::{
     time::Duration,
 };
 
-use p2p_jail::spec::{DenyRule, Seccomp};
+use p2p_jail::spec::{Condition, DenyRule, Seccomp, Test};
 
 pub use check::{Surroundings, unsafe_to_share};
+pub use error::{Place, ProfileError};
 
-use super::{Layer, syscalls::CallError};
+use super::Layer;
 
 /// The user and group that every task believes to be.
 pub const TASK_ID: u32 = 1000;
@@ -109,6 +111,8 @@ pub struct Scratch {
     pub size: u64,
     /// Files, folders and links.
     pub files: u64,
+    /// Whether programs in it may be started (held by Landlock). Libraries can be loaded in any case.
+    pub execute: bool,
     /// The reason.
     pub why: String,
 }
@@ -120,6 +124,8 @@ pub struct Readable {
     pub execute: bool,
     /// Whether it may be absent.
     pub optional: bool,
+    /// Where it is on the host, if that is elsewhere: then it is the host's even if another root file system is in use.
+    pub from: Option<PathBuf>,
     /// The reason.
     pub why: String,
 }
@@ -155,90 +161,10 @@ pub struct CallRule {
     pub why: String,
     /// The name of the call.
     pub call: String,
+    /// Whether a profile that inherits it can except values (rules of the form `only`).
+    pub exceptions: bool,
     /// What it comes to on this architecture; empty where there is no such call.
     pub deny: Vec<DenyRule>,
-}
-
-/// Why a profile cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ProfileError {
-    /// No such name, and no such file.
-    #[error(
-        "no profile is named \"{name}\" and there is no such file; known: strict, standard, or the path of a .toml file"
-    )]
-    NotFound {
-        /// What was asked for.
-        name: String,
-    },
-    /// The file cannot be read.
-    #[error("cannot read the profile {}", path.display())]
-    Read {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is not a small text file.
-    #[error("the profile {} is larger than {MAX_PROFILE_BYTES} bytes", path.display())]
-    TooLong {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// It is not TOML, a key is unknown or a value has the wrong form.
-    #[error("profile {profile}")]
-    Syntax {
-        /// Its name.
-        profile: String,
-        /// Where and what.
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    /// It inherits from something that is not built in.
-    #[error("profile {profile}: it inherits from \"{parent}\"; only strict and standard can be inherited from")]
-    Parent {
-        /// Its name.
-        profile: String,
-        /// What it says.
-        parent: String,
-    },
-    /// A value is set nowhere.
-    #[error("profile {profile}: {key} is not set; begin with inherits = \"strict\" or \"standard\"")]
-    Unset {
-        /// Its name.
-        profile: String,
-        /// The key.
-        key: &'static str,
-    },
-    /// Two values contradict one another, or one makes no sense.
-    #[error("profile {profile}: {what}")]
-    Contradiction {
-        /// Its name.
-        profile: String,
-        /// What contradicts what, and why.
-        what: String,
-    },
-    /// A path must not be shared with a task.
-    #[error("profile {profile}: {} cannot be shared with tasks: {why}", path.display())]
-    UnsafePath {
-        /// Its name.
-        profile: String,
-        /// The path.
-        path: PathBuf,
-        /// Why not.
-        why: String,
-    },
-    /// A rule about system calls.
-    #[error("profile {profile}: syscalls.{place}")]
-    Call {
-        /// Its name.
-        profile: String,
-        /// Which group or rule.
-        place: String,
-        /// What is wrong.
-        #[source]
-        source: CallError,
-    },
 }
 
 impl Profile {
@@ -258,9 +184,10 @@ impl Profile {
         if EMBEDDED.iter().any(|(taken, _)| *taken == name) {
             let what =
                 "that name is taken by the program's own; results would be misleading, rename the file".to_owned();
-            return Err(ProfileError::Contradiction { profile: name.into_owned(), what });
+            return Err(ProfileError::Contradiction { place: Place::of(&name), key: Vec::new(), what });
         }
-        Self::parse(&name, &read(path)?, surroundings)
+        let text = read(path)?;
+        Self::parse(&name, &text, surroundings).map_err(|error| error.located(path, &text))
     }
 
     /// Understands a profile's text.
@@ -281,7 +208,23 @@ impl Profile {
         allow.sort_unstable();
         allow.dedup();
         let deny = self.rules.iter().flat_map(|rule| rule.deny.iter().cloned());
-        Seccomp { deny: deny.filter(|rule| allow.binary_search(&rule.syscall).is_ok()).collect(), allow }
+        Seccomp { deny: deny.filter(|rule| allow.binary_search(&rule.syscall).is_ok()).collect(), allow, explain: None }
+    }
+}
+
+impl CallRule {
+    /// Whether the rule denies the call when this argument has this value and the others do not matter.
+    #[must_use]
+    pub fn denies(&self, call: i64, argument: u8, value: u32) -> bool {
+        let holds = |condition: &Condition| {
+            condition.argument == argument
+                && match condition.test {
+                    Test::Equal(wanted) => value == wanted,
+                    Test::NotEqual(unwanted) => value != unwanted,
+                    Test::BitSet(bit) => value & bit == bit,
+                }
+        };
+        self.deny.iter().any(|rule| rule.syscall == call && rule.conditions.iter().all(holds))
     }
 }
 

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{
-    CallGroup, EMBEDDED, LandlockPolicy, Limits, Profile, ProfileError, Readable, Scratch, Written, rule::RawRule,
+    CallGroup, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Readable, Scratch, Written,
+    rule::{RawException, RawRule},
 };
 use crate::sandbox::{
     Layer,
@@ -63,6 +64,8 @@ struct RawLimits {
 struct RawScratch {
     size: Bytes,
     files: u64,
+    #[serde(default)]
+    execute: bool,
     why: String,
 }
 
@@ -82,6 +85,7 @@ struct RawReadable {
     execute: bool,
     #[serde(default)]
     optional: bool,
+    from: Option<PathBuf>,
     why: String,
 }
 
@@ -97,6 +101,8 @@ struct RawWritten {
 struct RawSyscalls {
     allow: BTreeMap<String, RawGroup>,
     rules: BTreeMap<String, RawRule>,
+    /// By the name of the inherited rule.
+    except: BTreeMap<String, RawException>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -126,8 +132,7 @@ impl<'de> Deserialize<'de> for Time {
 
 impl Raw {
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, ProfileError> {
-        toml::from_str(text)
-            .map_err(|source| ProfileError::Syntax { profile: name.to_owned(), source: Box::new(source) })
+        toml::from_str(text).map_err(|source| ProfileError::Syntax { place: Place::of(name), source: Box::new(source) })
     }
 
     /// Fills what is not said from the parents. All profiles but `strict` have one, so that no rule about arguments can
@@ -136,11 +141,11 @@ impl Raw {
     pub(super) fn inherit(self, name: &str) -> Result<Self, ProfileError> {
         let Some(parent) = self.inherits.clone() else {
             let root = EMBEDDED.first().is_some_and(|(root, _)| *root == name);
-            let unset = || ProfileError::Unset { profile: name.to_owned(), key: "inherits" };
+            let unset = || ProfileError::Unset { place: Place::of(name), key: "inherits" };
             return if root { Ok(self) } else { Err(unset()) };
         };
         let Some((parent, text)) = EMBEDDED.iter().find(|(known, _)| *known == parent && *known != name) else {
-            return Err(ProfileError::Parent { profile: name.to_owned(), parent });
+            return Err(ProfileError::Parent { place: Place::of(name), parent });
         };
         let parent = Self::parse(parent, text)?.inherit(parent)?;
         self.over(parent, name)
@@ -148,14 +153,16 @@ impl Raw {
 
     fn over(self, mut parent: Self, name: &str) -> Result<Self, ProfileError> {
         if let Some(rule) = self.syscalls.rules.keys().find(|rule| parent.syscalls.rules.contains_key(*rule)) {
-            let what =
-                format!("the rule syscalls.rules.{rule} is inherited and cannot be replaced; give yours a new name");
-            return Err(ProfileError::Contradiction { profile: name.to_owned(), what });
+            let what = format!(
+                "the rule syscalls.rules.{rule} is inherited and cannot be replaced; give yours a new name, or make \
+                 exceptions: syscalls.except.{rule}"
+            );
+            return Err(contradiction(name, &["syscalls", "rules", rule], what));
         }
         for path in &self.files.hide {
             if parent.files.read.remove(path).is_none() {
                 let what = format!("files.hide names {}, which is not shared anyway", path.display());
-                return Err(ProfileError::Contradiction { profile: name.to_owned(), what });
+                return Err(contradiction(name, &["files", "hide"], what));
             }
         }
         parent.scratch.extend(self.scratch);
@@ -163,6 +170,13 @@ impl Raw {
         parent.files.write.extend(self.files.write);
         parent.environment.extend(self.environment);
         parent.syscalls.allow.extend(self.syscalls.allow);
+        for (key, exception) in self.syscalls.except {
+            let rule = parent.syscalls.rules.get_mut(&key);
+            let excepted = rule.ok_or_else(|| "no inherited rule has this name".to_owned());
+            excepted.and_then(|rule| rule.except(exception)).map_err(|what| {
+                contradiction(name, &["syscalls", "except", &key], format!("syscalls.except.{key}: {what}"))
+            })?;
+        }
         parent.syscalls.rules.extend(self.syscalls.rules);
         Ok(Self {
             inherits: None,
@@ -185,7 +199,7 @@ impl Raw {
 
     /// Demands every value and turns names into numbers.
     pub(super) fn resolve(self, name: &str) -> Result<Profile, ProfileError> {
-        let unset = |key| ProfileError::Unset { profile: name.to_owned(), key };
+        let unset = |key| ProfileError::Unset { place: Place::of(name), key };
         let groups = self.syscalls.allow.into_iter();
         let rules = self.syscalls.rules.into_iter();
         Ok(Profile {
@@ -244,13 +258,13 @@ impl RawLimits {
 
 impl RawScratch {
     fn resolve(self) -> Scratch {
-        Scratch { size: self.size.0, files: self.files, why: self.why }
+        Scratch { size: self.size.0, files: self.files, execute: self.execute, why: self.why }
     }
 }
 
 impl RawReadable {
     fn resolve(self) -> Readable {
-        Readable { execute: self.execute, optional: self.optional, why: self.why }
+        Readable { execute: self.execute, optional: self.optional, from: self.from, why: self.why }
     }
 }
 
@@ -275,8 +289,14 @@ impl RawGroup {
 /// The number of a system call that is named at this place of a profile.
 pub(super) fn number(profile: &str, place: &str, name: &str) -> Result<Call, ProfileError> {
     syscalls::call(name).map_err(|source| ProfileError::Call {
-        profile: profile.to_owned(),
-        place: place.to_owned(),
+        place: Place::of(profile),
+        key: place.to_owned(),
         source,
     })
+}
+
+/// What this key says cannot be.
+pub(super) fn contradiction(profile: &str, key: &[&str], what: String) -> ProfileError {
+    let key = key.iter().map(|&part| part.to_owned()).collect();
+    ProfileError::Contradiction { place: Place::of(profile), key, what }
 }

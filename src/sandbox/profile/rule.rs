@@ -3,7 +3,10 @@
 use p2p_jail::spec::{Condition, DenyRule, Test};
 use serde::Deserialize;
 
-use super::{CallRule, ProfileError, raw::number};
+use super::{
+    CallRule, Place, ProfileError,
+    raw::{contradiction, number},
+};
 use crate::sandbox::syscalls::{self, Call, CallError};
 
 /// A rule as it is written.
@@ -19,6 +22,14 @@ pub(super) struct RawRule {
     never_together: Option<Vec<Value>>,
 }
 
+/// Values that remain allowed beside those of an inherited rule.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawException {
+    why: String,
+    values: Vec<Value>,
+}
+
 /// An argument's value: a number or the name of a constant.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -31,18 +42,14 @@ impl RawRule {
     /// Turns names into numbers.
     pub(super) fn resolve(self, profile: &str, key: String) -> Result<CallRule, ProfileError> {
         let place = format!("rules.{key}");
-        let wrong = |what: &str| ProfileError::Contradiction {
-            profile: profile.to_owned(),
-            what: format!("syscalls.{place}: {what}"),
-        };
+        let wrong =
+            |what: &str| contradiction(profile, &["syscalls", "rules", &key], format!("syscalls.{place}: {what}"));
         if self.argument > 5 {
             return Err(wrong("system calls have arguments 0 to 5"));
         }
         let tests = self.tests().map_err(|error| match error {
             RuleError::Form(what) => wrong(what),
-            RuleError::Constant(source) => {
-                ProfileError::Call { profile: profile.to_owned(), place: place.clone(), source }
-            }
+            RuleError::Constant(source) => ProfileError::Call { place: Place::of(profile), key: place.clone(), source },
         })?;
         let conditions = |tests: Vec<Test>| -> Vec<Condition> {
             tests.into_iter().map(|test| Condition { argument: self.argument, test }).collect()
@@ -53,7 +60,22 @@ impl RawRule {
             }
             Call::Elsewhere => Vec::new(),
         };
-        Ok(CallRule { name: key, why: self.why, call: self.call, deny })
+        Ok(CallRule { name: key, why: self.why, call: self.call, exceptions: self.only.is_some(), deny })
+    }
+
+    /// Allows these values too.
+    pub(super) fn except(&mut self, exception: RawException) -> Result<(), String> {
+        let Some(only) = &mut self.only else {
+            return Err(format!("no exception can be made from this rule: {}", self.why));
+        };
+        for value in values(&exception.values).map_err(|error| error.to_string())? {
+            if let Some(why) = syscalls::never_excepted(&self.call, value) {
+                return Err(format!("{value:#x} is never allowed: {why}"));
+            }
+        }
+        only.extend(exception.values);
+        self.why = format!("{}; except: {}", self.why, exception.why);
+        Ok(())
     }
 
     /// What is denied: any of these, each of which is some tests that must all hold.
@@ -72,8 +94,11 @@ impl RawRule {
 }
 
 /// What is wrong with the values of a rule.
+#[derive(Debug, thiserror::Error)]
 enum RuleError {
+    #[error("{0}")]
     Form(&'static str),
+    #[error(transparent)]
     Constant(CallError),
 }
 

@@ -125,7 +125,16 @@ fn contradictions_are_errors() {
         ("[limits]\nmemory = \"1 MiB\"", "R itself needs that much"),
         ("[limits]\ncpu_time = \"2 h\"", "can never be reached"),
         ("[limits]\nwall_time = \"0 s\"\ncpu_time = \"0 s\"", "at least 1 s"),
-        ("[limits]\nprocesses = 1", "less than 4"),
+        ("[limits]\nprocesses = 0", "less than 4"),
+        ("[limits]\nresult = \"3 GiB\"", "R makes it in limits.memory"),
+        ("[limits]\nstack = \"2 GiB\"", "leaves no room"),
+        ("[syscalls.except.nothing]\nwhy = \"\"\nvalues = [1]", "no inherited rule has this name"),
+        ("[syscalls.except.clone-namespaces]\nwhy = \"\"\nvalues = [1]", "no exception can be made"),
+        ("[syscalls.except.ioctl-requests]\nwhy = \"\"\nvalues = [\"TIOCSTI\"]", "never allowed"),
+        ("[syscalls.except.ioctl-requests]\nwhy = \"\"\nvalues = []", "empty"),
+        ("[syscalls.except.socket-family]\nwhy = \"\"\nvalues = [16]", "only AF_UNIX, AF_INET"),
+        ("[files.read]\n\"/proc/x\" = { from = \"/data\", why = \"\" }", "outside /proc and /dev"),
+        ("[files.read]\n\"/x\" = { from = \"/home/alice/.ssh\", why = \"\" }", "secrets"),
         ("[scratch]\n\"/usr/tmp\" = { size = \"1 MiB\", files = 100, why = \"\" }", "lies in /usr"),
         ("[scratch]\n\"/\" = { size = \"1 MiB\", files = 100, why = \"\" }", "not / itself"),
         ("[scratch]\n\"/x\" = { size = \"0 B\", files = 100, why = \"\" }", "at least 64 KiB"),
@@ -175,6 +184,12 @@ fn what_is_not_safe_is_not_shared() {
         "/etc/ssh",
         "/etc/ssl",
         "/home/alice/.local",
+        "/home/bob",
+        "/home/bob/data",
+        "/home/bob/.ssh",
+        "/root",
+        "/var/lib/docker",
+        "/var/lib",
         "/home/alice/.local/state/p2p-worker/key",
         "data",
         "/data/../home",
@@ -182,11 +197,52 @@ fn what_is_not_safe_is_not_shared() {
         let error = refused(&format!("inherits = \"strict\"\n[files.read]\n\"{path}\" = {{ why = \"\" }}"));
         assert!(error.contains("cannot be shared with tasks"), "{path}: {error}");
     }
-    for path in
-        ["/opt/R/4.5.1", "/home/alice/R/library", "/home/bob/data", "/tmp/data", "/etc/ssl/certs", "/home/alicex"]
-    {
+    for path in ["/opt/R/4.5.1", "/home/alice/R/library", "/tmp/data", "/etc/ssl/certs", "/srv/data"] {
         assert_eq!(unsafe_to_share(Path::new(path), &surroundings()), None, "{path}");
     }
+    let root = Surroundings { home: Some("/root".into()), state: None };
+    for (path, shared) in
+        [("/home/bob/data", true), ("/home/bob", false), ("/home/bob/.ssh", false), ("/home", false), ("/root/x", true)]
+    {
+        assert_eq!(unsafe_to_share(Path::new(path), &root).is_none(), shared, "{path}");
+    }
+}
+
+#[test]
+fn an_error_names_file_line_and_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    for (text, line, part) in [
+        ("inherits = \"strict\"\n\n[limits]\ncpus = 1\nmemory = \"1 MiB\"", 5, "limits.memory = \"1 MiB\""),
+        // What is wrong is inherited; the line is that of the table.
+        ("inherits = \"strict\"\n[limits]\nmemory = \"300 MiB\"", 1, "scratch.\"/tmp\" may hold"),
+        (
+            "inherits = \"strict\"\n[files.read]\n\"/x\" = { why = \"\" }\n\"/root\" = { why = \"\" }",
+            4,
+            "/root cannot be",
+        ),
+        ("inherits = \"strict\"\n[syscalls.allow.x]\nwhy = \"\"\nnames = [\"raed\"]", 2, "syscalls.allow.x"),
+        ("summary = \"\"\ninherits = \"lax\"", 2, "lax"),
+        ("inherits = \"strict\"\n[environment]\nLD_PRELOAD = \"x\"", 3, "LD_PRELOAD"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = Profile::load(path.to_str().unwrap(), &surroundings()).unwrap_err().to_string();
+        let place = format!("profile mine ({}, line {line}): ", path.display());
+        let inherited = format!("profile mine ({}): ", path.display());
+        assert!(error.starts_with(&place) || (line == 1 && error.starts_with(&inherited)), "{error}");
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn exceptions_extend_an_inherited_rule() {
+    let mine =
+        parse("inherits = \"standard\"\n[syscalls.except.socket-family]\nwhy = \"tests\"\nvalues = [\"AF_INET\"]")
+            .unwrap();
+    let rule = mine.rules.iter().find(|rule| rule.name == "socket-family").unwrap();
+    let socket = rule.deny.first().unwrap().syscall;
+    assert!(rule.why.ends_with("except: tests"));
+    assert!(!rule.denies(socket, 0, 2) && !rule.denies(socket, 0, 1) && rule.denies(socket, 0, 10));
 }
 
 #[test]
