@@ -422,6 +422,10 @@ pub enum Stage {
     Watch,
 }
 
+/// The most locks on files (fcntl(2)) that a task may hold under a watch of its memory: each is some 200 bytes of the
+/// kernel's, which neither the watch nor every kernel's control groups count. SQLite holds a few for each database.
+pub const MOST_FILE_LOCKS: u64 = 20_000;
+
 /// How the command ended, from the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
@@ -445,6 +449,8 @@ pub enum Stop {
     /// The kernel killed a process of the task for want of memory, though its own limit was not reached: the machine, or
     /// a group around the worker's, had none left.
     MachineMemory,
+    /// It held more than [`MOST_FILE_LOCKS`].
+    FileLocks,
     /// The control socket came to its end.
     Asked,
 }

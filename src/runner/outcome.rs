@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use p2p_jail::spec::{Exit, Report, Stage, Stop, Usage, Watch};
+use p2p_jail::spec::{Exit, MOST_FILE_LOCKS, Report, Stage, Stop, Usage, Watch};
 
 use crate::{
     runner::{
@@ -127,6 +127,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Ended {
     let watch = evidence.watch;
     match stopped {
         Some(Stop::Memory) => Ended::Stopped(Reason::Memory { limit: watch.memory.unwrap_or_default() }),
+        Some(Stop::FileLocks) => Ended::Stopped(Reason::FileLocks { limit: MOST_FILE_LOCKS }),
         Some(Stop::MachineMemory) => Ended::Stopped(Reason::MachineMemory),
         Some(Stop::WallTime) => Ended::Stopped(Reason::WallTime { limit: milliseconds(watch.wall_time_ms) }),
         Some(Stop::CpuTime) => Ended::Stopped(Reason::CpuTime { limit: milliseconds(watch.cpu_time_ms) }),

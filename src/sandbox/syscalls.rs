@@ -157,6 +157,8 @@ const CONSTANTS: [(&str, u32); 37] = [
     ("CLONE_NEWUSER", 0x1000_0000),
     ("CLONE_NEWPID", 0x2000_0000),
     ("CLONE_NEWNET", 0x4000_0000),
+    ("F_OFD_SETLK", 37),
+    ("F_OFD_SETLKW", 38),
     ("F_SETPIPE_SZ", 1031),
     ("FIOCLEX", 0x5451),
     ("FIONBIO", 0x5421),

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use crate::clock;
 use crate::run::census::{Memory, Processes};
 use crate::run::group::{Group, Memory as GroupMemory};
-use crate::spec::{Confinement, Stop, Watch as Limits};
+use crate::spec::{Confinement, MOST_FILE_LOCKS, Stop, Watch as Limits};
 
 /// The most memory that one processor is thought to fill, in bytes per millisecond.
 const FILL_RATE: u64 = (4 << 30) / 1000;
@@ -46,6 +46,8 @@ pub(crate) struct Watch<'a> {
     suspected: bool,
     peak: u64,
     cpu_before: u64,
+    objects: u64,
+    next_objects: Duration,
 }
 
 impl<'a> Watch<'a> {
@@ -60,7 +62,20 @@ impl<'a> Watch<'a> {
         let cpus = if confinement.cpus.is_empty() { available() } else { confinement.cpus.len() as u64 };
         let began = clock::now();
         let cpu_before = group.and_then(Group::cpu_ms).unwrap_or(0);
-        Self { limits, group, processes, tmpfs, cpus, began, next: began, suspected: false, peak: 0, cpu_before }
+        Self {
+            limits,
+            group,
+            processes,
+            tmpfs,
+            cpus,
+            began,
+            next: began,
+            suspected: false,
+            peak: 0,
+            cpu_before,
+            objects: 0,
+            next_objects: began,
+        }
     }
 
     /// When to look next, at the latest; `None` for never.
@@ -84,6 +99,12 @@ impl<'a> Watch<'a> {
             let Some(left) = left else { return Some(Stop::CpuTime) };
             wait = wait.min(Duration::from_millis(left / self.cpus));
         }
+        if now >= self.next_objects && self.limits.memory.is_some() {
+            if self.count_objects() >= MOST_FILE_LOCKS {
+                return Some(Stop::FileLocks);
+            }
+            self.next_objects = clock::now() + LONGEST.max(clock::now() - now);
+        }
         match (self.group.and_then(|group| Some((group, group.memory()?))), self.limits.memory) {
             (Some((group, seen)), _) => {
                 self.peak = self.peak.max(seen.most);
@@ -103,9 +124,20 @@ impl<'a> Watch<'a> {
         None
     }
 
+    /// Counts what the kernel keeps for the task beside its pages: mappings, which are memory (a control group counts those),
+    /// and locks on files, whose number is returned.
+    fn count_objects(&mut self) -> u64 {
+        let pids = self.processes.list();
+        if self.group.is_none() {
+            let mappings: u64 = pids.iter().map(|pid| self.processes.mappings(*pid)).sum();
+            self.objects = mappings.saturating_mul(BYTES_OF_A_MAPPING);
+        }
+        self.processes.file_locks(&pids, MOST_FILE_LOCKS)
+    }
+
     /// When the limit could be reached, or that it is.
     fn look_at_memory(&mut self, limit: u64) -> Result<Duration, Stop> {
-        let seen = self.memory(limit);
+        let seen = self.memory(limit).and(self.objects);
         self.peak = self.peak.max(seen.probable);
         let left = limit.saturating_sub(seen.probable);
         if seen.certain >= limit || (left == 0 && self.suspected) {
@@ -179,6 +211,17 @@ struct Seen {
     /// Each page once, or an upper bound where that is enough to know.
     probable: u64,
 }
+
+impl Seen {
+    /// With so many bytes more, which are certain.
+    fn and(self, more: u64) -> Self {
+        Self { certain: self.certain.saturating_add(more), probable: self.probable.saturating_add(more) }
+    }
+}
+
+/// What the kernel keeps for a mapping (`vm_area_struct` and its place in a tree), rounded up, in bytes. A process can have
+/// 65530 of them (`vm.max_map_count`), 16 MiB that no figure of its own memory shows.
+const BYTES_OF_A_MAPPING: u64 = 256;
 
 /// Processor time of all children of this process that have ended, and of theirs, in milliseconds.
 pub(crate) fn ended_cpu_ms() -> u64 {
