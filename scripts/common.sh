@@ -33,3 +33,6 @@ RUNTIME_PACKAGES=(gcc libc6-dev r-base-core r-cran-future bubblewrap openssh-cli
 
 # The folder of the programs that the demo and the tests share.
 PROGRAMS=${CARGO_TARGET_DIR:-target}/debug
+
+# Packages of real R work, which the tests do in the sandbox: compiled code, databases, regular expressions, fonts.
+R_WORK_PACKAGES=(r-cran-data.table r-cran-rcpp r-cran-rsqlite r-cran-stringi make g++ fonts-dejavu-core)

@@ -6,6 +6,7 @@
 mod figures;
 mod idle;
 mod jail;
+mod soak;
 mod start;
 mod transfer;
 mod way;
@@ -16,7 +17,7 @@ use std::{error::Error, path::PathBuf};
 use clap::Parser;
 
 /// Whatever goes wrong ends the benchmark.
-type Failure = Box<dyn Error>;
+type Failure = Box<dyn Error + Send + Sync>;
 
 /// Figures beside those of real peers.
 #[derive(Debug, Parser)]
@@ -54,6 +55,25 @@ enum Part {
         #[arg(long, default_value_t = 30)]
         seconds: u32,
     },
+    /// A worker under good and bad tasks, and killed among them: what is left afterwards (see `scripts/soak`)
+    Soak {
+        /// How many tasks
+        #[arg(long, default_value_t = 1000)]
+        tasks: usize,
+        /// How often the worker is killed afterwards, in the middle of as many tasks as it has slots
+        #[arg(long, default_value_t = 20)]
+        kills: usize,
+    },
+    /// A client that posts a future and waits to be killed: a part of the soak
+    #[command(hide = true)]
+    SoakVictim {
+        /// The world's folder
+        folder: PathBuf,
+        /// The board's port
+        port: u16,
+        /// The name of the future
+        name: String,
+    },
     /// `p2p-worker exec` and `submit`, beside Rscript
     Start {
         /// How often each
@@ -69,6 +89,8 @@ async fn main() -> Result<(), Failure> {
         Part::Way { offers, futures } => way::measure(offers, futures).await,
         Part::Transfer { mebibytes, runs, ssh_config } => transfer::measure(mebibytes, runs, ssh_config).await,
         Part::Idle { seconds } => idle::measure(seconds).await,
+        Part::Soak { tasks, kills } => soak::measure(tasks, kills).await,
+        Part::SoakVictim { folder, port, name } => soak::victim(&folder, port, &name).await,
         Part::Start { runs } => start::measure(runs).await,
     }
 }

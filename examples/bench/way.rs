@@ -80,19 +80,23 @@ pub(crate) async fn measure(offers: usize, futures: usize) -> Result<(), Failure
     Ok(())
 }
 
-/// A future as this machine's R makes it.
 async fn payload(folder: &Path) -> Result<Spooled, Failure> {
+    Ok(real_future("1", folder).await?.1)
+}
+
+/// A future as this machine's R makes it.
+pub(crate) async fn real_future(code: &str, folder: &Path) -> Result<(FutureId, Spooled), Failure> {
     let jail = Some(programs()?.join("p2p-jail"));
     let r = RInstallation::find()?.with_future()?;
     let profile = Profile::load("strict", &Surroundings::default())?;
     let machine = Machine::discover(&Known { jail, ..Known::default() })?;
     let ready = select(Driver::Jail, profile, machine.clone(), &r.shares(&machine))?;
     let workbench = Workbench::new(ready, r, folder.to_owned());
-    Ok(workbench.make("1", &CancellationToken::new()).await?.1)
+    Ok(workbench.make(code, &CancellationToken::new()).await?)
 }
 
 /// As [`p2p_worker::client::listening_transfer`], but on loopback alone.
-async fn transfer() -> Result<Transfer<Node>, Failure> {
+pub(crate) async fn transfer() -> Result<Transfer<Node>, Failure> {
     let listen = Listen::On(vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse()?, "/ip4/127.0.0.1/tcp/0".parse()?]);
     let node = Node::start(NodeConfig { listen, ..NodeConfig::default() }).await?;
     Ok(Transfer::new(Arc::new(node), TransferConfig::default()))

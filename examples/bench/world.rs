@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -37,7 +37,7 @@ pub(crate) async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> R
 /// A board with one account, whose key everybody here has.
 pub(crate) struct World {
     pub(crate) folder: TempDir,
-    port: u16,
+    pub(crate) port: u16,
     _board: AbortOnDropHandle<()>,
 }
 
@@ -67,7 +67,12 @@ impl World {
 
     /// The program, with an environment and a state folder of its own.
     pub(crate) fn program(&self, name: &str) -> Result<Command, Failure> {
-        let mut command = Command::new(programs()?.join("p2p-worker"));
+        self.program_at(&programs()?.join("p2p-worker"), name)
+    }
+
+    /// The same from another place.
+    pub(crate) fn program_at(&self, path: &Path, name: &str) -> Result<Command, Failure> {
+        let mut command = Command::new(path);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", self.state("home")?);
         command.env("P2P_WORKER_STATE", self.state(name)?).env("P2P_WORKER_PROFILE", "strict");
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -82,7 +87,11 @@ impl World {
 
     /// Starts a worker under strict, with one slot, and waits until it has joined.
     pub(crate) async fn worker(&self) -> Result<Child, Failure> {
-        let mut command = self.program("worker")?;
+        self.started(self.program("worker")?).await
+    }
+
+    /// Starts a worker of one's own making, and waits until it has joined.
+    pub(crate) async fn started(&self, mut command: Command) -> Result<Child, Failure> {
         command.args(self.sign_in()).stderr(Stdio::piped());
         let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().ok_or("the worker has no log")?).lines();
@@ -107,18 +116,25 @@ impl World {
 
     /// Signs in as a client, and waits until it has joined too.
     pub(crate) async fn link(&self) -> Result<(PeerName, Link), Failure> {
-        let board = SshBoard::new(SshBoardConfig {
-            identities: vec![self.folder.path().join("key")],
-            ssh_folder: None,
-            accept_new: true,
-            ..SshBoardConfig::new(format!("127.0.0.1:{}", self.port).parse()?, &self.state("client")?)
-        });
-        let me = board.user().await?;
-        let topic: Topic = "personal/future.p2p".parse()?;
-        let mut link = board.join(&topic).await?;
+        let (me, mut link) = join(self.folder.path(), self.port).await?;
         match patiently("the client joins", link.incoming.recv()).await? {
-            Some(BoardEvent::Joined) => Ok((PeerName::of_this_process(&me), link)),
+            Some(BoardEvent::Joined) => Ok((me, link)),
             other => Err(format!("the client did not join: {other:?}").into()),
         }
     }
+}
+
+/// Signs in to the board of the world that has this folder and this port, from whatever process; has not joined yet.
+pub(crate) async fn join(folder: &Path, port: u16) -> Result<(PeerName, Link), Failure> {
+    let state = folder.join("client");
+    fs::create_dir_all(&state)?;
+    let board = SshBoard::new(SshBoardConfig {
+        identities: vec![folder.join("key")],
+        ssh_folder: None,
+        accept_new: true,
+        ..SshBoardConfig::new(format!("127.0.0.1:{port}").parse()?, &state)
+    });
+    let me = board.user().await?;
+    let topic: Topic = "personal/future.p2p".parse()?;
+    Ok((PeerName::of_this_process(&me), board.join(&topic).await?))
 }

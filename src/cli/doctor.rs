@@ -16,7 +16,7 @@ pub(super) struct Args {
     place: PlaceArgs,
     #[command(flatten)]
     sandbox: SandboxArgs,
-    /// For programs: everything, as JSON (docs/doctor.md)
+    /// For programs: everything, as JSON (docs/doctor.schema.json)
     #[arg(long)]
     json: bool,
     /// Print an AppArmor profile that lets p2p-jail use user namespaces, for Ubuntu from 23.10, and nothing else

@@ -18,7 +18,7 @@ use crate::{
     board::{Board, Link},
     client::{Client, ClientError, ClientEvent, DEFAULT_ATTEMPTS, Setup, listening_transfer},
     ids::{ClusterName, FutureId, PeerName},
-    sandbox::show_bytes,
+    sandbox::{Provenance, show_bytes},
     spool::Spooled,
     transfer::Network,
 };
@@ -107,7 +107,22 @@ async fn wait<N: Network>(
         Failure::new(status, error)
     })?;
     print_reached(&provenance)?;
+    say_shortfalls(&provenance);
     Ok(result)
+}
+
+/// What the worker's sandbox went without, in the worker's own words.
+fn say_shortfalls(provenance: &Provenance) {
+    let shortfalls = provenance.shortfalls();
+    if shortfalls.is_empty() {
+        return;
+    }
+    let Provenance { driver, profile, .. } = provenance;
+    let text = format!(
+        "p2p-worker: the worker's sandbox ({driver}, profile {profile}) was not held in full:\n  {}",
+        shortfalls.join("\n  ")
+    );
+    eprintln!("{}", crate::text::for_terminal(&text));
 }
 
 /// One line on a terminal that says where the future is; nothing where stderr is not a terminal.

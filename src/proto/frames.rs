@@ -279,6 +279,8 @@ mod wire {
         Enforced,
         Partly,
         Missing,
+        Reduced,
+        Untried,
     }
 
     type Layers = Vec<(Layer, State, String)>;
@@ -288,6 +290,8 @@ mod wire {
             Enforcement::Enforced(text) => (*layer, State::Enforced, sanitise(text)),
             Enforcement::Partly(text) => (*layer, State::Partly, sanitise(text)),
             Enforcement::Missing(text) => (*layer, State::Missing, sanitise(text)),
+            Enforcement::Reduced(text) => (*layer, State::Reduced, sanitise(text)),
+            Enforcement::Untried(text) => (*layer, State::Untried, sanitise(text)),
         };
         let layers: Layers = provenance.layers.iter().take(MAX_LAYERS).map(layer).collect();
         (sanitise(&provenance.driver), sanitise(&provenance.profile), layers).serialize(to)
@@ -299,6 +303,8 @@ mod wire {
             State::Enforced => (layer, Enforcement::Enforced(sanitise(&text))),
             State::Partly => (layer, Enforcement::Partly(sanitise(&text))),
             State::Missing => (layer, Enforcement::Missing(sanitise(&text))),
+            State::Reduced => (layer, Enforcement::Reduced(sanitise(&text))),
+            State::Untried => (layer, Enforcement::Untried(sanitise(&text))),
         };
         let layers = layers.into_iter().take(MAX_LAYERS).map(layer).collect();
         Ok(Provenance { driver: sanitise(&driver), profile: sanitise(&profile), layers })

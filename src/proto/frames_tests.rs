@@ -16,7 +16,9 @@ fn provenance() -> impl Strategy<Value = Provenance> {
     let enforcement = prop_oneof![
         text().prop_map(Enforcement::Enforced),
         text().prop_map(Enforcement::Partly),
-        text().prop_map(Enforcement::Missing)
+        text().prop_map(Enforcement::Missing),
+        text().prop_map(Enforcement::Reduced),
+        text().prop_map(Enforcement::Untried)
     ];
     let layer = prop_oneof![Just(Layer::Filesystem), Just(Layer::Syscalls), Just(Layer::Output)];
     (text(), text(), prop::collection::vec((layer, enforcement), 0..=MAX_LAYERS))

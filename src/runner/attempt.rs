@@ -10,10 +10,11 @@ use crate::{
     clock::{self, Timestamp},
     ids::FutureId,
     runner::{
+        frames::FrameError,
         interrupted::{self, Reason},
         jail::{self, Jail, Pipes, Reports},
         outcome::{AttemptEvent, Ended, Evidence, Outcome, Text, judge},
-        streams::{FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
+        streams::{Fault, FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
     },
     sandbox::{Denials, LaunchPlan},
     spool::{SpoolError, SpoolWriter, Spooled},
@@ -99,7 +100,9 @@ impl Task<'_> {
         let to = FramesTo { directory: self.directory, limit: self.plan.max_result, events: self.events };
         let reading = async {
             pump_frames(pipes.frames, &to, &mut frames).await;
-            if frames.fault.is_some() {
+            // A frame that is cut short is known at the end of the pipe, where the task is ending by itself: to stop it would
+            // hide how it does.
+            if frames.fault.as_ref().is_some_and(|fault| *fault != Fault::Frame(FrameError::Cut)) {
                 stop.cancel();
             }
         };

@@ -329,8 +329,11 @@ impl Workbench {
             Ended::Stopped(Reason::Cancelled) => Err(WorkbenchError::Interrupted),
             Ended::Refused(reason) => Err(WorkbenchError::Refused(reason)),
             Ended::Stopped(reason) => Ok(Err(reason.to_string())),
-            // R's own words say more than that it ended.
-            Ended::Crashed(_) => Ok(Err(outcome.text.for_log().trim().to_owned())),
+            // R's own words, if it had any, say more than that it ended.
+            Ended::Crashed(reason) => {
+                let words = outcome.text.for_log();
+                Ok(Err(if words.trim().is_empty() { reason.to_string() } else { words.trim().to_owned() }))
+            }
         }
     }
 

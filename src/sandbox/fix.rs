@@ -6,7 +6,7 @@
 use nix::errno::Errno;
 use p2p_jail::spec::Stage;
 
-use super::{Layer, Machine};
+use super::{Layer, Machine, launch::SAME_BUILD};
 
 /// The layers that a stage holds; all of them where none can be told apart.
 pub(super) fn layers_of(stage: Stage) -> &'static [Layer] {
@@ -24,12 +24,24 @@ pub(super) fn layers_of(stage: Stage) -> &'static [Layer] {
     }
 }
 
+/// For what cannot be opened any more, and for a number of a descriptor that is above what may be.
+const MORE_DESCRIPTORS: &str = "raise the limit of open files: ulimit -n 4096 (systemd: LimitNOFILE=4096)";
+
+/// What to do about a `p2p-jail` that cannot be started.
+pub(super) fn of_start(error: &std::io::Error) -> Option<String> {
+    match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        Errno::EMFILE => Some(MORE_DESCRIPTORS.into()),
+        Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC | Errno::EPIPE | Errno::ECONNRESET => Some(SAME_BUILD.into()),
+        _ => None,
+    }
+}
+
 /// What would mend it, where that is known.
 pub(super) fn fix(stage: Stage, errno: i32, machine: &Machine) -> Option<String> {
     let errno = Errno::from_raw(errno);
     let habitat = &machine.habitat;
     match (stage, errno) {
-        (_, Errno::EMFILE) => Some("raise the limit of open files: ulimit -n 4096 (systemd: LimitNOFILE=4096)".into()),
+        (_, Errno::EMFILE) | (Stage::Descriptors, Errno::EINVAL) => Some(MORE_DESCRIPTORS.into()),
         (_, Errno::ENFILE) => Some("this machine has no descriptors left: sysctl fs.file-max".into()),
         (_, Errno::ENOMEM) => {
             Some("this machine, or the limits that this program runs under, have no memory left".into())
@@ -38,7 +50,7 @@ pub(super) fn fix(stage: Stage, errno: i32, machine: &Machine) -> Option<String>
             Some("this user has too many processes: ulimit -u (systemd: TasksMax=, LimitNPROC=)".into())
         }
         (Stage::Landlock, errno) => Some(landlock(errno, machine)),
-        (Stage::Namespaces, Errno::ENOSPC | Errno::EUSERS) => habitat.obstacle().or_else(|| {
+        (Stage::Namespaces, Errno::ENOSPC | Errno::EUSERS) => habitat.switched_off().or_else(|| {
             Some("a limit on namespaces is reached: see sysctl user, the lines user.max_*_namespaces".into())
         }),
         (Stage::Identity, Errno::EINVAL | Errno::EPERM) if habitat.single_user => Some(
@@ -58,7 +70,7 @@ pub(super) fn fix(stage: Stage, errno: i32, machine: &Machine) -> Option<String>
         (Stage::Namespaces | Stage::Mounts | Stage::Init | Stage::NestedNamespaces, _) => {
             habitat.obstacle().or_else(|| habitat.filter())
         }
-        (Stage::Spec, _) => Some(super::launch::SAME_BUILD.to_owned()),
+        (Stage::Spec, _) => Some(SAME_BUILD.to_owned()),
         _ => habitat.filter(),
     }
 }
@@ -111,6 +123,8 @@ mod tests {
             (Stage::Mounts, Errno::EACCES, &root, "root's tasks"),
             (Stage::Seccomp, Errno::EINVAL, &plain, "CONFIG_SECCOMP_FILTER"),
             (Stage::Session, Errno::EMFILE, &plain, "ulimit -n"),
+            (Stage::Descriptors, Errno::EINVAL, &plain, "ulimit -n"),
+            (Stage::Namespaces, Errno::ENOSPC, &docker, "user.max_*_namespaces"),
             (Stage::Capabilities, Errno::EPERM, &docker, "Docker"),
         ] {
             let said = said(stage, errno, machine);

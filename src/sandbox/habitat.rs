@@ -68,9 +68,9 @@ impl Habitat {
         }
     }
 
-    /// What stands in the way of namespaces and mounts, and how it is moved: the most certain obstacle first.
+    /// A switch of the kernel that is off, and how it is turned.
     #[must_use]
-    pub fn obstacle(&self) -> Option<String> {
+    pub fn switched_off(&self) -> Option<String> {
         let switched_off = |switch: &str, value: &str, on: &str| {
             let where_to = if self.around.is_some_and(Around::shares_the_hosts_kernel) { " on the host" } else { "" };
             format!(
@@ -83,6 +83,15 @@ impl Habitat {
         }
         if self.userns_clone_allowed == Some(false) {
             return Some(switched_off("kernel.unprivileged_userns_clone", "0", "1"));
+        }
+        None
+    }
+
+    /// What stands in the way of namespaces and mounts, and how it is moved: the most certain obstacle first.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        if let Some(switch) = self.switched_off() {
+            return Some(switch);
         }
         if let Some(container) = self.around.filter(|_| self.proc_is_masked || self.filtered || self.single_user) {
             return Some(container.fix());

@@ -3,12 +3,14 @@
 //! Each judgement lists what is wrong. Nothing wrong: enforced. For every act that is tried inside it is known what it
 //! gives outside (see `p2p-jail`'s `check`), so that an act that fails for another reason is not taken for a denial.
 
+use nix::errno::Errno;
 use p2p_jail::spec::{Container, Controller, Rlimit, Stage};
 
 use super::{
     ControlGroups, Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, Share, TASK_ID,
     driver::{LIMITS_SIZE, memory_limit},
     facts::Facts,
+    fix::landlock as landlock_fix,
     show_bytes, show_duration,
 };
 
@@ -79,7 +81,11 @@ impl Judge<'_> {
             Layer::Output => return Self::output(self.profile),
         };
         let wrong: Vec<String> = wrong.into_iter().flatten().collect();
-        if wrong.is_empty() { Enforcement::Enforced(how) } else { Enforcement::Partly(wrong.join("; ")) }
+        match (wrong.is_empty(), self.goes_without(layer)) {
+            (false, _) => Enforcement::Partly(wrong.join("; ")),
+            (true, None) => Enforcement::Enforced(how),
+            (true, Some(without)) => Enforcement::Reduced(format!("{how}; {without}")),
+        }
     }
 
     fn filesystem(&self) -> (String, Vec<Option<String>>) {
@@ -100,8 +106,31 @@ impl Judge<'_> {
         if self.profile.landlock.required && landlock.is_none() {
             wrong.push(Some("Landlock is not in force".to_owned()));
         }
-        let landlock = landlock.map_or_else(|| "no Landlock".to_owned(), |(_, detail)| format!("Landlock {detail}"));
-        (format!("a root of its own, read-only; {landlock}"), wrong)
+        let landlock = landlock.map_or_else(String::new, |(_, detail)| format!("; Landlock {detail}{}", self.later()));
+        (format!("a root of its own, read-only{landlock}"), wrong)
+    }
+
+    /// What the profile does not insist on, and is not there.
+    fn goes_without(&self, layer: Layer) -> Option<String> {
+        let landlock = self.stages.iter().any(|(stage, _)| *stage == Stage::Landlock);
+        if layer != Layer::Filesystem || landlock {
+            return None;
+        }
+        Some(match self.machine.landlock_abi {
+            Some(abi) => format!(
+                "without Landlock, the second wall: this kernel has ABI {abi}, the profile asks for {}",
+                self.profile.landlock.minimum_abi
+            ),
+            None => format!("without Landlock, the second wall: {}", landlock_fix(Errno::UnknownErrno, self.machine)),
+        })
+    }
+
+    /// What newer kernels' Landlock would hold too; here namespaces, read-only mounts and seccomp alone do.
+    fn later(&self) -> String {
+        let abi = self.machine.landlock_abi.unwrap_or_default();
+        let later = [(3, "truncation"), (4, "TCP"), (5, "ioctl on devices"), (6, "abstract sockets, signals")];
+        let missing: Vec<&str> = later.iter().filter(|(since, _)| abi < *since).map(|(_, what)| *what).collect();
+        if missing.is_empty() { String::new() } else { format!(" (not yet: {})", missing.join(", ")) }
     }
 
     /// Entries of `/` that the plan did not put there.

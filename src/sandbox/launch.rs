@@ -63,7 +63,7 @@ pub enum LaunchError {
         text: String,
     },
     /// `p2p-jail` could not be started, or a pipe could not be made.
-    #[error("cannot start p2p-jail; {SAME_BUILD}")]
+    #[error("cannot start p2p-jail")]
     Start(#[source] io::Error),
     /// `p2p-jail` said something else than it should, or nothing.
     #[error("p2p-jail did not report how it went; {SAME_BUILD}")]

@@ -319,8 +319,12 @@ fn usable_root(root: &Path, surroundings: &Surroundings) -> Result<PathBuf, Mach
 }
 
 fn find_jail(known: &Known) -> Result<PathBuf, MachineError> {
-    let beside = || Some(std::env::current_exe().ok()?.with_file_name("p2p-jail"));
-    let path = known.jail.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("p2p-jail"));
+    let beside = || {
+        let me = std::env::current_exe();
+        let failed = |source| MachineError::Read { path: "/proc/self/exe".into(), source };
+        me.map(|me| me.with_file_name("p2p-jail")).map_err(failed)
+    };
+    let path = known.jail.clone().map_or_else(beside, Ok)?;
     match fs::canonicalize(&path) {
         Ok(jail) if executable(&jail) => Ok(jail),
         _ => Err(MachineError::NoJail { path }),

@@ -35,7 +35,7 @@ pub use habitat::{Around, Habitat};
 pub use launch::{Finished, LaunchError, run_to_end};
 pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind};
 pub use profile::{
-    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Readable, Scratch,
+    CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Reach, Readable, Scratch,
     Surroundings, TASK_ID, Written, unsafe_to_share,
 };
 pub use show::{list, show};
@@ -83,6 +83,10 @@ pub enum Enforcement {
     Partly(String),
     /// It does not hold; the text says why and what would mend it.
     Missing(String),
+    /// It holds as far as the profile requires it; the text says what it goes without.
+    Reduced(String),
+    /// Nobody knows, as something before it failed.
+    Untried(String),
 }
 
 /// Under what a task ran. Goes with every result.
@@ -151,14 +155,41 @@ impl Provenance {
 const REACHED: &str = "this limit was reached";
 
 impl Enforcement {
-    /// `enforced`, `partly` or `missing`, and the detail.
+    /// Whether it is what a profile that requires the layer asks for.
+    #[must_use]
+    pub fn suffices(&self) -> bool {
+        matches!(self, Self::Enforced(_) | Self::Reduced(_))
+    }
+
+    /// Whether there is nothing that the owner or the client should know.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Enforced(_))
+    }
+
+    /// The state in a word, and the detail.
     #[must_use]
     pub fn in_words(&self) -> (&'static str, &str) {
         match self {
             Self::Enforced(detail) => ("enforced", detail),
             Self::Partly(detail) => ("partly", detail),
             Self::Missing(detail) => ("missing", detail),
+            Self::Reduced(detail) => ("reduced", detail),
+            Self::Untried(detail) => ("untried", detail),
         }
+    }
+}
+
+impl Provenance {
+    /// What the client of a task should know: the layers that were not held in full, one in a line. Empty when all were.
+    #[must_use]
+    pub fn shortfalls(&self) -> Vec<String> {
+        let short = self.layers.iter().filter(|(_, state)| !state.is_whole());
+        let said = |(layer, state): &(Layer, Enforcement)| {
+            let (word, detail) = state.in_words();
+            format!("{layer} {word}: {detail}")
+        };
+        short.map(said).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, Share, Task,
     driver::JAIL_INSIDE,
     facts::Facts,
-    fix::{fix, layers_of},
+    fix::{fix, layers_of, of_start},
     judge::Judge,
     launch::{LaunchError, run_to_end},
 };
@@ -56,12 +56,9 @@ impl Failed {
         let failed = self.stage.map_or(&Layer::ALL[..], layers_of);
         let names: Vec<String> = failed.iter().map(ToString::to_string).collect();
         let state = |layer| {
-            let why = if failed.contains(&layer) {
-                self.why.clone()
-            } else {
-                format!("not tried, as nothing goes on without {}", names.join(", "))
-            };
-            (layer, Enforcement::Missing(why))
+            let untried = || format!("not tried, as nothing goes on without {}", names.join(", "));
+            let failed = failed.contains(&layer);
+            (layer, if failed { Enforcement::Missing(self.why.clone()) } else { Enforcement::Untried(untried()) })
         };
         Layer::ALL.into_iter().map(state).collect()
     }
@@ -134,7 +131,11 @@ fn outside_paths(machine: &Machine, canary: &Path) -> Vec<String> {
 
 /// The error with what would mend it, where that is known.
 fn explained(error: &LaunchError, machine: &Machine) -> Failed {
-    let LaunchError::Refused { stage, errno, .. } = error else { return Failed::new(error) };
-    let fix = fix(*stage, *errno, machine).map_or_else(String::new, |fix| format!("; {fix}"));
-    Failed { stage: Some(*stage), why: format!("{}{fix}", error_chain(error)) }
+    let (stage, fix) = match error {
+        LaunchError::Refused { stage, errno, .. } => (Some(*stage), fix(*stage, *errno, machine)),
+        LaunchError::Start(source) => (None, of_start(source)),
+        LaunchError::Report(_) => (None, None),
+    };
+    let fix = fix.map_or_else(String::new, |fix| format!("; {fix}"));
+    Failed { stage, why: format!("{}{fix}", error_chain(error)) }
 }

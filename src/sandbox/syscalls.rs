@@ -146,7 +146,7 @@ const NEVER: [(&str, &str); 43] = {
 };
 
 /// Values that rules may name (the generic Linux headers: x86, arm, riscv, loongarch, s390).
-const CONSTANTS: [(&str, u32); 37] = [
+const CONSTANTS: [(&str, u32); 39] = [
     ("AF_INET", 2),
     ("AF_INET6", 10),
     ("AF_UNIX", 1),

@@ -9,5 +9,6 @@
 mod attacks;
 mod command_line;
 mod lifecycle;
+mod packages;
 mod way;
 mod world;

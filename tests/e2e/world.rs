@@ -129,26 +129,49 @@ impl World {
         self.port
     }
 
+    /// The folder of the programs.
+    #[allow(dead_code, reason = "for the tests of sabotage, which share this file")]
+    pub(crate) fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// The program with a clean environment, run by whoever this world is for.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let program = self.programs.join("p2p-worker");
-        let mut command = match self.who {
-            Who::Me => Command::new(program),
-            Who::Ordinary => {
-                let mut command = Command::new("setpriv");
-                let id = ORDINARY.to_string();
-                command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--inh-caps=-all", "--"]).arg(program);
-                command
-            }
-        };
+        self.wrapped(&[], arguments)
+    }
+
+    /// The same, executed by another program, which whoever this world is for executes.
+    pub(crate) fn wrapped(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
+        self.started(&self.programs, wrapper, arguments)
+    }
+
+    fn started(&self, programs: &Path, wrapper: &[&str], arguments: &[&str]) -> Command {
+        let program = programs.join("p2p-worker").display().to_string();
+        let mut command = self.by_whom(&[wrapper, &[&program]].concat());
         command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.home()).stdin(Stdio::null());
+        command
+    }
+
+    /// Any program, run by whoever this world is for.
+    pub(crate) fn by_whom(&self, program: &[&str]) -> Command {
+        let id = ORDINARY.to_string();
+        let become_ordinary = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--inh-caps=-all", "--"];
+        let mut line: Vec<&str> = if self.who == Who::Ordinary { become_ordinary.to_vec() } else { Vec::new() };
+        line.extend(program);
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]);
         command
     }
 
     /// Starts a worker and waits until it has joined.
     pub(crate) fn worker(&self, arguments: &[&str]) -> Running {
+        self.wrapped_worker(&[], arguments)
+    }
+
+    /// The same, executed by another program.
+    pub(crate) fn wrapped_worker(&self, wrapper: &[&str], arguments: &[&str]) -> Running {
         let board = format!("127.0.0.1:{}", self.port);
-        let mut command = self.command(&["--board", &board, "--accept-new"]);
+        let mut command = self.wrapped(wrapper, &["--board", &board, "--accept-new"]);
         command.args(arguments).env("P2P_WORKER_LOG", "info");
         let worker = Running::start(command);
         worker.wait_for("joined the cluster");
@@ -157,8 +180,13 @@ impl World {
 
     /// `p2p-worker submit`, ready to be run.
     pub(crate) fn submit(&self, arguments: &[&str]) -> Command {
+        self.submit_with(&self.programs, arguments)
+    }
+
+    /// The same with the programs of another folder.
+    pub(crate) fn submit_with(&self, programs: &Path, arguments: &[&str]) -> Command {
         let board = format!("127.0.0.1:{}", self.port);
-        let mut command = self.command(&["submit", "--board", &board, "--accept-new"]);
+        let mut command = self.started(programs, &[], &["submit", "--board", &board, "--accept-new"]);
         command.args(arguments);
         command
     }

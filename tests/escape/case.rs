@@ -9,12 +9,10 @@ pub(crate) enum Outcome {
     /// Denied with an error, and the job goes on.
     Denied,
     /// The job is stopped, the client hears of it, and the worker serves the next future.
-    #[expect(dead_code, reason = "for the cases of limits")]
     Killed,
     /// Nothing leaks, nothing is there, nothing has changed.
     Nothing,
     /// Bounded.
-    #[expect(dead_code, reason = "for the cases of limits")]
     Bounded,
 }
 
@@ -67,7 +65,7 @@ pub(crate) enum How {
 /// What an act comes to outside.
 #[derive(Debug, Clone)]
 pub(crate) enum Outside {
-    /// The same future by `exec --sandbox none`, run by an ordinary user.
+    /// By an ordinary user: R code by `exec --sandbox none`, native acts directly.
     Bare(Vec<String>),
     /// The same probe, run by an ordinary user in namespaces of its own, in which it is root (`unshare --map-root-user`).
     OwnNamespaces(Vec<String>),
@@ -82,6 +80,8 @@ pub(crate) struct Act {
     /// Any of these is right; a `*` at the end stands for whatever follows.
     pub(crate) inside: Vec<String>,
     pub(crate) outside: Outside,
+    /// Not every kernel is built with this system call.
+    pub(crate) lacking: bool,
     /// Why this driver cannot hold it. Then `inside` is what it comes to all the same.
     pub(crate) open: Option<&'static str>,
 }
@@ -93,12 +93,16 @@ fn list(words: &str) -> Vec<String> {
 impl Act {
     /// R code, and what it comes to inside: alternatives separated by `|`.
     pub(crate) fn r(code: impl Into<String>, inside: &str) -> Self {
-        Self { how: How::R(code.into()), inside: list(inside), outside: Outside::Stated(""), open: None }
+        Self::new(How::R(code.into()), inside)
     }
 
     /// An act of the native probe and its arguments, separated by tabs.
     pub(crate) fn native(act: impl Into<String>, inside: &str) -> Self {
-        Self { how: How::Native(act.into()), inside: list(inside), outside: Outside::Stated(""), open: None }
+        Self::new(How::Native(act.into()), inside)
+    }
+
+    fn new(how: How, inside: &str) -> Self {
+        Self { how, inside: list(inside), outside: Outside::Stated(""), lacking: false, open: None }
     }
 
     /// What it comes to without a sandbox.
@@ -111,13 +115,17 @@ impl Act {
         Self { outside: Outside::OwnNamespaces(list(outside)), ..self }
     }
 
+    /// Kernels may be built without this system call; then they are no control, and need none.
+    pub(crate) fn may_be_lacking(self) -> Self {
+        Self { lacking: true, ..self }
+    }
+
     /// There is no control that succeeds, for this reason.
     pub(crate) fn stated(self, why: &'static str) -> Self {
         Self { outside: Outside::Stated(why), ..self }
     }
 
     /// This driver does not hold it.
-    #[expect(dead_code, reason = "none is known at the moment")]
     pub(crate) fn open(self, why: &'static str) -> Self {
         Self { open: Some(why), ..self }
     }

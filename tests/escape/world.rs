@@ -4,9 +4,16 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
-    os::unix::fs::PermissionsExt,
+    io::{BufRead, BufReader},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::PermissionsExt,
+            net::{SocketAddr, UnixListener},
+        },
+    },
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -14,6 +21,10 @@ use crate::case::{Act, How};
 
 /// A user that nobody else uses, for whoever runs the tests as root.
 const ORDINARY: u32 = 61236;
+
+/// How root becomes that user.
+const AS_ORDINARY: [&str; 8] =
+    ["setpriv", "--reuid", "61236", "--regid", "61236", "--clear-groups", "--inh-caps=-all", "--"];
 
 /// Seconds after which a task that should have ended long ago is given up.
 const PATIENCE: &str = "300";
@@ -47,6 +58,11 @@ pub(crate) enum User {
 /// What is the same for all tasks.
 pub(crate) struct World {
     folder: tempfile::TempDir,
+    /// A folder of the owner that every profile of the suite shares read-only.
+    shared: tempfile::TempDir,
+    pub(crate) bystander: Bystander,
+    /// Files of others, which everybody may read, where every program leaves some.
+    litter: Vec<tempfile::NamedTempFile>,
     template: Vec<u8>,
     /// Where in the template the script begins.
     script: usize,
@@ -62,6 +78,19 @@ pub(crate) struct Place<'world> {
     pub(crate) user: User,
 }
 
+/// A process of the ordinary user that tasks must not touch, and that controls can: it lets everybody trace it, has a
+/// secret in memory, in its environment and open on its descriptor 0, and listens on two sockets of the host.
+pub(crate) struct Bystander {
+    process: Child,
+    pub(crate) pid: u32,
+    /// Where in its memory the secret begins.
+    pub(crate) address: String,
+    /// A socket with a name in the file system, which everybody may connect to.
+    pub(crate) socket: PathBuf,
+    /// The name of an abstract socket.
+    pub(crate) abstract_name: String,
+}
+
 /// What came of a task.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -73,8 +102,12 @@ pub(crate) struct Ran {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("p2p-escape-").tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        // Not in /tmp, which no profile can share a part of.
+        let [folder, shared] = ["p2p-escape-", "p2p-shared-"].map(|prefix| {
+            let folder = tempfile::Builder::new().prefix(prefix).tempdir_in("/var/tmp").unwrap();
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            folder
+        });
         let programs = folder.path().join("bin");
         fs::create_dir(&programs).unwrap();
         // The build folder may be where an ordinary user cannot go.
@@ -85,10 +118,20 @@ impl World {
             fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let (template, script) = template(folder.path(), &programs.join("escape-probe"));
-        let world = Self { folder, template, script, next: AtomicU32::new(0) };
-        for user in users() {
-            world.furnish(user);
+        fs::write(shared.path().join("data.csv"), "x\n1\n").unwrap();
+        if is_root() {
+            own(shared.path());
         }
+        let bystander = Bystander::start(folder.path(), &programs.join("escape-probe"));
+        let litter = ["/tmp", "/var/tmp", "/dev/shm"].map(|folder| {
+            let file = tempfile::Builder::new().prefix("p2p-escape-").tempfile_in(folder).unwrap();
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(0o666)).unwrap();
+            file
+        });
+        let world =
+            Self { folder, shared, bystander, litter: litter.into(), template, script, next: AtomicU32::new(0) };
+        users().into_iter().for_each(|user| world.furnish(user));
+        [Profile::Strict, Profile::Standard].into_iter().for_each(|profile| world.write_profile(profile));
         world
     }
 
@@ -100,9 +143,32 @@ impl World {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "P2P_SECRET=ten-years-of-work\n").unwrap();
         }
-        if user == User::Ordinary && nix::unistd::geteuid().is_root() {
+        if user == User::Ordinary && is_root() {
             own(&home);
         }
+    }
+
+    /// The profile with the shared folder, which is all that it has more.
+    fn write_profile(&self, profile: Profile) {
+        let text = format!(
+            "inherits = \"{profile}\"\n\n[files.read]\n{} = {{ why = \"data of the owner\" }}\n",
+            quoted(self.shared().display())
+        );
+        fs::write(self.profile_file(profile), text).unwrap();
+    }
+
+    fn profile_file(&self, profile: Profile) -> PathBuf {
+        self.folder.path().join(format!("{profile}-with-data.toml"))
+    }
+
+    /// The files of others.
+    pub(crate) fn litter(&self) -> Vec<&Path> {
+        self.litter.iter().map(tempfile::NamedTempFile::path).collect()
+    }
+
+    /// A folder of the ordinary user that the task may read, with the file `data.csv`.
+    pub(crate) fn shared(&self) -> &Path {
+        self.shared.path()
     }
 
     pub(crate) fn home(&self, user: User) -> PathBuf {
@@ -119,25 +185,30 @@ impl World {
         self.folder.path()
     }
 
+    /// A number that was not given before.
+    pub(crate) fn unique(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// A folder with something in it that a control may destroy, belonging to the ordinary user.
     pub(crate) fn sacrifice(&self) -> PathBuf {
-        let folder = self.folder.path().join(format!("sacrifice-{}", self.next.fetch_add(1, Ordering::Relaxed)));
+        let folder = self.folder.path().join(format!("sacrifice-{}", self.unique()));
         fs::create_dir_all(folder.join("inside")).unwrap();
         fs::write(folder.join("inside/file"), "x").unwrap();
-        if nix::unistd::geteuid().is_root() {
+        if is_root() {
             own(&folder);
         }
         folder
     }
 
     /// Writes a future that runs this script after task.R, and returns its file, which everybody may read.
-    fn future(&self, script: &str) -> PathBuf {
+    pub(crate) fn future(&self, script: &str) -> PathBuf {
         assert!(script.len() < SCRIPT, "the script is too long: {} bytes", script.len());
         let mut bytes = self.template.clone();
         let place = &mut bytes[self.script..self.script + SCRIPT];
         place.fill(b'\n');
         place[..script.len()].copy_from_slice(script.as_bytes());
-        let path = self.folder.path().join(format!("{}.rds", self.next.fetch_add(1, Ordering::Relaxed)));
+        let path = self.folder.path().join(format!("{}.rds", self.unique()));
         fs::write(&path, bytes).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         path
@@ -162,18 +233,21 @@ impl<'world> Place<'world> {
         self.driver == Driver::Bubblewrap
     }
 
-    /// Any program, run by this place's user with a clean environment, ended after five minutes.
+    /// Any program, run by this place's user, ended after five minutes. What must not get into a task, it has: variables
+    /// with secrets and agents in the environment, a file open on descriptor 9, a working folder in the home.
     pub(crate) fn run_program(&self, program: &Path) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", PATIENCE]);
-        if self.user == User::Ordinary && nix::unistd::geteuid().is_root() {
-            let id = ORDINARY.to_string();
-            command.args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--inh-caps=-all", "--"]);
+        if self.user == User::Ordinary && is_root() {
+            command.args(AS_ORDINARY);
         }
-        command.arg(program).env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", self.home());
-        // What must not get into a task.
-        command.env("P2P_WORKER_TEST_TOKEN", "secret-of-the-owner").stdin(Stdio::null());
-        command.current_dir("/");
+        command.args(["sh", "-c", "exec 9<~/thesis.txt; exec \"$@\"", "sh"]).arg(program).env_clear();
+        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", self.home());
+        let socket = self.world.bystander.socket.display().to_string();
+        command.env("P2P_TOKEN", "secret-of-the-owner").env("GITHUB_PAT", "secret-of-the-owner");
+        command.env("SSH_AUTH_SOCK", &socket).env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={socket}"));
+        command.env("DISPLAY", ":0").env("WAYLAND_DISPLAY", "wayland-0").env("XDG_RUNTIME_DIR", "/run/user/0");
+        command.current_dir(self.home()).stdin(Stdio::null());
         command
     }
 
@@ -186,16 +260,25 @@ impl<'world> Place<'world> {
 
     /// Evaluates R code as a future in this sandbox, by `p2p-worker exec`. The helpers of task.R are there.
     pub(crate) fn evaluate(&self, script: &str) -> Ran {
-        self.evaluate_under(&self.profile.to_string(), script)
+        self.exec(script, &[])
     }
 
-    /// As [`Place::evaluate`], under another profile: a name or the path of a file.
-    pub(crate) fn evaluate_under(&self, profile: &str, script: &str) -> Ran {
+    /// The same with more arguments, such as another `--profile`.
+    pub(crate) fn exec(&self, script: &str, more: &[&str]) -> Ran {
         let future = self.world.future(script);
-        let driver = self.driver.to_string();
-        let output = self.worker(&["exec", "--sandbox", &driver, "--profile", profile]).arg(&future).output();
+        let output = self.exec_command(&future, more).output();
         let _ = fs::remove_file(future);
         Ran::of(&output.unwrap())
+    }
+
+    /// The same, to be started otherwise.
+    pub(crate) fn exec_command(&self, future: &Path, more: &[&str]) -> Command {
+        let mut command = self.worker(&["exec", "--sandbox", &self.driver.to_string()]);
+        if !more.contains(&"--profile") {
+            command.arg("--profile").arg(self.world.profile_file(self.profile));
+        }
+        command.args(more).arg(future);
+        command
     }
 
     /// Tries acts in one task: what each came to.
@@ -204,21 +287,68 @@ impl<'world> Place<'world> {
         (ran.outcomes(), ran)
     }
 
-    /// Tries native acts directly, by root of a user namespace of its own.
+    /// Tries native acts without `p2p-worker`.
+    pub(crate) fn attempt_directly(&self, acts: &BTreeMap<String, &Act>) -> (BTreeMap<String, String>, Ran) {
+        let mut command = self.run_program(&self.world.program("escape-probe"));
+        command.arg("batch");
+        self.batch(command, acts)
+    }
+
+    /// Tries native acts without `p2p-worker`, by root of a user namespace of its own.
     pub(crate) fn attempt_privileged(&self, acts: &BTreeMap<String, &Act>) -> (BTreeMap<String, String>, Ran) {
-        let input = self.world.folder().join(format!("acts-{}", self.world.next.fetch_add(1, Ordering::Relaxed)));
-        fs::write(&input, native_lines(acts).join("\n")).unwrap();
         let mut command = self.run_program(Path::new("/usr/bin/unshare"));
         command.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "--net", "--ipc"]);
-        command.args(["--uts", "--cgroup", "--"]).arg(self.world.program("escape-probe")).arg("batch");
-        let output = command.stdin(fs::File::open(&input).unwrap()).output().unwrap();
+        command.args(["--uts", "--cgroup", "--"]).arg(self.world.program("escape-probe")).args(["batch", "mounts"]);
+        self.batch(command, acts)
+    }
+
+    fn batch(&self, mut probe: Command, acts: &BTreeMap<String, &Act>) -> (BTreeMap<String, String>, Ran) {
+        let input = self.world.folder().join(format!("acts-{}", self.world.unique()));
+        fs::write(&input, native_lines(acts).join("\n")).unwrap();
+        let output = probe.stdin(fs::File::open(&input).unwrap()).output().unwrap();
         let ran = Ran::of(&output);
         (ran.outcomes(), ran)
     }
 }
 
+impl Bystander {
+    fn start(folder: &Path, probe: &Path) -> Self {
+        let socket = folder.join("agent.sock");
+        let abstract_name = format!("p2p-escape-{}", std::process::id());
+        let mut command = Command::new(if is_root() { AS_ORDINARY[0] } else { "/usr/bin/env" });
+        command.args(if is_root() { &AS_ORDINARY[1..] } else { &[] }).arg(probe).arg("bystander");
+        command.env("SECRET", "secret-of-the-owner");
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut address = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
+        listen(&SocketAddr::from_pathname(&socket).unwrap());
+        listen(&SocketAddr::from_abstract_name(&abstract_name).unwrap());
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
+        Self { pid: process.id(), process, address: address.trim().to_owned(), socket, abstract_name }
+    }
+
+    /// Whether it lives and is neither stopped nor traced.
+    pub(crate) fn is_well(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        status.contains("State:\tS") && status.contains("TracerPid:\t0")
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Listens for ever, accepting nothing: the kernel completes connections all the same.
+fn listen(address: &SocketAddr) {
+    let listener = UnixListener::bind_addr(address).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+}
+
 impl Ran {
-    fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { status: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
@@ -232,8 +362,11 @@ impl Ran {
 
 /// The users that this run of the tests can have.
 pub(crate) fn users() -> Vec<User> {
-    let root = nix::unistd::geteuid().is_root();
-    [User::Ordinary].into_iter().chain(root.then_some(User::Root)).collect()
+    [User::Ordinary].into_iter().chain(is_root().then_some(User::Root)).collect()
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }
 
 /// An R string.
@@ -256,7 +389,7 @@ fn script(acts: &BTreeMap<String, &Act>) -> String {
         How::R(code) => Some(format!("{} = {}", quoted(name), quoted(code))),
         How::Native(_) => None,
     });
-    format!("native_acts(c({native}))\nr_acts(c({}))\n", r.collect::<Vec<_>>().join(",\n"))
+    format!("native_acts(as.character(c({native})))\nr_acts(c({}))\n", r.collect::<Vec<_>>().join(",\n"))
 }
 
 fn native_lines(acts: &BTreeMap<String, &Act>) -> Vec<String> {

@@ -1,6 +1,6 @@
 /* Runs a program on a kernel that lacks something.
  *
- *   saboteur [--armed FILE] [--log FILE] RULE... -- PROGRAM [ARGUMENT...]
+ *   saboteur [--armed FOLDER] [--log FILE] RULE... -- PROGRAM [ARGUMENT...]
  *
  * RULE is
  *   CALL=ERROR          the system call fails with that error
@@ -10,7 +10,7 @@
  *   landlock=ABI        Landlock is that of a kernel with this ABI (landlock(7)): versions, rights and flags that came later
  *                       are refused as such a kernel refuses them
  *
- * With --armed, rules hold only while FILE exists. With --log, the path of every program that is executed is appended to FILE.
+ * With --armed, a rule holds only while FOLDER has a file of the call's name. With --log, the path of every program that is executed is appended to FILE.
  *
  * The program itself is untouched: a seccomp filter hands these calls to a process of ours (seccomp_unotify(2), Linux 5.5)
  * that decides. It is an orphan that ends with the last process under the filter.
@@ -159,12 +159,22 @@ static void note_execution(const struct seccomp_notif *call)
     }
 }
 
+static int is_armed(int call)
+{
+    char path[4096];
+    for (size_t i = 0; armed && i < sizeof CALLS / sizeof *CALLS; i++) {
+        if (CALLS[i].number != call) continue;
+        snprintf(path, sizeof path, "%s/%s", armed, CALLS[i].name);
+        return !access(path, F_OK);
+    }
+    return 1;
+}
+
 static void decide(const struct seccomp_notif *call, struct seccomp_notif_resp *answer)
 {
     answer->id = call->id;
     answer->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
     if (log_path && call->data.nr == SYS_execve) note_execution(call);
-    if (armed && access(armed, F_OK)) return;
     if (landlock_abi && call->data.nr >= LANDLOCK_CREATE && call->data.nr <= LANDLOCK_RESTRICT) {
         int said = landlock(call);
         if (said) {
@@ -175,7 +185,7 @@ static void decide(const struct seccomp_notif *call, struct seccomp_notif_resp *
         return;
     }
     for (struct rule *rule = rules; rule < rules + rule_count; rule++) {
-        if (rule->call != call->data.nr) continue;
+        if (rule->call != call->data.nr || !is_armed(rule->call)) continue;
         if (rule->argument >= 0) {
             uint64_t value = call->data.args[rule->argument];
             if (rule->equal ? value != rule->value : !(value & rule->value)) continue;
@@ -267,7 +277,7 @@ int main(int count, char **argument)
         else parse(argument[at]);
     }
     if (at + 1 >= count) {
-        fprintf(stderr, "usage: saboteur [--armed FILE] [--log FILE] RULE... -- PROGRAM [ARGUMENT...]\n");
+        fprintf(stderr, "usage: saboteur [--armed FOLDER] [--log FILE] RULE... -- PROGRAM [ARGUMENT...]\n");
         return 99;
     }
     int ends[2];

@@ -24,6 +24,20 @@ local({
   # No start-up file of package future, one core, whatever package parallel or parallelly think of the machine.
   options(future.startup.script = FALSE, mc.cores = 1L)
 
+  # parallel::detectCores() counts in /proc/cpuinfo. Where a task has none it would be NA, and mclapply(mc.cores = NA) an error.
+  cores <- function() {
+    status <- grep("^Cpus_allowed_list:", readLines("/proc/self/status"), value = TRUE)
+    ranges <- strsplit(strsplit(sub("^[^:]*:[[:space:]]*", "", status), ",", fixed = TRUE)[[1L]], "-", fixed = TRUE)
+    sum(vapply(ranges, function(range) diff(range(as.integer(range))) + 1L, 0L))
+  }
+  if (!file.exists("/proc/cpuinfo")) setHook(packageEvent("parallel", "onLoad"), function(...) {
+    package <- asNamespace("parallel")
+    count <- cores()
+    unlockBinding("detectCores", package)
+    assign("detectCores", function(all.tests = FALSE, logical = TRUE) count, envir = package)
+    lockBinding("detectCores", package)
+  })
+
   # ---- frames ----
 
   # The descriptor is opened anew for every frame: a connection kept open could be closed by the user's code, and
@@ -87,7 +101,7 @@ local({
 
   join_uuid <- function(uuid) paste(uuid, collapse = "-")
 
-  is_uuid <- function(uuid) is.character(uuid) && length(uuid) > 0L && !anyNA(uuid)
+  is_uuid <- function(uuid) is.character(uuid) && length(uuid) > 0L && !anyNA(uuid) && all(nzchar(uuid))
 
   # ---- results that are not the user's ----
 

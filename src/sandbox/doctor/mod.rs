@@ -72,8 +72,10 @@ pub struct Verdict {
     pub strict_runs: bool,
     /// Whether the profile that was asked about runs with the driver.
     pub profile_runs: bool,
-    /// Layers of the profile that was asked about that do not hold, required or not.
+    /// Layers of the profile that was asked about that do not hold in full, required or not.
     pub not_held: Vec<Layer>,
+    /// Layers that keep the profile that was asked about from running.
+    pub profile_lacks: Vec<Layer>,
     /// Layers that keep `strict` from running.
     pub strict_lacks: Vec<Layer>,
 }
@@ -170,8 +172,15 @@ impl Examined {
 
     /// The required layers of a profile that do not hold.
     fn lacks(&self, (profile, layers): &(Profile, Vec<(Layer, Enforcement)>)) -> Vec<Layer> {
-        let lacks = |(layer, state): &&(Layer, Enforcement)| profile.required.contains(layer) && !holds(state);
-        layers.iter().filter(lacks).map(|(layer, _)| *layer).collect()
+        let lacks = |(layer, state): &&(Layer, Enforcement)| profile.required.contains(layer) && !state.suffices();
+        let lacking: Vec<_> = layers.iter().filter(lacks).collect();
+        // What was not tried is not to blame.
+        let tried: Vec<_> = lacking
+            .iter()
+            .filter(|(_, state)| !matches!(state, Enforcement::Untried(_)))
+            .map(|(layer, _)| *layer)
+            .collect();
+        if tried.is_empty() { lacking.iter().map(|(layer, _)| *layer).collect() } else { tried }
     }
 
     fn runs(&self, probed: &(Profile, Vec<(Layer, Enforcement)>)) -> bool {
@@ -187,7 +196,8 @@ impl Examined {
             safe: profile_runs && self.driver != Driver::None && has_r && !open,
             strict_runs: strict.is_some_and(|strict| self.runs(strict)),
             profile_runs,
-            not_held: asked.1.iter().filter(|(_, state)| !holds(state)).map(|(layer, _)| *layer).collect(),
+            profile_lacks: self.lacks(asked),
+            not_held: asked.1.iter().filter(|(_, state)| !state.is_whole()).map(|(layer, _)| *layer).collect(),
             strict_lacks: strict.map(|strict| self.lacks(strict)).unwrap_or_default(),
         }
     }
@@ -203,15 +213,18 @@ impl Examined {
     }
 }
 
-fn holds(state: &Enforcement) -> bool {
-    matches!(state, Enforcement::Enforced(_))
-}
-
 impl Default for Verdict {
     /// Nothing is known to hold.
     fn default() -> Self {
         let all = Layer::ALL.to_vec();
-        Self { safe: false, strict_runs: false, profile_runs: false, not_held: all.clone(), strict_lacks: all }
+        Self {
+            safe: false,
+            strict_runs: false,
+            profile_runs: false,
+            not_held: all.clone(),
+            profile_lacks: all.clone(),
+            strict_lacks: all,
+        }
     }
 }
 
@@ -258,13 +271,14 @@ impl Doctor {
 /// What the owner can do. A fix for one layer that does not hold is in its row already; here is what goes beyond.
 fn to_do(question: &Question, verdict: &Verdict, machine: &Machine) -> Vec<String> {
     let mut list = Vec::new();
+    let lacks = |layer| verdict.strict_lacks.contains(&layer) || verdict.not_held.contains(&layer);
     if question.driver == Driver::None {
         list.push("choose a driver that is a sandbox: --sandbox jail".to_owned());
-    } else if !verdict.strict_runs {
+    } else if lacks(Layer::Network) {
         list.extend(machine.habitat.obstacle());
-        if machine.landlock_abi.is_none() {
-            list.push(fix::landlock(nix::errno::Errno::UnknownErrno, machine));
-        }
+    }
+    if machine.landlock_abi.is_none() {
+        list.push(fix::landlock(nix::errno::Errno::UnknownErrno, machine));
     }
     if let Err(why) = &question.r {
         list.push(why.clone());

@@ -45,12 +45,11 @@ fn write(doctor: &Doctor, out: &mut String) -> fmt::Result {
 /// The answer to "is it safe to leave this on?".
 fn verdict(doctor: &Doctor) -> String {
     let Doctor { driver, profile, verdict, .. } = doctor;
-    let lacks = doctor.lacks();
     let strict = strict(doctor);
     if driver == Driver::None.name() {
         format!("NO: the driver none is no sandbox. {strict}")
     } else if !verdict.profile_runs {
-        format!("NO: the profile {profile} cannot run with the driver {driver}: {lacks}. Nothing starts. {strict}")
+        format!("NO: the profile {profile} cannot run with the driver {driver}: {}. Nothing starts. {strict}", words(&verdict.profile_lacks))
     } else if doctor.machine.r.is_none() {
         format!("NO: the sandbox holds, but there is no R to run in it. {strict}")
     } else if !verdict.safe {
@@ -76,17 +75,6 @@ fn strict(doctor: &Doctor) -> String {
         "So does every layer of strict.".to_owned()
     } else {
         format!("The profile strict cannot run: {}.", words(strict_lacks))
-    }
-}
-
-impl Doctor {
-    /// The required layers that do not hold with the driver that was asked about.
-    fn lacks(&self) -> String {
-        let held = self.drivers.iter().find(|diagnosis| diagnosis.driver == self.driver);
-        let held = held.map(|diagnosis| diagnosis.layers.as_slice()).unwrap_or_default();
-        let lacking = |held: &&Held| held.required && !super::holds(&held.enforcement);
-        let names: Vec<_> = held.iter().filter(lacking).map(|held| held.layer).collect();
-        words(&names)
     }
 }
 
@@ -123,17 +111,30 @@ fn layers(doctor: &Doctor, out: &mut String) -> fmt::Result {
     for held in &asked.layers {
         let (_, detail) = held.enforcement.in_words();
         // What many layers lack for the same reason is said once.
-        let detail = if said.contains(&detail) { "as above" } else { detail };
+        let shown = if said.contains(&detail) { "as above".to_owned() } else { doctor.shortened(detail) };
         said.push(detail);
         let state = word(held);
-        wrapped(out, &format!("{:<12}{state:<10}", held.layer.to_string()), detail, DETAIL)?;
+        wrapped(out, &format!("{:<12}{state:<10}", held.layer.to_string()), &shown, DETAIL)?;
     }
     Ok(())
+}
+
+impl Doctor {
+    /// A detail without what is said again under *To do*.
+    fn shortened(&self, detail: &str) -> String {
+        self.to_do.iter().zip(1..).fold(detail.to_owned(), |detail, (fix, number): (_, usize)| {
+            detail
+                .replace(&format!("; {fix}"), &format!(" (to do: {number})"))
+                .replace(fix, &format!("to do: {number}"))
+        })
+    }
 }
 
 fn word(held: &Held) -> &'static str {
     match (&held.enforcement, held.required) {
         (Enforcement::Enforced(_), _) => "yes",
+        (Enforcement::Reduced(_), _) => "reduced",
+        (Enforcement::Untried(_), _) => "untried",
         (Enforcement::Partly(_), true) => "PARTLY",
         (Enforcement::Missing(_), true) => "NO",
         (Enforcement::Partly(_), false) => "partly",
@@ -146,12 +147,15 @@ fn others(doctor: &Doctor, out: &mut String) -> fmt::Result {
     let others =
         doctor.drivers.iter().filter(|other| other.driver != doctor.driver && other.driver != Driver::None.name());
     for other in others {
-        let lacking: Vec<&Held> = other.layers.iter().filter(|held| !super::holds(&held.enforcement)).collect();
-        let names = words(&lacking.iter().map(|held| held.layer).collect::<Vec<_>>());
-        let why = lacking.first().map(|held| held.enforcement.in_words().1).unwrap_or_default();
+        let whole = |held: &&Held| held.enforcement.is_whole();
+        let lacking: Vec<&Held> = other.layers.iter().filter(|held| !whole(held)).collect();
+        let blamed = |held: &&&Held| !matches!(held.enforcement, Enforcement::Untried(_));
+        let names = words(&lacking.iter().filter(blamed).map(|held| held.layer).collect::<Vec<_>>());
+        let why = lacking.first().map(|held| doctor.shortened(held.enforcement.in_words().1)).unwrap_or_default();
+        let runs = if other.runs.contains(&doctor.profile) { "would run with less" } else { "cannot run" };
         let state = match lacking.len() {
             0 => format!("holds every layer of {} too", doctor.profile),
-            _ => format!("{names}: {why}"),
+            _ => format!("{} {runs}; {names}: {}", doctor.profile, why.trim_end_matches('.')),
         };
         wrapped(out, "", &format!("The driver {}: {state}.", other.driver), 2)?;
     }

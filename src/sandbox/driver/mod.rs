@@ -23,7 +23,7 @@ use super::{
     Enforcement, LaunchPlan, Layer, Provenance, SandboxError,
     machine::Machine,
     probe,
-    profile::{LandlockPolicy, Profile},
+    profile::{LandlockPolicy, Profile, Reach},
     task::{Share, Task},
 };
 
@@ -75,6 +75,13 @@ pub enum PlanError {
         /// Its version.
         version: (u32, u32, u32),
     },
+    /// The profile asks for a network that no driver can hold.
+    #[error(
+        "the internet without this machine and its network cannot be held here: p2p-jail has no way out of a task's \
+         network namespace (as pasta and slirp4netns make) whose private, link-local and host's own addresses are closed \
+         from within; use a profile with network.reach = \"none\""
+    )]
+    NoInternet,
     /// The driver `none` has no root of its own.
     #[error("a root file system takes a sandbox: without one, tasks see this machine's files")]
     RootWithoutSandbox,
@@ -103,6 +110,9 @@ impl Driver {
     /// # Errors
     /// [`PlanError`].
     pub fn plan(self, profile: &Profile, task: &Task, machine: &Machine) -> Result<LaunchPlan, PlanError> {
+        if profile.reach != Reach::None {
+            return Err(PlanError::NoInternet);
+        }
         let spec = match self {
             Self::Jail => jail::spec(profile, task, machine)?,
             Self::Bubblewrap => bubblewrap::spec(profile, task, machine)?,
@@ -181,20 +191,26 @@ pub fn select(driver: Driver, profile: Profile, mut machine: Machine, shares: &[
             let missing = Layer::ALL.map(|layer| (layer, Enforcement::Missing(error.to_string()))).to_vec();
             return Err(SandboxError::NotEnforced { driver, profile: profile.name, missing });
         }
+        Err(error @ PlanError::NoInternet) => {
+            let missing = vec![(Layer::Network, Enforcement::Missing(error.to_string()))];
+            return Err(SandboxError::NotEnforced { driver, profile: profile.name, missing });
+        }
         planned => planned?,
     };
     let layers = driver.probe(&profile, &machine, shares);
     let waived = driver == Driver::None;
-    let missing: Vec<_> = layers
-        .iter()
-        .filter(|(layer, state)| profile.required.contains(layer) && !matches!(state, Enforcement::Enforced(_)))
-        .cloned()
-        .collect();
+    let missing: Vec<_> =
+        layers.iter().filter(|(layer, state)| profile.required.contains(layer) && !state.suffices()).cloned().collect();
     if !waived && !missing.is_empty() {
         return Err(SandboxError::NotEnforced { driver, profile: profile.name, missing });
     }
     if waived {
         tracing::warn!("no sandbox: tasks can do all that this user can do");
+    } else {
+        for (layer, state) in layers.iter().filter(|(_, state)| !state.is_whole()) {
+            let (state, why) = state.in_words();
+            tracing::warn!(%layer, state, why, "not held in full; every client is told");
+        }
     }
     Ok(Ready { driver, profile, machine, layers, _bare: bare })
 }

@@ -139,19 +139,25 @@ fn overlaps(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
-/// A value that cannot be, and where it stands in the file.
+/// A value that cannot be, and the keys that made it so.
 struct Wrong {
-    key: Vec<String>,
+    keys: Vec<Vec<String>>,
     what: String,
 }
 
 impl Wrong {
     fn limit(key: &str, what: String) -> Self {
-        Self { key: vec!["limits".to_owned(), key.to_owned()], what }
+        Self { keys: vec![key_of(&["limits"], Path::new(key))], what }
     }
 
     fn at(table: &[&str], path: &Path, what: String) -> Self {
-        Self { key: key_of(table, path), what }
+        Self { keys: vec![key_of(table, path)], what }
+    }
+
+    /// What is wrong may be inherited, and wrong since this was changed.
+    fn since(mut self, table: &str, key: &str) -> Self {
+        self.keys.push(key_of(&[table], Path::new(key)));
+        self
     }
 }
 
@@ -168,7 +174,7 @@ pub(super) fn check(profile: &Profile, surroundings: &Surroundings) -> Result<()
     let wrong =
         limits(profile).or_else(|| scratch(profile)).or_else(|| written(profile)).or_else(|| variables(profile));
     match wrong {
-        Some(Wrong { key, what }) => Err(ProfileError::Contradiction { place: place(), key, what }),
+        Some(Wrong { keys, what }) => Err(ProfileError::Contradiction { place: place(), keys, what }),
         None => Ok(()),
     }
 }
@@ -229,6 +235,8 @@ fn times(profile: &Profile) -> Option<Wrong> {
             "cpu_time",
             format!("limits.cpu_time = \"{cpu}\" can never be reached: {cpus} CPUs give {most} in wall_time"),
         )
+        .since("limits", "wall_time")
+        .since("limits", "cpus")
     })
 }
 
@@ -241,7 +249,7 @@ fn more_than_memory(profile: &Profile) -> Option<Wrong> {
             "limits.result = \"{}\" can never be reached: R makes it in limits.memory, which is {memory}",
             show_bytes(limits.result)
         );
-        return Some(Wrong::limit("result", what));
+        return Some(Wrong::limit("result", what).since("limits", "memory"));
     }
     (limits.stack > limits.address_space / 2).then(|| {
         let stack = show_bytes(limits.stack);
@@ -249,6 +257,7 @@ fn more_than_memory(profile: &Profile) -> Option<Wrong> {
             "stack",
             format!("limits.stack = \"{stack}\" leaves no room in limits.address_space, which is {space}"),
         )
+        .since("limits", "address_space")
     })
 }
 
@@ -264,13 +273,15 @@ fn scratch(profile: &Profile) -> Option<Wrong> {
         }
         if scratch.size > memory {
             let (size, memory) = (show_bytes(scratch.size), show_bytes(memory));
-            return wrong(format!("may hold {size}, but it counts as memory and limits.memory is {memory}"));
+            return wrong(format!("may hold {size}, but it counts as memory and limits.memory is {memory}"))
+                .map(|wrong| wrong.since("limits", "memory"));
         }
         if scratch.size < 64 << 10 || scratch.files < 16 {
             return wrong("needs at least 64 KiB and 16 files to be of use".to_owned());
         }
         if let Some(read) = profile.read.keys().find(|read| path.starts_with(read)) {
-            return wrong(format!("lies in {}, which is shared read-only", read.display()));
+            return wrong(format!("lies in {}, which is shared read-only", read.display()))
+                .map(|wrong| wrong.since("files", "read"));
         }
     }
     None
@@ -295,7 +306,7 @@ fn written(profile: &Profile) -> Option<Wrong> {
 fn variables(profile: &Profile) -> Option<Wrong> {
     for (name, value) in &profile.environment {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        let wrong = |what: String| Some(Wrong { key: vec!["environment".to_owned(), name.clone()], what });
+        let wrong = |what: String| Some(Wrong::at(&["environment"], Path::new(name), what));
         if name.is_empty() || !plain || value.contains('\0') {
             return wrong(format!("environment.{name:?} is not a name that a variable can have"));
         }

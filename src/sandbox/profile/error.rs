@@ -77,8 +77,8 @@ pub enum ProfileError {
     Contradiction {
         /// Which profile, and where in it.
         place: Place,
-        /// The key of the file that it is about, if it is one.
-        key: Vec<String>,
+        /// The keys that it is about: the first of them that is in the file is where it is wrong.
+        keys: Vec<Vec<String>>,
         /// What contradicts what, and why.
         what: String,
     },
@@ -124,7 +124,7 @@ impl fmt::Display for Place {
 impl ProfileError {
     /// The same with the file, and the line where this text has what it is about.
     pub(super) fn located(mut self, file: &Path, text: &str) -> Self {
-        let line = line_of(text, &self.key());
+        let line = self.keys().iter().find_map(|key| line_of(text, key));
         if let Self::Syntax { place, .. }
         | Self::Parent { place, .. }
         | Self::Unset { place, .. }
@@ -138,12 +138,14 @@ impl ProfileError {
         self
     }
 
-    fn key(&self) -> Vec<String> {
+    fn keys(&self) -> Vec<Vec<String>> {
         match self {
-            Self::Parent { .. } => vec!["inherits".to_owned()],
-            Self::Contradiction { key, .. } => key.clone(),
-            Self::UnsafePath { path, .. } => key_of(&["files", "read"], path),
-            Self::Call { key, .. } => ["syscalls"].into_iter().chain(key.split('.')).map(str::to_owned).collect(),
+            Self::Parent { .. } => vec![vec!["inherits".to_owned()]],
+            Self::Contradiction { keys, .. } => keys.clone(),
+            Self::UnsafePath { path, .. } => vec![key_of(&["files", "read"], path)],
+            Self::Call { key, .. } => {
+                vec![["syscalls"].into_iter().chain(key.split('.')).map(str::to_owned).collect()]
+            }
             _ => Vec::new(),
         }
     }
@@ -154,18 +156,16 @@ pub(super) fn key_of(table: &[&str], path: &Path) -> Vec<String> {
     table.iter().map(|&part| part.to_owned()).chain([path.to_string_lossy().into_owned()]).collect()
 }
 
-/// The line in which the key stands, or the last of its tables that does: what is wrong with an inherited value is wrong
-/// since something else was said.
+/// The line in which the key stands, if it is in this text.
 fn line_of(text: &str, key: &[String]) -> Option<usize> {
-    let table = DeTable::parse(text).ok()?;
-    let mut table = table.get_ref();
-    let mut at = None;
-    for part in key {
-        let Some((name, value)) = table.iter().find(|(name, _)| name.get_ref() == part.as_str()) else { break };
-        at = Some(name.span().start);
-        let DeValue::Table(inner) = value.get_ref() else { break };
+    let document = DeTable::parse(text).ok()?;
+    let (last, tables) = key.split_last()?;
+    let mut table = document.get_ref();
+    for name in tables {
+        let (_, value) = table.iter().find(|(key, _)| key.get_ref() == name.as_str())?;
+        let DeValue::Table(inner) = value.get_ref() else { return None };
         table = inner;
     }
-    let before = text.get(..at?)?;
-    Some(before.matches('\n').count() + 1)
+    let (key, _) = table.iter().find(|(key, _)| key.get_ref() == last.as_str())?;
+    Some(text.get(..key.span().start)?.matches('\n').count() + 1)
 }

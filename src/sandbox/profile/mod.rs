@@ -52,6 +52,8 @@ pub struct Profile {
     pub without_sandbox: bool,
     /// Landlock.
     pub landlock: LandlockPolicy,
+    /// What of the network can be reached.
+    pub reach: Reach,
     /// How much of everything.
     pub limits: Limits,
     /// Where a task can write: file systems in memory, by their path inside.
@@ -75,6 +77,17 @@ pub struct LandlockPolicy {
     pub required: bool,
     /// The oldest ABI that is good enough.
     pub minimum_abi: u32,
+}
+
+/// What of the network can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// Nothing, not even loopback.
+    #[default]
+    None,
+    /// Public addresses, and neither this machine nor the networks that it is in. No driver can hold a task to that yet.
+    Internet,
 }
 
 /// How much of everything.
@@ -184,7 +197,7 @@ impl Profile {
         if EMBEDDED.iter().any(|(taken, _)| *taken == name) {
             let what =
                 "that name is taken by the program's own; results would be misleading, rename the file".to_owned();
-            return Err(ProfileError::Contradiction { place: Place::of(&name), key: Vec::new(), what });
+            return Err(ProfileError::Contradiction { place: Place::of(&name), keys: Vec::new(), what });
         }
         let text = read(path)?;
         Self::parse(&name, &text, surroundings).map_err(|error| error.located(path, &text))

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{
-    CallGroup, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Readable, Scratch, Written,
+    CallGroup, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Reach, Readable, Scratch, Written,
     rule::{RawException, RawRule},
 };
 use crate::sandbox::{
@@ -22,6 +22,7 @@ pub(super) struct Raw {
     summary: Option<String>,
     layers: RawLayers,
     landlock: RawLandlock,
+    network: RawNetwork,
     limits: RawLimits,
     scratch: BTreeMap<PathBuf, RawScratch>,
     files: RawFiles,
@@ -41,6 +42,12 @@ struct RawLayers {
 struct RawLandlock {
     required: Option<bool>,
     minimum_abi: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawNetwork {
+    reach: Option<Reach>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -189,6 +196,7 @@ impl Raw {
                 required: self.landlock.required.or(parent.landlock.required),
                 minimum_abi: self.landlock.minimum_abi.or(parent.landlock.minimum_abi),
             },
+            network: RawNetwork { reach: self.network.reach.or(parent.network.reach) },
             limits: self.limits.over(&parent.limits),
             files: RawFiles { hide: Vec::new(), ..parent.files },
             scratch: parent.scratch,
@@ -211,6 +219,7 @@ impl Raw {
                 required: self.landlock.required.ok_or_else(|| unset("landlock.required"))?,
                 minimum_abi: self.landlock.minimum_abi.ok_or_else(|| unset("landlock.minimum_abi"))?,
             },
+            reach: self.network.reach.unwrap_or_default(),
             limits: self.limits.resolve().map_err(unset)?,
             scratch: self.scratch.into_iter().map(|(path, raw)| (path, raw.resolve())).collect(),
             read: self.files.read.into_iter().map(|(path, raw)| (path, raw.resolve())).collect(),
@@ -297,6 +306,6 @@ pub(super) fn number(profile: &str, place: &str, name: &str) -> Result<Call, Pro
 
 /// What this key says cannot be.
 pub(super) fn contradiction(profile: &str, key: &[&str], what: String) -> ProfileError {
-    let key = key.iter().map(|&part| part.to_owned()).collect();
-    ProfileError::Contradiction { place: Place::of(profile), key, what }
+    let keys = vec![key.iter().map(|&part| part.to_owned()).collect()];
+    ProfileError::Contradiction { place: Place::of(profile), keys, what }
 }

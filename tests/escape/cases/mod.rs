@@ -1,10 +1,16 @@
 //! The catalogue, by what is attacked.
 
 mod files;
+mod files_scenarios;
+mod helpers;
 mod network;
 mod processes;
+mod processes_scenarios;
 mod resources;
+mod resources_scenarios;
 mod results;
+mod results_forged;
+mod results_scenarios;
 
 use crate::case::Case;
 

@@ -1,19 +1,21 @@
 //! What the probe can do.
 
 use std::{
-    ffi::CString,
     fs::{self, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
-    str::FromStr,
+    process::Command,
 };
 
 use nix::errno::Errno;
 use syscalls::Sysno;
 
-use crate::raw;
+use crate::{
+    bombs, inet, others, raw,
+    words::{call, number},
+};
 
-type Outcome = Result<String, Errno>;
+pub(crate) type Outcome = Result<String, Errno>;
 
 /// Tries an act: what it comes to, in a word.
 pub(crate) fn attempt(act: &str, arguments: &[&str]) -> Outcome {
@@ -23,35 +25,68 @@ pub(crate) fn attempt(act: &str, arguments: &[&str]) -> Outcome {
         ("stat", [path]) => done(fs::symlink_metadata(path)),
         ("list", [path]) => list(path),
         ("read", [path]) => read(path),
+        ("find", [text]) => Ok(if tells(text) { "found" } else { "clean" }.to_owned()),
+        ("link", [from, to]) => link(from, to),
         ("fds", []) => descriptors(),
         ("call", [name, words @ ..]) => call(name, words).map(|_| ok()),
         ("value", [name, words @ ..]) => call(name, words).map(|value| value.to_string()),
-        ("x32", [number]) => raw::call(0x4000_0000 | self::number(number)?, [0; 6]).map(|_| ok()),
+        ("x32", [name]) => raw::call(0x4000_0000 | number(name)?, [0; 6]).map(|_| ok()),
         #[cfg(target_arch = "x86_64")]
-        ("int80", [number]) => {
-            raw::int80(u32::try_from(self::number(number)?).unwrap_or(u32::MAX), [0; 3]).map(|_| ok())
-        }
+        ("int80", [name]) => raw::int80(u32::try_from(number(name)?).unwrap_or(u32::MAX), [0; 3]).map(|_| ok()),
+        ("env", [name]) => Ok(std::env::var(name).unwrap_or_else(|_| "unset".to_owned())),
+        ("cwd", []) => std::env::current_dir().map(|path| path.display().to_string()).map_err(|error| errno(&error)),
+        ("status", keys) => status(keys),
+        ("tty", []) => terminal(),
+        ("run", [program, arguments @ ..]) => run(program, arguments),
+        ("run_from_memory", [program]) => others::run_from_memory(program),
+        ("setuid", [program]) => others::setuid(program),
+        ("bystander", []) => others::bystander(),
+        ("vm_read", [pid, address]) => others::read_memory(pid, address),
+        ("mem_read", [pid, address]) => others::read_memory_file(pid, address),
+        ("steal_fd", [pid]) => others::steal_descriptor(pid),
+        ("connect", [path]) => done(std::os::unix::net::UnixStream::connect(path)),
+        ("abstract", [name]) => others::connect_abstract(name),
+        ("bomb", [what, arguments @ ..]) => bombs::attempt(what, arguments),
+        ("inet", [what, arguments @ ..]) => inet::attempt(what, arguments),
         _ => Ok(format!("no such act: {act} {arguments:?}")),
     }
 }
 
-fn ok() -> String {
+pub(crate) fn ok() -> String {
     "ok".to_owned()
 }
 
-fn errno(error: &io::Error) -> Errno {
+pub(crate) fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
-fn done<T>(result: io::Result<T>) -> Outcome {
+pub(crate) fn done<T>(result: io::Result<T>) -> Outcome {
     result.map(|_| ok()).map_err(|error| errno(&error))
 }
 
-/// `r`, `w`, `rw`, `c` (create), never following a FIFO into a wait.
+/// Whether anything in `/proc` about this process and process 1 has this text. (The text itself came by standard input.)
+fn tells(text: &str) -> bool {
+    let names =
+        ["environ", "cmdline", "mountinfo", "mounts", "mountstats", "cgroup", "maps", "comm", "stack", "limits"];
+    let files = ["self", "1"].into_iter().flat_map(|process| names.map(|name| format!("/proc/{process}/{name}")));
+    let has = |bytes: Vec<u8>| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    files.filter_map(|path| fs::read(path).ok()).any(has)
+}
+
+/// `r`, `w`, `rw`, `c` (create), `t` (truncate), never following a FIFO into a wait.
 fn open(path: &str, how: &str) -> Outcome {
     let mut options = OpenOptions::new();
-    options.read(how.contains('r')).write(how.contains(['w', 'c'])).create(how.contains('c'));
+    options
+        .read(how.contains('r'))
+        .write(how.contains(['w', 'c']))
+        .create(how.contains('c'))
+        .truncate(how.contains('t'));
     done(options.custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path))
+}
+
+/// A hard link, removed at once.
+fn link(from: &str, to: &str) -> Outcome {
+    done(fs::hard_link(from, to).and_then(|()| fs::remove_file(to)))
 }
 
 /// The names in a folder, in order.
@@ -77,58 +112,22 @@ fn descriptors() -> Outcome {
     Ok(open.map(|fd| fd.to_string()).collect::<Vec<_>>().join(","))
 }
 
-/// Any system call by name or number. Words are numbers (`0x` for hexadecimal, negative ones too), `s:TEXT` for the address
-/// of a string, `z:N` for that of N zero bytes, `h:HEX` for that of these bytes, `fd:PATH` for a descriptor of that path.
-fn call(name: &str, words: &[&str]) -> Result<i64, Errno> {
-    let syscall = match Sysno::from_str(name) {
-        Ok(known) => known.id().unsigned_abs() as usize,
-        Err(()) => number(name)?,
-    };
-    let mut kept = Words::default();
-    let mut arguments = [0; 6];
-    for (place, word) in arguments.iter_mut().zip(words) {
-        *place = kept.value(word)?;
-    }
-    raw::call(syscall, arguments)
+/// Lines of `/proc/self/status`, their values only.
+fn status(keys: &[&str]) -> Outcome {
+    let text = fs::read_to_string("/proc/self/status").map_err(|error| errno(&error))?;
+    let value = |key: &&str| text.lines().find_map(|line| line.strip_prefix(*key)?.strip_prefix(':')).map(str::trim);
+    Ok(keys.iter().map(|key| value(key).unwrap_or("absent")).collect::<Vec<_>>().join(" "))
 }
 
-fn number(word: &str) -> Result<usize, Errno> {
-    let parsed = match (word.strip_prefix("0x"), word.strip_prefix('-')) {
-        (Some(digits), _) => usize::from_str_radix(digits, 16).ok(),
-        (_, Some(digits)) => digits.parse::<usize>().ok().map(usize::wrapping_neg),
-        _ => word.parse().ok(),
-    };
-    parsed.ok_or(Errno::EDOM)
+/// Whether there is a controlling terminal: the seventh field of proc_pid_stat(5), the fifth after the name.
+fn terminal() -> Outcome {
+    let text = fs::read_to_string("/proc/self/stat").map_err(|error| errno(&error))?;
+    let number = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(4));
+    Ok(if number == Some("0") { "no terminal" } else { "a terminal" }.to_owned())
 }
 
-/// Keeps what arguments point to.
-#[derive(Default)]
-struct Words {
-    bytes: Vec<Vec<u8>>,
-    files: Vec<fs::File>,
-}
-
-impl Words {
-    fn value(&mut self, word: &str) -> Result<usize, Errno> {
-        let Some((kind, rest)) = word.split_once(':') else { return number(word) };
-        let bytes = match kind {
-            "s" => CString::new(rest).map_err(|_| Errno::EDOM)?.into_bytes_with_nul(),
-            "z" => vec![0; number(rest)?],
-            "h" => hexadecimal(rest)?,
-            "fd" => {
-                let file = fs::File::open(rest).map_err(|error| errno(&error))?;
-                self.files.push(file);
-                let file = self.files.last().ok_or(Errno::EBADF)?;
-                return usize::try_from(std::os::fd::AsRawFd::as_raw_fd(file)).map_err(|_| Errno::EBADF);
-            }
-            _ => return Err(Errno::EDOM),
-        };
-        self.bytes.push(bytes);
-        Ok(self.bytes.last_mut().map_or(0, |bytes| bytes.as_mut_ptr() as usize))
-    }
-}
-
-fn hexadecimal(text: &str) -> Result<Vec<u8>, Errno> {
-    let digit = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or(Errno::EDOM);
-    (0..text.len()).step_by(2).map(digit).collect()
+/// A program by execve(2): "ok" if it started and succeeded.
+fn run(program: &str, arguments: &[&str]) -> Outcome {
+    let status = Command::new(program).args(arguments).status().map_err(|error| errno(&error))?;
+    Ok(if status.success() { ok() } else { status.to_string() })
 }
