@@ -30,6 +30,15 @@ pub fn landlock_abi() -> Option<u32> {
     sys::landlock_abi().ok().filter(|abi| *abi > 0)
 }
 
+/// Whether systemd says that it gave this control group away (`Delegate=yes`): it marks the folder with the extended
+/// attribute `user.delegate` (since version 251) or `trusted.delegate`, which only root can read.
+#[must_use]
+pub fn is_delegated(group: &std::path::Path) -> bool {
+    prepared::c_path(group).is_ok_and(|group| {
+        [c"user.delegate", c"trusted.delegate"].iter().any(|name| sys::has_attribute(&group, name, b"1"))
+    })
+}
+
 /// Checks a spec as `p2p-jail run` does before it makes any process: compiles its filters and its command, carries out
 /// nothing.
 ///

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use crate::failure::{Failure, Outcome};
-use crate::spec::{Container, Spec, Stage};
+use crate::spec::{Container, ControlGroup, MAX_HIERARCHIES, Spec, Stage};
 use crate::stages::descriptors::MAX_FILES;
 use crate::stages::seccomp::Filters;
 use crate::status::MAX_DESCRIPTORS;
@@ -53,6 +53,7 @@ impl Prepared {
         if spec.watch.tmpfs.len() >= MAX_DESCRIPTORS {
             return Err(refused(format!("{} tmpfs to watch", spec.watch.tmpfs.len())));
         }
+        spec.control_group.as_ref().map_or(Ok(()), check_group)?;
         Ok(Self { spec, command, outer, filters })
     }
 }
@@ -72,6 +73,16 @@ impl Program {
             .collect::<Outcome<Vec<_>>>()?;
         Ok(Self { path, arguments, environment })
     }
+}
+
+fn check_group(group: &ControlGroup) -> Outcome<()> {
+    if group.hierarchies.is_empty() || group.hierarchies.len() > MAX_HIERARCHIES {
+        return Err(refused(format!("{} hierarchies of control groups", group.hierarchies.len())));
+    }
+    if group.memory == 0 || group.processes == 0 || group.cpus == 0 {
+        return Err(refused("a control group in which nothing could run"));
+    }
+    group.hierarchies.iter().try_for_each(|hierarchy| names(&hierarchy.parent).map(drop))
 }
 
 /// A string for the kernel, which ends in NUL and has none inside.

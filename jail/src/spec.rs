@@ -30,6 +30,8 @@ pub struct Spec {
     pub confinement: Confinement,
     /// Limits that `p2p-jail` itself watches from outside, for as long as the task lives.
     pub watch: Watch,
+    /// Control groups for this task alone, where the supervisor may make any.
+    pub control_group: Option<ControlGroup>,
     /// What is executed at the end.
     pub command: Command,
 }
@@ -292,6 +294,57 @@ pub struct Watch {
     pub tmpfs: Vec<PathBuf>,
 }
 
+/// Limits held by the kernel over all processes of the task together (cgroups(7)). `p2p-jail` makes a group below each
+/// of the folders, puts the task's first process into it before that does anything else, and removes it at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlGroup {
+    /// Which interface the folders have.
+    pub version: CgroupVersion,
+    /// One folder for each hierarchy, at most [`MAX_HIERARCHIES`]: a group in which the groups of tasks are made. The user
+    /// that the task runs as on the host must be able to remove folders there.
+    pub hierarchies: Vec<Hierarchy>,
+    /// Bytes of memory: of processes, of tmpfs, of the kernel for them. No swap.
+    pub memory: u64,
+    /// Processes and threads, those of the container included.
+    pub processes: u64,
+    /// How many processors' worth of time.
+    pub cpus: u32,
+}
+
+/// The most hierarchies of one [`ControlGroup`].
+pub const MAX_HIERARCHIES: usize = 8;
+
+/// One hierarchy of control groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hierarchy {
+    /// The group in which groups of tasks are made.
+    pub parent: PathBuf,
+    /// What can be limited there.
+    pub controllers: Vec<Controller>,
+}
+
+/// The two interfaces of control groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CgroupVersion {
+    /// A hierarchy for each controller, or for some.
+    V1,
+    /// One hierarchy.
+    V2,
+}
+
+/// The controllers that are of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Controller {
+    /// `memory`.
+    Memory,
+    /// `pids`.
+    Processes,
+    /// `cpu`.
+    Cpu,
+    /// `cpuacct`: version 1 alone; version 2 always counts.
+    CpuAccounting,
+}
+
 /// What is executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -341,6 +394,8 @@ pub enum Report {
 pub enum Stage {
     /// Reading the spec and receiving the descriptors.
     Spec,
+    /// The task's own control groups, with their limits. Not reported where there are none.
+    ControlGroup,
     /// Becoming the unprivileged user, when started by root.
     Identity,
     /// New user, mount, pid, net, ipc, uts and cgroup namespaces; or the start of the external program.
@@ -371,6 +426,10 @@ pub enum Stage {
     Watch,
 }
 
+/// The most locks on files (fcntl(2)) that a task may hold under a watch of its memory: each is some 200 bytes of the
+/// kernel's, which neither the watch nor every kernel's control groups count. SQLite holds a few for each database.
+pub const MOST_FILE_LOCKS: u64 = 20_000;
+
 /// How the command ended, from the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
@@ -389,8 +448,13 @@ pub enum Stop {
     WallTime,
     /// [`Watch::cpu_time_ms`] passed.
     CpuTime,
-    /// [`Watch::memory`] was reached.
+    /// [`Watch::memory`] was reached, or that of the control group.
     Memory,
+    /// The kernel killed a process of the task for want of memory, though its own limit was not reached: the machine, or
+    /// a group around the worker's, had none left.
+    MachineMemory,
+    /// It held more than [`MOST_FILE_LOCKS`].
+    FileLocks,
     /// The control socket came to its end.
     Asked,
 }
@@ -402,6 +466,9 @@ pub struct Usage {
     pub wall_ms: u64,
     /// Milliseconds of CPU time of all its processes, as far as they were waited for.
     pub cpu_ms: u64,
-    /// The most memory that the watch saw, in bytes; 0 without a memory watch.
+    /// The most memory that the watch or the control group saw, in bytes; 0 without either. A control group counts the
+    /// files of the host that were read for the task, too.
     pub peak_memory: u64,
+    /// How many processes and threads were not made because of the limit; known only with a control group.
+    pub refused_processes: u64,
 }

@@ -179,6 +179,15 @@ pub(crate) fn landlock_abi() -> Result<u32> {
     Ok(u32::try_from(abi).unwrap_or(0))
 }
 
+/// Whether the extended attribute of the file has this value (getxattr(2)).
+pub(crate) fn has_attribute(path: &CStr, name: &CStr, value: &[u8]) -> bool {
+    let mut found = [0u8; 16];
+    let (buffer, size) = (found.as_mut_ptr().cast::<libc::c_void>(), found.len());
+    // SAFETY: both strings end in NUL; the kernel writes at most `size` bytes to `found`, which outlives the call.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), buffer, size) };
+    usize::try_from(length).is_ok_and(|length| found.get(..length) == Some(value))
+}
+
 /// Default action for every signal but one, and no signal blocked. Exec resets handlers, but not what is ignored. SIGXFSZ is
 /// ignored: a write beyond the limit on files then fails with EFBIG, which R can tell its user, instead of ending R.
 pub(crate) fn reset_signals() {

@@ -15,10 +15,13 @@ use crate::{
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
     runner::{Verdict, Workbench, scan::Carried},
-    sandbox::{Known, Machine, SandboxError, Surroundings, show_bytes},
+    sandbox::{Known, Machine, Provenance, SandboxError, Surroundings, show_bytes},
     spool::Spooled,
     text,
 };
+
+/// The most characters of a layer's detail that are shown.
+const MOST_DETAIL: usize = 200;
 
 /// Where configuration and state are.
 #[derive(Debug, Clone, clap::Args)]
@@ -280,6 +283,14 @@ pub(super) fn print(bytes: &[u8], mut to: impl Write + IsTerminal) -> Result<(),
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Status::Usage, error)),
         _ => Ok(()),
     }
+}
+
+/// Says which limits the task reached that did not end it: its own errors may not tell.
+pub(super) fn print_reached(provenance: &Provenance) -> Result<(), Failure> {
+    for (layer, detail) in provenance.reached() {
+        print(format!("{layer}: {}\n", text::for_log(detail, MOST_DETAIL)).as_bytes(), io::stderr())?;
+    }
+    Ok(())
 }
 
 /// The places that belong to the owner.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, print},
+    common::{PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, print, print_reached},
 };
 use crate::{
     runner::{Ended, Reason, Workbench},
@@ -50,6 +50,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     // What the task's programs printed past R (`system()`): R's own output is in the result.
     print(outcome.text.for_log().as_bytes(), std::io::stderr())?;
+    let mut provenance = workbench.provenance().clone();
+    provenance.note_refused_processes(outcome.usage.refused_processes);
+    print_reached(&provenance)?;
     if args.explain {
         explain(&workbench, outcome.denials.as_ref())?;
     }

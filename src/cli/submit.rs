@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{BoardArgs, LimitArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude},
+    common::{
+        BoardArgs, LimitArgs, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, cluster_of, conclude, print_reached,
+    },
 };
 use crate::{
     board::{Board, Link},
@@ -104,6 +106,7 @@ async fn wait<N: Network>(
         let status = if matches!(error, ClientError::Withdrawn) { Status::Stopped } else { Status::Network };
         Failure::new(status, error)
     })?;
+    print_reached(&provenance)?;
     say_shortfalls(&provenance);
     Ok(result)
 }

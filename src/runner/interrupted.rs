@@ -27,6 +27,13 @@ pub enum Reason {
         /// The limit.
         limit: u64,
     },
+    /// The worker's machine ran out of memory before the task reached its limit.
+    MachineMemory,
+    /// The task held too many locks on files.
+    FileLocks {
+        /// The limit.
+        limit: u64,
+    },
     /// The task ran for as long as it may.
     WallTime {
         /// The limit.
@@ -105,6 +112,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory { limit } => write!(f, "memory limit of {} reached", Bytes(*limit)),
+            Self::MachineMemory => f.write_str("the worker's machine ran out of memory"),
+            Self::FileLocks { limit } => write!(f, "limit of {limit} file locks reached"),
             Self::WallTime { limit } => write!(f, "time limit of {} reached", Span(*limit)),
             Self::CpuTime { limit } => write!(f, "CPU time limit of {} reached", Span(*limit)),
             Self::ResultTooLarge { limit } => write!(f, "the result is larger than the limit of {}", Bytes(*limit)),

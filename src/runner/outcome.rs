@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use p2p_jail::spec::{Exit, Report, Stage, Stop, Usage, Watch};
+use nix::sys::signal::Signal;
+use p2p_jail::spec::{Exit, MOST_FILE_LOCKS, Report, Stage, Stop, Usage, Watch};
 
 use crate::{
     runner::{
@@ -132,6 +133,8 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Ended {
     let watch = evidence.watch;
     match stopped {
         Some(Stop::Memory) => Ended::Stopped(Reason::Memory { limit: watch.memory.unwrap_or_default() }),
+        Some(Stop::FileLocks) => Ended::Stopped(Reason::FileLocks { limit: MOST_FILE_LOCKS }),
+        Some(Stop::MachineMemory) => Ended::Stopped(Reason::MachineMemory),
         Some(Stop::WallTime) => Ended::Stopped(Reason::WallTime { limit: milliseconds(watch.wall_time_ms) }),
         Some(Stop::CpuTime) => Ended::Stopped(Reason::CpuTime { limit: milliseconds(watch.cpu_time_ms) }),
         Some(Stop::Asked) | None => match &evidence.frames.fault {
@@ -160,6 +163,12 @@ fn fault_of(fault: &Fault) -> Ended {
 fn ended_by_itself(exit: Exit, evidence: &Evidence<'_>) -> Ended {
     let last_words = evidence.text.last_words();
     let has_result = evidence.frames.result.as_ref().is_some_and(|result| result.size() > 0);
+    // What the kernel sends to a process that has used up its own limit, which is that of the task and a second.
+    if exit == Exit::Signal(Signal::SIGXCPU as i32)
+        && let Some(limit) = evidence.watch.cpu_time_ms
+    {
+        return Ended::Stopped(Reason::CpuTime { limit: Duration::from_millis(limit) });
+    }
     match exit {
         Exit::Code(0) if has_result => Ended::Finished,
         Exit::Code(0) => Ended::Crashed(Reason::NoResult { last_words }),
@@ -173,7 +182,7 @@ mod tests {
     use crate::spool::SpoolWriter;
 
     fn verdict(last: Result<Report, String>, cancelled: bool, frames: &FramesSeen) -> Ended {
-        let watch = Watch { wall_time_ms: Some(1000), memory: Some(7), ..Watch::default() };
+        let watch = Watch { wall_time_ms: Some(1000), cpu_time_ms: Some(3000), memory: Some(7), ..Watch::default() };
         let text = Text { tail: b"Error: boom\nExecution halted\n".to_vec(), ..Text::default() };
         judge(&Evidence { last: &last, reported: true, cancelled, watch: &watch, frames, text: &text })
     }
@@ -205,6 +214,10 @@ mod tests {
     fn a_limit_outweighs_what_the_task_says() {
         let stopped = |stop| verdict(ended(Exit::Signal(9), Some(stop)), false, &with_result());
         assert_eq!(stopped(Stop::Memory), Ended::Stopped(Reason::Memory { limit: 7 }));
+        assert_eq!(stopped(Stop::MachineMemory), Ended::Stopped(Reason::MachineMemory));
+        let by_signal = |signal| verdict(ended(Exit::Signal(signal as i32), None), false, &FramesSeen::default());
+        assert!(matches!(by_signal(Signal::SIGSEGV), Ended::Crashed(_)));
+        assert_eq!(by_signal(Signal::SIGXCPU), Ended::Stopped(Reason::CpuTime { limit: Duration::from_secs(3) }));
         assert_eq!(stopped(Stop::WallTime), Ended::Stopped(Reason::WallTime { limit: Duration::from_secs(1) }));
         let fault = |fault| FramesSeen { fault: Some(fault), ..FramesSeen::default() };
         let asked = |frames, cancelled| verdict(ended(Exit::Signal(9), Some(Stop::Asked)), cancelled, frames);

@@ -344,7 +344,7 @@ impl Workbench {
             script: Path::new(SCRIPT_PATH),
             home: Path::new(HOME),
             temporary: Path::new(TEMPORARY),
-            memory: Some(self.ready.profile().limits.memory),
+            memory: Some(self.ready.memory_of_a_process()),
             time_zone: &self.time_zone,
         };
         self.ready.plan(&Task {

@@ -4,10 +4,10 @@
 //! gives outside (see `p2p-jail`'s `check`), so that an act that fails for another reason is not taken for a denial.
 
 use nix::errno::Errno;
-use p2p_jail::spec::{Container, Rlimit, Stage};
+use p2p_jail::spec::{Container, Controller, Rlimit, Stage};
 
 use super::{
-    Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, Share, TASK_ID,
+    ControlGroups, Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, Share, TASK_ID,
     driver::{LIMITS_SIZE, memory_limit},
     facts::Facts,
     fix::landlock as landlock_fix,
@@ -192,9 +192,31 @@ impl Judge<'_> {
         (format!("no capabilities, no_new_privs, no user namespaces; uid {uid} of the host"), wrong)
     }
 
+    /// Whether control groups with this controller were in force, as the jail reported.
+    fn grouped(&self, controller: Controller) -> Option<&ControlGroups> {
+        let reported = self.stages.iter().any(|(stage, _)| *stage == Stage::ControlGroup);
+        self.machine.limits.control_groups().filter(|groups| reported && groups.have(controller))
+    }
+
     fn memory(&self) -> (String, Vec<Option<String>>) {
+        let total = show_bytes(memory_limit(self.profile, self.machine));
+        let each = show_bytes(self.planned(Rlimit::AddressSpace).unwrap_or_default());
+        match self.grouped(Controller::Memory) {
+            Some(groups) => {
+                let how = format!(
+                    "{total} in all, the kernel's for the task included, no swap, {groups}; {each} of address space each"
+                );
+                (how, vec![self.limited("as", Rlimit::AddressSpace)])
+            }
+            None => (format!("{total} in all, watched; {each} of address space each"), self.watched_memory()),
+        }
+    }
+
+    /// What is wrong with a watch as the only limit: it counts what processes have mapped and what is in tmpfs.
+    fn watched_memory(&self) -> Vec<Option<String>> {
         let watched = self.plan.spec.watch.memory == Some(memory_limit(self.profile, self.machine));
-        let wrong = vec![
+        let sockets = self.allows("socketpair") || self.allows("socket");
+        vec![
             self.limited("as", Rlimit::AddressSpace),
             (!watched).then(|| "memory is not watched".to_owned()),
             // The ways to memory that the watch does not see.
@@ -202,15 +224,13 @@ impl Judge<'_> {
             self.expect("open /dev/zero", &["ENOENT", "EACCES"]),
             self.expect("fcntl F_SETPIPE_SZ", &["EPERM"]),
             self.expect("setsockopt SO_SNDBUF", &DENIED),
-        ];
-        let sockets = if self.allows("socketpair") || self.allows("socket") {
-            "; what waits in sockets is not counted"
-        } else {
-            ""
-        };
-        let total = show_bytes(memory_limit(self.profile, self.machine));
-        let each = show_bytes(self.planned(Rlimit::AddressSpace).unwrap_or_default());
-        (format!("{total} in all, watched; {each} of address space each{sockets}"), wrong)
+            sockets.then(|| {
+                format!(
+                    "what waits in sockets is not counted without control groups ({})",
+                    self.machine.limits.obstacle()
+                )
+            }),
+        ]
     }
 
     fn cpu(&self) -> (String, Vec<Option<String>>) {
@@ -222,21 +242,27 @@ impl Judge<'_> {
             self.limited("cpu", Rlimit::CpuSeconds),
         ];
         let time = show_duration(self.profile.limits.cpu_time);
-        let unseen = "children reaped unseen (SIGCHLD ignored) are bounded by wall time";
-        (format!("{cpus} CPU, {time} of its time, watched; {unseen}"), wrong)
+        let share = self.grouped(Controller::Cpu).map_or(String::new(), |groups| format!(" and by {groups}"));
+        let counted = match self.grouped(Controller::Memory).filter(|groups| groups.count_cpu_time()) {
+            Some(groups) => format!("counted by {groups}"),
+            None => "watched; children reaped unseen (SIGCHLD ignored) are bounded by wall time".to_owned(),
+        };
+        (format!("{cpus} CPU by affinity{share}; {time} of its time, {counted}"), wrong)
     }
 
     fn pids(&self) -> (String, Vec<Option<String>>) {
         let most = u64::from(self.profile.limits.processes);
         let made = self.facts.number("children");
         let bounded = made.is_some_and(|made| (1..most).contains(&made));
-        let shared = !self.machine.kernel_at_least(5, 14);
+        let groups = self.grouped(Controller::Processes);
+        let shared = groups.is_none() && !self.machine.kernel_at_least(5, 14);
         let wrong = vec![
             (!bounded).then(|| format!("{} processes could be made, the limit is {most}", self.facts.get("children"))),
             self.limited("nproc", Rlimit::Processes),
             shared.then(|| "before Linux 5.14 all processes of the same user count together".to_owned()),
         ];
-        (format!("{most} processes and threads; tried"), wrong)
+        let by = groups.map_or_else(|| "rlimit in its own user namespace".to_owned(), ToString::to_string);
+        (format!("{most} processes and threads, {by}; tried"), wrong)
     }
 
     fn disk(&self) -> (String, Vec<Option<String>>) {

@@ -20,7 +20,7 @@ use nix::{
 };
 use p2p_jail::{
     message::{self, MessageError},
-    spec::{Exit, Report, Stage, Stop},
+    spec::{Exit, Report, Stage, Stop, Usage},
 };
 
 use super::LaunchPlan;
@@ -41,6 +41,8 @@ pub struct Finished {
     pub exit: Exit,
     /// Why it was stopped, if it was.
     pub stopped: Option<Stop>,
+    /// What it used.
+    pub usage: Usage,
     /// What it wrote to its fd 1 and 2.
     pub text: String,
 }
@@ -123,7 +125,9 @@ fn reports(socket: &mut UnixStream) -> Result<Finished, LaunchError> {
                 return Err(LaunchError::Refused { stage, what, errno, text: String::new() });
             }
             Report::Running { .. } | Report::Asks => {}
-            Report::Ended { exit, stopped, .. } => return Ok(Finished { stages, exit, stopped, text: String::new() }),
+            Report::Ended { exit, stopped, usage } => {
+                return Ok(Finished { stages, exit, stopped, usage, text: String::new() });
+            }
         }
     }
 }

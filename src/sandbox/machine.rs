@@ -1,7 +1,7 @@
 //! What is known of this machine before anything is planned.
 //!
 //! [`Machine`] is plain data: the planners are pure functions of it, and tests make one up. Finding it out reads a few
-//! files of `/proc`, asks `bwrap` for its version, and starts nothing else.
+//! files of `/proc`, asks `bwrap` for its version, and starts nothing else; control groups are made ready ([`Mechanism`]).
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +17,7 @@ use nix::{
 use p2p_jail::spec::Identity;
 
 use super::{
+    cgroup::Mechanism,
     habitat::Habitat,
     profile::{Profile, Readable, Surroundings, unsafe_to_share},
 };
@@ -69,6 +70,8 @@ pub struct Machine {
     pub bubblewrap: Option<Bubblewrap>,
     /// The folder of the host in which the driver `none` puts a task's files.
     pub bare_folder: Option<PathBuf>,
+    /// What holds the limits of tasks.
+    pub limits: Mechanism,
     /// The root file system that takes the place of the host's own in what profiles share; `None` for the host's own.
     pub root: Option<PathBuf>,
     /// What is at the paths that were asked about; what is absent is not in it.
@@ -117,6 +120,8 @@ pub struct Known {
     pub become_user: Option<Identity>,
     /// The owner's places.
     pub surroundings: Surroundings,
+    /// Leave control groups alone, and hold the limits with rlimits and the watch.
+    pub no_control_groups: bool,
     /// `$PATH`, where bubblewrap is looked for.
     pub search_path: Option<std::ffi::OsString>,
     /// A root file system to be used in place of the host's own.
@@ -216,6 +221,7 @@ impl Machine {
             habitat: Habitat::discover(Path::new("/")),
             bubblewrap: Bubblewrap::discover(known.search_path.as_deref()),
             bare_folder: None,
+            limits: if known.no_control_groups { Mechanism::default() } else { Mechanism::choose(become_user) },
             root: known.root.as_deref().map(|root| usable_root(root, &known.surroundings)).transpose()?,
             paths: BTreeMap::new(),
         };

@@ -4,6 +4,7 @@
 //! what it can enforce on this machine ([`Layer`] by layer, each proven by a probe) and turns a profile into a
 //! [`LaunchPlan`] by a pure function. Nothing here starts a task; [`crate::runner`] does, from the plan alone.
 
+mod cgroup;
 mod doctor;
 mod driver;
 mod error;
@@ -25,6 +26,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use cgroup::{ControlGroups, Mechanism};
 pub use doctor::{Doctor, Interpreter, Known as KnownProblem, Question, apparmor_profile, examine};
 pub use driver::{Driver, PlanError, Ready, select};
 pub use error::SandboxError;
@@ -132,6 +134,25 @@ impl Layer {
         Self::Output,
     ];
 }
+
+impl Provenance {
+    /// Notes that so many processes were not made because of the limit, where that was counted.
+    pub fn note_refused_processes(&mut self, times: u64) {
+        let pids = self.layers.iter_mut().find(|(layer, _)| *layer == Layer::Pids);
+        if let Some((_, Enforcement::Enforced(detail) | Enforcement::Partly(detail))) = pids.filter(|_| times > 0) {
+            detail.push_str(&format!("; {REACHED} {times} times"));
+        }
+    }
+
+    /// The layers whose limit was reached in a way that leaves the task running, each with its detail.
+    pub fn reached(&self) -> impl Iterator<Item = (Layer, &str)> {
+        let details = self.layers.iter().map(|(layer, state)| (*layer, state.in_words().1));
+        details.filter(|(_, detail)| detail.contains(REACHED))
+    }
+}
+
+/// What the detail of a layer says when its limit was reached.
+const REACHED: &str = "this limit was reached";
 
 impl Enforcement {
     /// Whether it is what a profile that requires the layer asks for.

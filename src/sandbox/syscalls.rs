@@ -146,7 +146,7 @@ const NEVER: [(&str, &str); 43] = {
 };
 
 /// Values that rules may name (the generic Linux headers: x86, arm, riscv, loongarch, s390).
-const CONSTANTS: [(&str, u32); 39] = [
+const CONSTANTS: [(&str, u32); 41] = [
     ("AF_INET", 2),
     ("AF_INET6", 10),
     ("AF_UNIX", 1),
@@ -158,6 +158,8 @@ const CONSTANTS: [(&str, u32); 39] = [
     ("CLONE_NEWPID", 0x2000_0000),
     ("CLONE_NEWNET", 0x4000_0000),
     ("F_NOTIFY", 1026),
+    ("F_OFD_SETLK", 37),
+    ("F_OFD_SETLKW", 38),
     ("F_SETLEASE", 1024),
     ("F_SETPIPE_SZ", 1031),
     ("FIOCLEX", 0x5451),

@@ -80,7 +80,7 @@ impl<N: Network> Slot<N> {
     }
 
     async fn evaluate(&self, future: &Spooled, session: Session) -> SlotEnd {
-        let provenance = self.workbench.provenance().clone();
+        let mut provenance = self.workbench.provenance().clone();
         let cancel = self.stop.child_token();
         let (events, mut happened) = mpsc::channel(EVENT_QUEUE);
         let attempt = self.workbench.evaluate(
@@ -117,7 +117,10 @@ impl<N: Network> Slot<N> {
             Ok(outcome) if self.stop.is_cancelled() && outcome.ended.reason().is_some() => {
                 self.abandon(session, "the worker is being stopped by its owner".to_owned()).await
             }
-            Ok(outcome) => self.deliver(&outcome, session, provenance).await,
+            Ok(outcome) => {
+                provenance.note_refused_processes(outcome.usage.refused_processes);
+                self.deliver(&outcome, session, provenance).await
+            }
             Err(error) => self.abandon(session, error_chain(&error)).await,
         }
     }

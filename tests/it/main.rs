@@ -12,6 +12,7 @@ mod board;
 mod board_openssh;
 mod board_ssh;
 mod board_support;
+mod control_groups;
 mod runner;
 mod runner_code;
 mod runner_scan;

@@ -66,7 +66,7 @@ impl World {
         let confinement = Confinement { drop_capabilities: true, ..Confinement::default() };
         LaunchPlan {
             jail: env!("CARGO_BIN_EXE_p2p-jail").into(),
-            spec: Spec { container: Container::Builtin(builtin), confinement, watch, command },
+            spec: Spec { container: Container::Builtin(builtin), confinement, watch, control_group: None, command },
             root: "/".into(),
             max_result: 8 << 20,
             max_text: 64 * 1024,

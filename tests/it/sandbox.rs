@@ -32,6 +32,8 @@ fn known() -> Known {
     Known {
         jail: Some(jail.into()),
         become_user: None,
+        // Those have tests of their own.
+        no_control_groups: true,
         surroundings: Surroundings { home, state: None },
         search_path: std::env::var_os("PATH"),
         root: None,
@@ -78,6 +80,11 @@ fn both_drivers_enforce_every_layer_of_both_profiles() {
     for driver in DRIVERS {
         for name in ["strict", "standard"] {
             for (layer, state) in ready(driver, name).layers() {
+                if (name, *layer) == ("standard", Layer::Memory) {
+                    let Enforcement::Partly(why) = state else { panic!("{driver}: {state:?}") };
+                    assert!(why.starts_with("what waits in sockets is not counted"), "{driver}: {why}");
+                    continue;
+                }
                 assert!(matches!(state, Enforcement::Enforced(_)), "{driver} {name} {layer}: {state:?}");
             }
         }
@@ -271,7 +278,6 @@ fn a_hole_in_the_plan_is_seen_by_the_probe() {
         (Layer::Syscalls, "strict", "ioctl-requests"),
         (Layer::Memory, "strict", "mmap-shared-anonymous"),
         (Layer::Memory, "strict", "pipe-size"),
-        (Layer::Memory, "standard", "socket-buffers"),
     ];
     for driver in DRIVERS {
         for (layer, name, hole) in &holes {

@@ -15,6 +15,7 @@ use crate::control::{TaskDescriptors, chain};
 use crate::failure::{At, Failure, Outcome};
 use crate::message;
 use crate::prepared::{Prepared, Program};
+use crate::run::group::Group;
 use crate::spec::{Builtin, CONFINE_FD, Container, PROGRAM_FD, STATUS_FD, Spec, Stage};
 use crate::stages::init::Init;
 use crate::stages::{descriptors, namespaces, tail};
@@ -34,28 +35,37 @@ pub(crate) struct Started {
 }
 
 /// Starts it. The task's descriptors are closed here when this returns.
-pub(crate) fn start(prepared: &Prepared, descriptors: TaskDescriptors) -> Outcome<Started> {
+pub(crate) fn start(prepared: &Prepared, group: Option<&Group>, descriptors: TaskDescriptors) -> Outcome<Started> {
     let (status, notes) = status::channel().at(Stage::Namespaces, || "socketpair".into())?;
     match (&prepared.spec.container, &prepared.outer) {
-        (Container::Builtin(builtin), _) => start_builtin(prepared, builtin, descriptors, status, notes),
+        (Container::Builtin(builtin), _) => start_builtin(prepared, builtin, group, descriptors, status, notes),
         (Container::External(external), Some(program)) => {
-            start_external(&prepared.spec, &external.files, program, &descriptors, &status, notes)
+            start_external(&prepared.spec, &external.files, program, group, &descriptors, &status, notes)
         }
-        _ => start_bare(prepared, &descriptors, &status, notes),
+        _ => start_bare(prepared, group, &descriptors, &status, notes),
     }
 }
 
 fn start_builtin(
     prepared: &Prepared,
     builtin: &Builtin,
+    group: Option<&Group>,
     descriptors: TaskDescriptors,
     status: Status,
     notes: Notes,
 ) -> Outcome<Started> {
     let (reader, outcome) = pipe2(OFlag::O_CLOEXEC).at(Stage::Namespaces, || "pipe".into())?;
     let host = (geteuid(), getegid());
-    match sys::fork(namespaces::FIRST).map_err(namespaces::refused)? {
-        Forked::Child => Init { prepared, builtin, descriptors, status, outcome, host }.run(),
+    // The root of the cgroup namespace is the group in which it is made, so that comes after entering the group.
+    let later = if group.is_some() { CloneFlags::CLONE_NEWCGROUP } else { CloneFlags::empty() };
+    match sys::fork(namespaces::FIRST.difference(later)).map_err(namespaces::refused)? {
+        Forked::Child => {
+            if let Err(failure) = enter(group).and_then(|()| namespaces::add(later)) {
+                status.refuse(failure);
+                exit(1)
+            }
+            Init { prepared, builtin, descriptors, status, outcome, host }.run()
+        }
         Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: Some(reader.into()) }),
     }
 }
@@ -64,6 +74,7 @@ fn start_external(
     spec: &Spec,
     files: &[Vec<u8>],
     program: &Program,
+    group: Option<&Group>,
     descriptors: &TaskDescriptors,
     status: &Status,
     notes: Notes,
@@ -76,7 +87,10 @@ fn start_external(
     let files = std::iter::once(Ok(own)).chain(contents).collect::<Outcome<Vec<_>>>()?;
     match sys::fork(CloneFlags::empty()).at(Stage::Namespaces, || "fork".into())? {
         Forked::Child => {
-            status.refuse(become_external(program, descriptors, status, &order, &files));
+            status.refuse(match enter(group) {
+                Ok(()) => become_external(program, descriptors, status, &order, &files),
+                Err(failure) => failure,
+            });
             exit(127)
         }
         Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: None }),
@@ -135,10 +149,17 @@ fn become_external(
     }
 }
 
-fn start_bare(prepared: &Prepared, descriptors: &TaskDescriptors, status: &Status, notes: Notes) -> Outcome<Started> {
+fn start_bare(
+    prepared: &Prepared,
+    group: Option<&Group>,
+    descriptors: &TaskDescriptors,
+    status: &Status,
+    notes: Notes,
+) -> Outcome<Started> {
     match sys::fork(CloneFlags::empty()).at(Stage::Init, || "fork".into())? {
         Forked::Child => {
-            let arranged = join(descriptors, status, &[]).and_then(|()| descriptors::arrange(descriptors, status));
+            let joined = enter(group).and_then(|()| join(descriptors, status, &[]));
+            let arranged = joined.and_then(|()| descriptors::arrange(descriptors, status));
             match arranged {
                 Ok(status) => tail::run(prepared, &status, false),
                 Err(failure) => status.refuse(failure),
@@ -147,6 +168,11 @@ fn start_bare(prepared: &Prepared, descriptors: &TaskDescriptors, status: &Statu
         }
         Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: None }),
     }
+}
+
+/// In a fresh child: joins the task's control groups, if there are any.
+fn enter(group: Option<&Group>) -> Outcome<()> {
+    group.map_or(Ok(()), Group::enter)
 }
 
 /// In a fresh child: closes what belongs to the monitor alone, then ties its life to the monitor's.

@@ -1,6 +1,7 @@
 //! `p2p-jail run`: the process that the supervisor starts. It takes the order, starts the container, watches, reports.
 
 mod census;
+mod group;
 mod launch;
 mod monitor;
 mod watch;
@@ -16,6 +17,7 @@ use crate::identity;
 use crate::prepared::Prepared;
 use crate::spec::{Report, Stage};
 use crate::sys;
+use group::Group;
 use monitor::Monitor;
 
 /// The exit status is of no use to anybody: what happened is in the reports.
@@ -25,22 +27,27 @@ pub(crate) fn run() -> ExitCode {
     let _ = setsid();
     let mut control = Control::new(socket);
     match start(&mut control) {
-        Ok((prepared, started)) => Monitor::new(control, &prepared, started).run(),
+        Ok((prepared, group, started)) => Monitor::new(control, &prepared, group.as_ref(), started).run(),
         Err(failure) => control.refuse(failure),
     }
     ExitCode::SUCCESS
 }
 
-fn start(control: &mut Control) -> Outcome<(Prepared, launch::Started)> {
+fn start(control: &mut Control) -> Outcome<(Prepared, Option<Group>, launch::Started)> {
     let (spec, descriptors) = control.receive()?;
     let prepared = Prepared::new(spec)?;
     control.report(&Report::Stage(Stage::Spec, String::new()));
+    // Before the change of identity: whoever the task runs as must not be able to change its limits.
+    let group = prepared.spec.control_group.as_ref().map(Group::make).transpose()?;
+    if let Some(group) = &group {
+        control.report(&Report::Stage(Stage::ControlGroup, group.describe()));
+    }
     let identity = identity::assume(&prepared.spec.container)?;
     control.report(&Report::Stage(Stage::Identity, identity));
     // Whatever the task leaves behind becomes a child of this process, and is found.
     set_child_subreaper(true).at(Stage::Watch, || "prctl PR_SET_CHILD_SUBREAPER".into())?;
-    let started = launch::start(&prepared, descriptors)?;
+    let started = launch::start(&prepared, group.as_ref(), descriptors)?;
     // Tasks of the same user (driver `none`) shall not trace this process.
     set_dumpable(false).at(Stage::Watch, || "prctl PR_SET_DUMPABLE".into())?;
-    Ok((prepared, started))
+    Ok((prepared, group, started))
 }

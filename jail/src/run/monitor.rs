@@ -12,8 +12,9 @@ use crate::control::Control;
 use crate::failure::Failure;
 use crate::prepared::Prepared;
 use crate::run::census::{Processes, kill_descendants};
+use crate::run::group::Group;
 use crate::run::launch::Started;
-use crate::run::watch::{Watch, ended_cpu_ms};
+use crate::run::watch::{Watch, ended_cpu_ms, out_of_memory};
 use crate::spec::{Exit, Report, Stage, Stop, Usage};
 use crate::stages::init::parse_exit;
 use crate::status::Note;
@@ -45,6 +46,7 @@ const STAGES: [Stage; 12] = [
 pub(crate) struct Monitor<'a> {
     control: Control,
     prepared: &'a Prepared,
+    group: Option<&'a Group>,
     task: Started,
     deadline: Duration,
     last: Option<Stage>,
@@ -62,10 +64,11 @@ pub(crate) struct Monitor<'a> {
 
 impl<'a> Monitor<'a> {
     /// Takes over a task that has been started.
-    pub(crate) fn new(control: Control, prepared: &'a Prepared, task: Started) -> Self {
+    pub(crate) fn new(control: Control, prepared: &'a Prepared, group: Option<&'a Group>, task: Started) -> Self {
         Self {
             control,
             prepared,
+            group,
             task,
             deadline: clock::now() + SETTING_UP,
             last: None,
@@ -181,7 +184,8 @@ impl<'a> Monitor<'a> {
         let processes = self.processes.take().map_or(Processes::Descendants, Processes::Namespace);
         let spec = &self.prepared.spec;
         self.control.report(&Report::Stage(Stage::Exec, String::new()));
-        self.watch = Some(Watch::new(&spec.watch, &spec.confinement, processes, std::mem::take(&mut self.tmpfs)));
+        self.watch =
+            Some(Watch::new(&spec.watch, self.group, &spec.confinement, processes, std::mem::take(&mut self.tmpfs)));
         self.control.report(&Report::Running { pid: self.task.pid.as_raw() });
     }
 
@@ -216,6 +220,7 @@ impl<'a> Monitor<'a> {
     fn end(&mut self) {
         // When the kernel kills a namespace, it does not add up what its processes used.
         self.cpu_ms = self.watch.as_ref().filter(|_| self.exit.is_none()).map_or(0, Watch::cpu_ms);
+        self.group.inspect(|group| group.kill());
         while self.exit.is_none() || !self.nobody_is_left() {
             if self.exit.is_none() {
                 let _ = sys::kill(self.task.pidfd.as_fd());
@@ -225,6 +230,14 @@ impl<'a> Monitor<'a> {
             }
             let _ = ready([self.task.pidfd.as_fd()], if self.exit.is_none() { HOUSEKEEPING } else { KILLING });
             self.reap();
+        }
+    }
+
+    /// Whether the kernel killed something of the task for want of memory, if that was not seen before it ended.
+    fn see_want_of_memory(&mut self) {
+        if self.stopped.is_none_or(|stop| stop == Stop::Asked) && self.watch.is_some() {
+            let seen = self.group.and_then(Group::memory);
+            self.stopped = seen.and_then(|seen| out_of_memory(&seen)).or(self.stopped);
         }
     }
 
@@ -241,6 +254,7 @@ impl<'a> Monitor<'a> {
                 self.see_exec();
             }
         }
+        self.see_want_of_memory();
         let failure = self.failure.take().or_else(|| {
             let ended = self.watch.is_none() && self.stopped.is_none();
             ended.then(|| Failure::new(self.missing_stage(), format!("the process ended before this: {:?}", self.exit)))
@@ -268,8 +282,14 @@ impl<'a> Monitor<'a> {
     }
 
     fn usage(&self) -> Usage {
-        let (wall_ms, peak_memory) = self.watch.as_ref().map_or((0, 0), |watch| (watch.wall_ms(), watch.peak()));
-        Usage { wall_ms, cpu_ms: ended_cpu_ms().max(self.cpu_ms), peak_memory }
+        let Some(watch) = &self.watch else { return Usage::default() };
+        let counted = self.group.is_some_and(|group| group.cpu_ms().is_some());
+        Usage {
+            wall_ms: watch.wall_ms(),
+            cpu_ms: if counted { watch.cpu_ms() } else { ended_cpu_ms().max(self.cpu_ms) },
+            peak_memory: watch.peak().max(self.group.and_then(Group::memory).map_or(0, |memory| memory.most)),
+            refused_processes: self.group.map_or(0, Group::refused_processes),
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! as the last look took. README.md has measured figures.
 //!
 //! What cannot be seen this way: memory of the kernel for the task (pipes, sockets), and memory files or shared memory that
-//! are not mapped at the moment. A cgroup sees these.
+//! are not mapped at the moment. A control group sees these; where there is one, the kernel itself holds the limit, and this
+//! only hears of it, in order to end the rest of the task.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -19,12 +20,16 @@ use nix::unistd::Pid;
 
 use crate::clock;
 use crate::run::census::{Memory, Processes};
-use crate::spec::{Confinement, Stop, Watch as Limits};
+use crate::run::group::{Group, Memory as GroupMemory};
+use crate::spec::{Confinement, MOST_FILE_LOCKS, Stop, Watch as Limits};
 
 /// The most memory that one processor is thought to fill, in bytes per millisecond.
 const FILL_RATE: u64 = (4 << 30) / 1000;
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(250);
+/// How often a control group is looked at in which the kernel kills one process at a time (version 1): a look reads three
+/// small files, so this costs nothing that could be measured.
+const GROUP_LOOK: Duration = Duration::from_millis(10);
 /// After what time a look that found too much is repeated: a child between vfork and exec has its parent's memory, which
 /// then seems to be there twice.
 const SECOND_LOOK: Duration = Duration::from_millis(5);
@@ -32,6 +37,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(5);
 /// Watches one running task.
 pub(crate) struct Watch<'a> {
     limits: &'a Limits,
+    group: Option<&'a Group>,
     processes: Processes,
     tmpfs: Vec<OwnedFd>,
     cpus: u64,
@@ -39,19 +45,37 @@ pub(crate) struct Watch<'a> {
     next: Duration,
     suspected: bool,
     peak: u64,
+    cpu_before: u64,
+    objects: u64,
+    next_objects: Duration,
 }
 
 impl<'a> Watch<'a> {
     /// Begins now.
     pub(crate) fn new(
         limits: &'a Limits,
+        group: Option<&'a Group>,
         confinement: &Confinement,
         processes: Processes,
         tmpfs: Vec<OwnedFd>,
     ) -> Self {
         let cpus = if confinement.cpus.is_empty() { available() } else { confinement.cpus.len() as u64 };
         let began = clock::now();
-        Self { limits, processes, tmpfs, cpus, began, next: began, suspected: false, peak: 0 }
+        let cpu_before = group.and_then(Group::cpu_ms).unwrap_or(0);
+        Self {
+            limits,
+            group,
+            processes,
+            tmpfs,
+            cpus,
+            began,
+            next: began,
+            suspected: false,
+            peak: 0,
+            cpu_before,
+            objects: 0,
+            next_objects: began,
+        }
     }
 
     /// When to look next, at the latest; `None` for never.
@@ -75,20 +99,53 @@ impl<'a> Watch<'a> {
             let Some(left) = left else { return Some(Stop::CpuTime) };
             wait = wait.min(Duration::from_millis(left / self.cpus));
         }
-        if let Some(limit) = self.limits.memory {
-            let seen = self.memory(limit);
-            self.peak = self.peak.max(seen.probable);
-            let left = limit.saturating_sub(seen.probable);
-            if seen.certain >= limit || (left == 0 && self.suspected) {
-                return Some(Stop::Memory);
+        if now >= self.next_objects && self.limits.memory.is_some() {
+            if self.count_objects() >= MOST_FILE_LOCKS {
+                return Some(Stop::FileLocks);
             }
-            self.suspected = left == 0;
-            let reached = Duration::from_millis(left / (FILL_RATE * self.cpus));
-            wait = wait.min(if self.suspected { SECOND_LOOK } else { reached });
+            self.next_objects = clock::now() + LONGEST.max(clock::now() - now);
+        }
+        match (self.group.and_then(|group| Some((group, group.memory()?))), self.limits.memory) {
+            (Some((group, seen)), _) => {
+                self.peak = self.peak.max(seen.most);
+                if let Some(stop) = out_of_memory(&seen) {
+                    return Some(stop);
+                }
+                wait = wait.min(if group.kills_all() { LONGEST } else { GROUP_LOOK });
+            }
+            (None, Some(limit)) => match self.look_at_memory(limit) {
+                Ok(reached) => wait = wait.min(reached),
+                Err(stop) => return Some(stop),
+            },
+            (None, None) => {}
         }
         let after = clock::now();
         self.next = after + wait.max(SHORTEST).max(after - now);
         None
+    }
+
+    /// Counts what the kernel keeps for the task beside its pages: mappings, which are memory (a control group counts those),
+    /// and locks on files, whose number is returned.
+    fn count_objects(&mut self) -> u64 {
+        let pids = self.processes.list();
+        if self.group.is_none() {
+            let mappings: u64 = pids.iter().map(|pid| self.processes.mappings(*pid)).sum();
+            self.objects = mappings.saturating_mul(BYTES_OF_A_MAPPING);
+        }
+        self.processes.file_locks(&pids, MOST_FILE_LOCKS)
+    }
+
+    /// When the limit could be reached, or that it is.
+    fn look_at_memory(&mut self, limit: u64) -> Result<Duration, Stop> {
+        let seen = self.memory(limit).and(self.objects);
+        self.peak = self.peak.max(seen.probable);
+        let left = limit.saturating_sub(seen.probable);
+        if seen.certain >= limit || (left == 0 && self.suspected) {
+            return Err(Stop::Memory);
+        }
+        self.suspected = left == 0;
+        let reached = Duration::from_millis(left / (FILL_RATE * self.cpus));
+        Ok(if self.suspected { SECOND_LOOK } else { reached })
     }
 
     /// Milliseconds since the command was executed.
@@ -107,6 +164,9 @@ impl<'a> Watch<'a> {
 
     /// Milliseconds of processor time, of what lives and of what has been waited for.
     pub(crate) fn cpu_ms(&self) -> u64 {
+        if let Some(counted) = self.group.and_then(Group::cpu_ms) {
+            return counted.saturating_sub(self.cpu_before);
+        }
         let alive: u64 = self.processes.list().into_iter().map(|pid| self.processes.cpu_ms(pid)).sum();
         alive + ended_cpu_ms()
     }
@@ -138,6 +198,11 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// Whether the kernel killed a process of the group for want of memory, and whose limit it was.
+pub(crate) fn out_of_memory(seen: &GroupMemory) -> Option<Stop> {
+    seen.killed.then_some(if seen.full { Stop::Memory } else { Stop::MachineMemory })
+}
+
 /// How much memory a task uses.
 struct Seen {
     /// At least this: what the largest process has to itself, and the larger of all tmpfs and the most shared memory that one
@@ -146,6 +211,17 @@ struct Seen {
     /// Each page once, or an upper bound where that is enough to know.
     probable: u64,
 }
+
+impl Seen {
+    /// With so many bytes more, which are certain.
+    fn and(self, more: u64) -> Self {
+        Self { certain: self.certain.saturating_add(more), probable: self.probable.saturating_add(more) }
+    }
+}
+
+/// What the kernel keeps for a mapping (`vm_area_struct` and its place in a tree), rounded up, in bytes. A process can have
+/// 65530 of them (`vm.max_map_count`), 16 MiB that no figure of its own memory shows.
+const BYTES_OF_A_MAPPING: u64 = 256;
 
 /// Processor time of all children of this process that have ended, and of theirs, in milliseconds.
 pub(crate) fn ended_cpu_ms() -> u64 {

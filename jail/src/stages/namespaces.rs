@@ -25,6 +25,14 @@ pub(crate) const FIRST: CloneFlags = CloneFlags::CLONE_NEWUSER
     .union(CloneFlags::CLONE_NEWUTS)
     .union(CloneFlags::CLONE_NEWCGROUP);
 
+/// Adds namespaces to those that this process is in.
+pub(crate) fn add(namespaces: CloneFlags) -> Outcome<()> {
+    if namespaces.is_empty() {
+        return Ok(());
+    }
+    unshare(namespaces).at(STAGE, || format!("unshare {namespaces:?}"))
+}
+
 /// Files that can forbid user namespaces, and the value with which they do.
 const SWITCHES: [(&str, &str); 3] = [
     ("/proc/sys/kernel/unprivileged_userns_clone", "0"),

@@ -133,6 +133,26 @@ fn watch() -> impl Strategy<Value = Watch> {
     })
 }
 
+fn control_group() -> impl Strategy<Value = ControlGroup> {
+    let version = prop_oneof![Just(CgroupVersion::V1), Just(CgroupVersion::V2)];
+    let controller = prop_oneof![
+        Just(Controller::Memory),
+        Just(Controller::Processes),
+        Just(Controller::Cpu),
+        Just(Controller::CpuAccounting),
+    ];
+    let hierarchy = (path(), vec(controller, 0..6)).prop_map(|(parent, controllers)| Hierarchy { parent, controllers });
+    (version, vec(hierarchy, 0..12), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
+        |(version, hierarchies, memory, processes, cpus)| ControlGroup {
+            version,
+            hierarchies,
+            memory,
+            processes,
+            cpus,
+        },
+    )
+}
+
 /// Any spec.
 pub(crate) fn any_spec() -> impl Strategy<Value = Spec> {
     let command = (vec(text(), 0..6), pairs(), path()).prop_map(|(argv, environment, directory)| Command {
@@ -140,12 +160,15 @@ pub(crate) fn any_spec() -> impl Strategy<Value = Spec> {
         environment,
         directory,
     });
-    (container(), confinement(), watch(), command).prop_map(|(container, confinement, watch, command)| Spec {
-        container,
-        confinement,
-        watch,
-        command,
-    })
+    (container(), confinement(), watch(), option::of(control_group()), command).prop_map(
+        |(container, confinement, watch, control_group, command)| Spec {
+            container,
+            confinement,
+            watch,
+            control_group,
+            command,
+        },
+    )
 }
 
 /// One with nothing in it but the filter, so that every place of it can be tried.
@@ -163,6 +186,7 @@ pub(crate) fn smallest() -> Spec {
             ..Confinement::default()
         },
         watch: Watch::default(),
+        control_group: None,
         command: Command { argv: vec!["/a".into()], environment: Vec::new(), directory: "/".into() },
     }
 }

@@ -164,6 +164,7 @@ pub(crate) fn strict_spec(starter: Starter, argv: &[&str]) -> Spec {
             tmpfs: vec!["/tmp".into(), "/dev/shm".into()],
             ..Watch::default()
         },
+        control_group: None,
         command: command(argv),
     }
 }

@@ -98,6 +98,41 @@ fn a_mapped_file_in_a_tmpfs_counts_once() {
     }
 }
 
+/// Takes so many locks on a file, one byte each, from the end: the kernel finds the place of each at once.
+fn locker(locks: u32) -> String {
+    let lock = "pack(\"s s x4 q q i x4\", 1, 0, 2 * $_, 1, 0)";
+    format!(
+        "perl -e 'open F, \"+>\", \"/tmp/locked\" or die; for (reverse 1..{locks}) {{ fcntl F, 6, {lock} or die }} \
+         print \"held\\n\"; sleep 3'"
+    )
+}
+
+#[test]
+fn locks_on_files_are_counted() {
+    for starter in starters() {
+        let finished = run(starter, &shell(starter, &locker(40_000)));
+        assert_eq!(finished.ended().1, Some(Stop::FileLocks), "{finished:?}");
+        let finished = run(starter, &shell(starter, &locker(5_000)));
+        assert_eq!((finished.ended().0, finished.ended().1), (Exit::Code(0), None), "{finished:?}");
+        assert!(finished.text.contains("held"), "{finished:?}");
+    }
+}
+
+#[test]
+fn mappings_are_memory() {
+    for starter in starters() {
+        // Forks of a process with 60,000 mappings of one page each, of which none is ever touched: perl's syscall(2) is mmap,
+        // with two protections in turn, so that the kernel cannot join them.
+        let script = "perl -e 'for (1..60000) { syscall(MMAP, 0, 4096, $_ % 2, 0x22, -1, 0) } for (1..7) { fork or last } print \"made\\n\"; sleep 50'"
+            .replace("MMAP", &nix::libc::SYS_mmap.to_string());
+        let finished = with(starter, &script, |watch| watch.memory = Some(90 << 20));
+        assert_eq!(finished.ended().1, Some(Stop::Memory), "{finished:?}");
+        let script = script.replace("sleep 50", "sleep 1");
+        let finished = with(starter, &script, |watch| watch.memory = Some(600 << 20));
+        assert_eq!(finished.ended().1, None, "{finished:?}");
+    }
+}
+
 #[test]
 fn a_full_tmpfs() {
     for starter in starters() {

@@ -97,6 +97,8 @@ pub struct Facts {
     pub bubblewrap: Option<String>,
     /// R with package future, if it can be used.
     pub r: Option<Interpreter>,
+    /// What holds the limits on memory, processes and processor time.
+    pub limits: String,
     /// Containers, switches, filters.
     pub habitat: Habitat,
     /// What stands in the way of namespaces and mounts, if something does.
@@ -237,6 +239,7 @@ impl Facts {
             task_uid: machine.task_user().map(|user| user.uid),
             bubblewrap: machine.bubblewrap.as_ref().map(|bubblewrap| version(bubblewrap.version)),
             r,
+            limits: machine.limits.to_string(),
             habitat: machine.habitat.clone(),
             obstacle: machine.habitat.obstacle(),
         }

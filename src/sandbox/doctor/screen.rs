@@ -99,7 +99,8 @@ fn machine(facts: &Facts, out: &mut String) -> fmt::Result {
         "Linux {}, {landlock}{around}; {} CPUs, {memory}; {r}; bubblewrap {bubblewrap}; tasks run as uid {uid} of this machine.",
         facts.kernel, facts.cpus
     );
-    wrapped(out, "", &line, 0)
+    wrapped(out, "", &line, 0)?;
+    wrapped(out, "", &format!("Limits are held by {}.", facts.limits), 0)
 }
 
 /// Each layer under the driver and the profile that were asked about, and beside it whether the other driver has it.

@@ -13,7 +13,7 @@ use p2p_jail::spec::{Container, External, FILES_FD, Mount, PROGRAM_FD, Spec};
 
 use super::{
     PlanError,
-    confinement::{command, confinement, watch},
+    confinement::{command, confinement, control_group, watch},
     world::{DEVICES, World},
 };
 use crate::sandbox::{
@@ -74,6 +74,8 @@ pub(super) fn spec(profile: &Profile, task: &Task, machine: &Machine) -> Result<
         container: Container::External(external),
         confinement: confinement(profile, task, machine, &world),
         watch: watch(profile, machine, &world),
+        // bwrap itself stays outside of the namespaces that it makes.
+        control_group: control_group(profile, machine, 1),
         command: command(profile, task),
     })
 }

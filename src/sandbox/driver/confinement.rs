@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use p2p_jail::spec::{Command, Confinement, Landlock, Rlimit, Watch};
+use p2p_jail::spec::{Command, Confinement, ControlGroup, Controller, Landlock, Rlimit, Watch};
 
 use super::world::World;
 use crate::sandbox::{machine::Machine, profile::Profile, task::Task};
@@ -22,7 +22,7 @@ pub(in crate::sandbox) fn uses_landlock(profile: &Profile, machine: &Machine) ->
 pub(super) fn confinement(profile: &Profile, task: &Task, machine: &Machine, world: &World) -> Confinement {
     let landlock = Landlock { minimum_abi: profile.landlock.minimum_abi, ..world.landlock.clone() };
     Confinement {
-        rlimits: rlimits(profile),
+        rlimits: rlimits(profile, machine),
         cpus: cpus(profile, task, machine),
         drop_capabilities: true,
         no_nested_user_namespaces: false,
@@ -40,6 +40,18 @@ pub(super) fn watch(profile: &Profile, machine: &Machine, world: &World) -> Watc
     }
 }
 
+/// The groups of a task with so many processes that belong to its container and not to its process namespace.
+pub(super) fn control_group(profile: &Profile, machine: &Machine, outside: u64) -> Option<ControlGroup> {
+    let groups = machine.limits.control_groups()?;
+    Some(ControlGroup {
+        version: groups.version,
+        hierarchies: groups.hierarchies.clone(),
+        memory: memory_limit(profile, machine),
+        processes: u64::from(profile.limits.processes) + outside,
+        cpus: profile.limits.cpus,
+    })
+}
+
 /// The command with the whole of its environment: the profile's variables win over the task's.
 pub(super) fn command(profile: &Profile, task: &Task) -> Command {
     let mut environment: BTreeMap<String, String> = task.command.environment.iter().cloned().collect();
@@ -51,13 +63,19 @@ pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn rlimits(profile: &Profile) -> Vec<(Rlimit, u64)> {
+/// By how much more than its control group the rlimit on processes allows, so that the group's limit is the one that is
+/// reached: that one is counted.
+const MORE_THAN_GROUP: u64 = 16;
+
+fn rlimits(profile: &Profile, machine: &Machine) -> Vec<(Rlimit, u64)> {
     let limits = &profile.limits;
+    let counted = machine.limits.control_groups().is_some_and(|groups| groups.have(Controller::Processes));
+    let more = if counted { MORE_THAN_GROUP } else { 0 };
     // The kernel counts whole seconds; what is below is for the watch.
     let seconds = limits.cpu_time.as_secs().saturating_add(1);
     vec![
         (Rlimit::AddressSpace, limits.address_space),
-        (Rlimit::Processes, u64::from(limits.processes)),
+        (Rlimit::Processes, u64::from(limits.processes) + more),
         (Rlimit::CpuSeconds, seconds),
         (Rlimit::FileSize, limits.file_size),
         (Rlimit::OpenFiles, u64::from(limits.open_files)),

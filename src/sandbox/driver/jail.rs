@@ -4,7 +4,7 @@ use p2p_jail::spec::{Builtin, Container, Identity, Spec};
 
 use super::{
     PlanError,
-    confinement::{command, confinement, watch},
+    confinement::{command, confinement, control_group, watch},
     world::World,
 };
 use crate::sandbox::{
@@ -27,6 +27,7 @@ pub(super) fn spec(profile: &Profile, task: &Task, machine: &Machine) -> Result<
         container: Container::Builtin(builtin),
         confinement,
         watch: watch(profile, machine, &world),
+        control_group: control_group(profile, machine, 0),
         command: command(profile, task),
     })
 }

@@ -245,6 +245,13 @@ impl Ready {
         &self.profile
     }
 
+    /// The memory that a process of a task can have, in bytes: what the profile or this machine gives the whole task, or
+    /// the profile's address space if that is less.
+    #[must_use]
+    pub fn memory_of_a_process(&self) -> u64 {
+        memory_limit(&self.profile, &self.machine).min(self.profile.limits.address_space)
+    }
+
     /// The machine as it was found.
     #[must_use]
     pub fn machine(&self) -> &Machine {

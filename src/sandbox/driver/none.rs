@@ -23,6 +23,7 @@ pub(super) fn spec(profile: &Profile, task: &Task, machine: &Machine) -> Result<
         // Root's tasks never run as uid 0, not even here.
         container: Container::None { become_user: machine.become_user },
         confinement: Confinement::default(),
+        control_group: None,
         watch: Watch { wall_time_ms: Some(milliseconds(profile.limits.wall_time)), ..Watch::default() },
         command: translate(command(profile, task), &places(profile, task, folder)),
     })

@@ -1,13 +1,14 @@
 //! Whole plans, for a machine that is made up.
 
-use p2p_jail::spec::{Command, Identity, Seccomp};
+use p2p_jail::spec::{CgroupVersion, Command, ControlGroup, Controller, Hierarchy, Identity, Rlimit, Seccomp};
 
 use super::*;
-use crate::sandbox::{Bubblewrap, HostPath, PathKind, Surroundings, habitat::Habitat, machine::NOBODY};
+use crate::sandbox::{Bubblewrap, HostPath, Mechanism, PathKind, Surroundings, habitat::Habitat, machine::NOBODY};
 
 /// A Debian with merged /usr, as an ordinary user.
 fn machine() -> Machine {
     let mut machine = Machine {
+        limits: Mechanism::default(),
         root: None,
         jail: "/opt/p2p/p2p-jail".into(),
         jail_for_tasks: "/opt/p2p/p2p-jail".into(),
@@ -113,6 +114,34 @@ fn whole_plans() {
             insta::assert_snapshot!(format!("{driver}-{name}"), readable(&plan(driver, name, &machine())));
         }
     }
+}
+
+#[test]
+fn control_groups_come_beside_the_other_limits() {
+    let hierarchy =
+        Hierarchy { parent: "/groups".into(), controllers: vec![Controller::Memory, Controller::Processes] };
+    let with = Machine { limits: Mechanism::made_up(CgroupVersion::V2, hierarchy.clone()), ..machine() };
+    for (driver, outside) in [(Driver::Jail, 0), (Driver::Bubblewrap, 1)] {
+        let (with, without) = (plan(driver, "strict", &with), plan(driver, "strict", &machine()));
+        let group = ControlGroup {
+            version: CgroupVersion::V2,
+            hierarchies: vec![hierarchy.clone()],
+            memory: 2 << 30,
+            processes: 64 + outside,
+            cpus: 1,
+        };
+        assert_eq!(with.spec.control_group, Some(group));
+        assert_eq!(with.spec.watch, without.spec.watch);
+        // The group's limit on processes is the one that is reached and counted.
+        let others = |plan: &LaunchPlan| {
+            let rlimits = plan.spec.confinement.rlimits.iter();
+            rlimits.filter(|(limit, _)| *limit != Rlimit::Processes).copied().collect::<Vec<_>>()
+        };
+        assert_eq!(others(&with), others(&without));
+        assert!(with.spec.confinement.rlimits.contains(&(Rlimit::Processes, 80)));
+    }
+    let small = Machine { memory: 1 << 30, ..with };
+    assert_eq!(plan(Driver::Jail, "strict", &small).spec.control_group.unwrap().memory, 768 << 20);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn strict_requires_all_and_standard_most() {
     assert!(strict.landlock.required && !strict.without_sandbox);
     let standard = Profile::load("standard", &surroundings()).unwrap();
     let optional: Vec<_> = Layer::ALL.into_iter().filter(|layer| !standard.required.contains(layer)).collect();
-    assert_eq!(optional, [Layer::Pids, Layer::Disk]);
+    assert_eq!(optional, [Layer::Memory, Layer::Pids, Layer::Disk]);
     let sockets = |profile: &Profile| profile.calls.iter().any(|group| group.names.contains(&"socketpair".to_owned()));
     assert!(sockets(&standard) && !sockets(&strict), "what waits in a socket is not counted");
     let (standard_deny, strict_deny) = (standard.seccomp().deny, strict.seccomp().deny);

@@ -1,0 +1,255 @@
+//! Limits held by control groups, on whatever version this machine has: as root, and as an ordinary user in a group that was
+//! given away.
+//!
+//! Root makes groups for the test, as systemd or another root would, and runs the tests of [`inside`] in them, once as root
+//! and once as an ordinary user. Run by an ordinary user, these tests use a group that is delegated to that user, if there
+//! is one, and otherwise check that the lack of one is explained. `scripts/test-vm` does the rest with real systemd.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::Command as Program,
+    time::Duration,
+};
+
+use p2p_jail::spec::{Command, Exit, Stop};
+use p2p_worker::sandbox::{
+    ControlGroups, Driver, Enforcement, Finished, Known, Layer, Limits, Machine, Profile, Ready, Surroundings, Task,
+    run_to_end, select,
+};
+
+/// Names the program `p2p-jail` for the runs in groups of their own.
+const JAIL: &str = "P2P_WORKER_TEST_GROUPS_JAIL";
+
+/// A user that nobody else uses.
+const ORDINARY: u32 = 61235;
+
+const DRIVERS: [Driver; 2] = [Driver::Jail, Driver::Bubblewrap];
+
+const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+
+fn machine() -> Machine {
+    let jail = std::env::var_os(JAIL).unwrap_or_else(|| env!("CARGO_BIN_EXE_p2p-jail").into());
+    let search_path = std::env::var_os("PATH");
+    Machine::discover(&Known { jail: Some(jail.into()), search_path, ..Known::default() }).unwrap()
+}
+
+fn groups(machine: &Machine) -> &ControlGroups {
+    machine.limits.control_groups().unwrap_or_else(|| panic!("{}", machine.limits))
+}
+
+/// The profile `standard`, which allows sockets, with other limits.
+fn ready(driver: Driver, change: impl Fn(&mut Limits)) -> Ready {
+    let mut profile = Profile::load("standard", &Surroundings::default()).unwrap();
+    change(&mut profile.limits);
+    select(driver, profile, machine(), &[]).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn perl(ready: &Ready, script: &str) -> Finished {
+    let argv = ["/usr/bin/perl", "-e", script].map(str::to_owned).to_vec();
+    let command = Command { argv, environment: Vec::new(), directory: "/tmp".into() };
+    let task = Task { command, files: Vec::new(), shares: Vec::new(), slot: 0 };
+    run_to_end(&ready.plan(&task).unwrap(), Duration::from_secs(60)).unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+/// The groups below which this process makes groups for tasks, and in which nothing may be left.
+fn nothing_is_left(ready: &Ready) {
+    for hierarchy in &groups(ready.machine()).hierarchies {
+        let left: Vec<_> = fs::read_dir(&hierarchy.parent).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert!(!left.iter().any(|path| path.is_dir()), "{left:?}");
+    }
+}
+
+fn every_layer_is_enforced(driver: Driver) {
+    let ready = ready(driver, |_| {});
+    for (layer, state) in ready.layers() {
+        let Enforcement::Enforced(how) = state else { panic!("{driver} {layer}: {state:?}") };
+        let held = [Layer::Memory, Layer::Cpu, Layer::Pids].contains(layer);
+        assert_eq!(how.contains("cgroup v"), held, "{driver} {layer}: {how}");
+    }
+    let inside = perl(&ready, "open F, '/proc/self/cgroup'; print grep { /memory|pids|::/ } <F>").text;
+    assert!(!inside.is_empty() && inside.lines().all(|line| line.ends_with(":/")), "{driver}: {inside}");
+    nothing_is_left(&ready);
+}
+
+fn memory_is_held(driver: Driver) {
+    let ready = ready(driver, |limits| limits.memory = 256 << 20);
+    let one = "push @kept, 'x' x (1 << 20) for 1..1000; print 'full'";
+    let many = "for (1..20) { if (!fork) { my $kept = 'x' x (20 << 20); sleep 60; exit } } sleep 60; print 'full'";
+    let files = "open F, '>', '/dev/shm/file'; syswrite F, 'x' x (1 << 20) for 1..300; print 'full'";
+    // What the watch alone cannot see: bytes that wait in sockets, on both sides.
+    let sockets = "use Socket; use IO::Handle; fork; fork; for (1..450) { socketpair my $a, my $b, AF_UNIX, SOCK_STREAM, 0 or last; \
+                   for my $end ($a, $b) { $end->blocking(0); 1 while syswrite $end, 'x' x 4096; push @kept, $end } } \
+                   sleep 30; print 'full ', scalar @kept";
+    for (what, script) in [("one", one), ("many", many), ("files", files), ("sockets", sockets)] {
+        let finished = perl(&ready, script);
+        assert_eq!(finished.stopped, Some(Stop::Memory), "{driver} {what}: {finished:?}");
+        assert!(finished.usage.peak_memory > 240 << 20, "{driver} {what}: {finished:?}");
+    }
+    let within = perl(&ready, "push @kept, 'x' x (1 << 20) for 1..60; print 'full'");
+    assert_eq!((within.exit, within.stopped, within.text.as_str()), (Exit::Code(0), None, "full"), "{driver}");
+    nothing_is_left(&ready);
+}
+
+fn processes_are_held(driver: Driver) {
+    let ready = ready(driver, |limits| limits.processes = 20);
+    let script = "while (defined($pid = fork)) { if (!$pid) { sleep 60; exit } $n++ } print \"$n $!\"; kill 9, -1";
+    let finished = perl(&ready, script);
+    let made: u32 = finished.text.split(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{finished:?}"));
+    assert!((15..20).contains(&made), "{driver}: {finished:?}");
+    assert!(finished.usage.refused_processes > 0, "{driver}: {finished:?}");
+    assert_eq!(perl(&ready, "print 'next'").usage.refused_processes, 0, "{driver}");
+    nothing_is_left(&ready);
+}
+
+fn processor_time_is_counted(driver: Driver) {
+    let ready = ready(driver, |limits| limits.cpu_time = Duration::from_secs(1));
+    // Children that the kernel reaps unseen: without a group, only wall time ends these.
+    let script =
+        "$SIG{CHLD} = 'IGNORE'; while (1) { if (!fork) { for (1..300000) {} exit } select undef, undef, undef, 0.02 }";
+    let finished = perl(&ready, script);
+    assert_eq!(finished.stopped, Some(Stop::CpuTime), "{driver}: {finished:?}");
+    assert!((1000..2000).contains(&finished.usage.cpu_ms), "{driver}: {finished:?}");
+}
+
+#[test]
+#[ignore = "run by the test below, in control groups made for it"]
+fn inside() {
+    for driver in DRIVERS {
+        every_layer_is_enforced(driver);
+        memory_is_held(driver);
+        processes_are_held(driver);
+        processor_time_is_counted(driver);
+    }
+    let parents: Vec<PathBuf> = {
+        let machine = machine();
+        groups(&machine).hierarchies.iter().map(|hierarchy| hierarchy.parent.clone()).collect()
+    };
+    assert!(parents.iter().all(|parent| !parent.exists()), "they go with the machine: {parents:?}");
+    what_a_killed_worker_left_is_removed(parents[0].parent().unwrap());
+}
+
+fn what_a_killed_worker_left_is_removed(base: &Path) {
+    // No process has this number: it is above the kernel's limit.
+    let stale = base.join("p2p-tasks-4194305-0");
+    fs::create_dir_all(stale.join("task-4194305")).unwrap();
+    let foreign = base.join("p2p-tasks-of-somebody-else");
+    fs::create_dir(&foreign).unwrap();
+    drop(machine());
+    let left = (stale.exists(), foreign.exists());
+    fs::remove_dir(&foreign).unwrap();
+    assert_eq!(left, (false, true));
+}
+
+#[test]
+fn limits_are_held_by_control_groups() {
+    if !nix::unistd::geteuid().is_root() {
+        let machine = machine();
+        return match machine.limits.control_groups() {
+            Some(_) => inside(),
+            None => assert!(machine.limits.obstacle().contains("Delegate=yes"), "{}", machine.limits),
+        };
+    }
+    for uid in [0, ORDINARY] {
+        let groups = Delegated::new(uid);
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = |from: &Path, name: &str| {
+            let to = folder.path().join(name);
+            fs::copy(from, &to).unwrap();
+            to
+        };
+        let tests = copy(&std::env::current_exe().unwrap(), "tests");
+        let jail = copy(Path::new(env!("CARGO_BIN_EXE_p2p-jail")), "p2p-jail");
+        let join = "for group; do echo 0 > $group/cgroup.procs || exit 1; done; \
+                    exec setpriv --reuid $UID_ --regid $UID_ --clear-groups $TESTS --exact control_groups::inside --ignored";
+        let output = Program::new("sh")
+            .args(["-c", join, "sh"])
+            .args(&groups.0)
+            .env_clear()
+            .env(JAIL, jail)
+            .env("TESTS", tests)
+            .env("UID_", uid.to_string())
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .current_dir("/")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "uid {uid}: {said} {output:?}");
+    }
+}
+
+/// Groups given to a user, removed when dropped.
+struct Delegated(Vec<PathBuf>);
+
+impl Delegated {
+    fn new(uid: u32) -> Self {
+        let name = format!("p2p-worker-test-{}-{uid}", std::process::id());
+        let second = mount_of("cgroup2", None).filter(|mount| has(&mount.join("cgroup.controllers"), "memory"));
+        let made = match second {
+            Some(mount) => {
+                fs::write(mount.join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
+                vec![mount.join(&name)]
+            }
+            None => CONTROLLERS.iter().map(|controller| own_first(controller).join(&name)).collect(),
+        };
+        for group in &made {
+            fs::create_dir_all(group).unwrap();
+            if second_version(group) {
+                // As systemd marks them.
+                let mark = "import os, sys; os.setxattr(sys.argv[1], 'user.delegate', b'1')";
+                assert!(Program::new("python3").args(["-c", mark]).arg(group).status().unwrap().success());
+            }
+            for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+                let path = group.join(file);
+                if path.exists() {
+                    chown(path, Some(uid), Some(uid)).unwrap();
+                }
+            }
+        }
+        Self(made)
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for group in &self.0 {
+            let _ = fs::remove_dir(group.join("p2p-supervisor"));
+            let removed = fs::remove_dir(group);
+            if !std::thread::panicking() {
+                removed.unwrap_or_else(|error| panic!("{}: {error}", group.display()));
+            }
+        }
+    }
+}
+
+fn second_version(group: &Path) -> bool {
+    group.join("cgroup.controllers").exists()
+}
+
+fn has(file: &Path, word: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|text| text.split_whitespace().any(|known| known == word))
+}
+
+/// Where a hierarchy is mounted: of this kind, with this option.
+fn mount_of(kind: &str, option: Option<&str>) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let found = mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let fits = fields[2] == kind && option.is_none_or(|option| fields[3].split(',').any(|known| known == option));
+        fits.then(|| PathBuf::from(fields[1]))
+    });
+    found
+}
+
+/// The group of this process in a hierarchy of version 1.
+fn own_first(controller: &str) -> PathBuf {
+    let mount = mount_of("cgroup", Some(controller)).unwrap_or_else(|| panic!("no {controller} in cgroup v1 or v2"));
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let path = text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        fields.next()?.split(',').any(|name| name == controller).then(|| fields.next()).flatten()
+    });
+    mount.join(path.unwrap().trim_start_matches('/'))
+}
