@@ -81,6 +81,8 @@ fn files() {
         assert_eq!(free.fact("entries /dev"), devices.join(","));
         // Landlock alone: what is mounted but not granted.
         assert_eq!(seen.fact("entries /dev"), "");
+        let lists = |spec: &mut Spec| spec.confinement.landlock.as_mut().unwrap().list.push("/".into());
+        assert_eq!(inside(starter, lists).fact("entries /dev"), devices.join(","));
         assert_eq!(free.fact("space /tmp"), "16777216 100");
         assert_eq!(free.fact("space /dev/shm"), "8388608 50");
     }
