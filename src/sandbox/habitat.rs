@@ -238,7 +238,9 @@ mod tests {
 
     #[test]
     fn each_obstacle_has_its_fix() {
-        let cases: [(&[(&str, &str)], &[&str]); 12] = [
+        /// Files and what is in them.
+        type Files = &'static [(&'static str, &'static str)];
+        let cases: [(Files, &[&str]); 12] = [
             (&[("proc/sys/user/max_user_namespaces", "0\n")], &["sysctl -w user.max_user_namespaces=15000"]),
             (
                 &[("proc/sys/kernel/unprivileged_userns_clone", "0\n")],

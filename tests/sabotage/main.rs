@@ -6,7 +6,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "clippy allows these inside test functions only, and a helper of a test may fail the test too"
 )]
