@@ -177,6 +177,38 @@ fn pipes_held_by_a_grandchild_are_not_waited_for() {
     }
 }
 
+/// Not a test: prints how long after a limit on time the whole task was gone, and how long after a process of it had asked
+/// for the memory that was too much.
+#[test]
+#[ignore = "a measurement"]
+fn how_late_a_limit_is() {
+    let sorted = |mut late: Vec<u64>| {
+        late.sort_unstable();
+        late
+    };
+    for starter in starters() {
+        let wall = |_| {
+            with(starter, "sleep 7100016", |watch| watch.wall_time_ms = Some(150)).ended().2.wall_ms.saturating_sub(150)
+        };
+        println!("{starter:?}, wall time, ms late: {:?}", sorted((0..20).map(wall).collect()));
+        let cpu = |_| {
+            let spin = with(starter, "while :; do :; done", |watch| watch.cpu_time_ms = Some(200));
+            assert_eq!(spin.ended().1, Some(Stop::CpuTime));
+            spin.ended().2.cpu_ms.saturating_sub(200)
+        };
+        println!("{starter:?}, CPU time, ms late: {:?}", sorted((0..20).map(cpu).collect()));
+        // It says how much time has gone by since it had what it may have.
+        let script = "perl -MTime::HiRes=time -e 'my @k; push @k, \"x\" x (1 << 20) for 1..190; my $t = time; \
+                      while (1) { push @k, \"x\" x (1 << 20) if @k < 400; syswrite STDOUT, sprintf(\"%d\\n\", 1000 * (time - $t)) }'";
+        let memory = |_| {
+            let finished = with(starter, script, |watch| watch.memory = Some(200 << 20));
+            assert_eq!(finished.ended().1, Some(Stop::Memory));
+            finished.text.lines().last().and_then(|line| line.parse().ok()).unwrap_or(0)
+        };
+        println!("{starter:?}, memory, ms late at most: {:?}", sorted((0..20).map(memory).collect()));
+    }
+}
+
 /// Not a test: prints by how much a task that fills memory as fast as C can gets over its limit.
 #[test]
 #[ignore = "a measurement"]
