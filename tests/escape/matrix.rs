@@ -79,7 +79,7 @@ fn gets(world: &World, case: &Case) -> String {
     let acts = places(world, &[User::Ordinary, User::Root]).into_iter().flat_map(|place| (case.acts)(&place));
     let mut words: BTreeSet<String> = acts.flat_map(|act| act.inside).collect();
     words.extend((!case.gets.is_empty()).then(|| case.gets.to_owned()));
-    words.into_iter().map(|word| word.replace('|', "\\|")).collect::<Vec<_>>().join(", ")
+    words.into_iter().map(|word| word.replace('|', "\\|").replace('*', "…")).collect::<Vec<_>>().join(", ")
 }
 
 /// What an ordinary user's run leaves out is `?` in its own table and anything in the copy.
