@@ -1,12 +1,12 @@
-//! What a sandbox costs: `/bin/true` bare, in `p2p-jail`, in bubblewrap. The runs take turns, so that what else this
-//! machine does falls on all of them.
+//! What a sandbox costs: a program bare, in `p2p-jail`, in bubblewrap. The runs take turns, so that what else this machine does
+//! falls on all of them. The program is `date`, which says itself when it was started.
 
 use std::{
     fs::File,
     io::{Seek, Write},
     os::fd::AsRawFd,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -14,7 +14,6 @@ use p2p_jail::spec::{Command as TaskCommand, Container, Exit};
 use p2p_worker::sandbox::{
     Driver, Enforcement, Known, LaunchPlan, Machine, Profile, Surroundings, Task, run_to_end, select,
 };
-use tokio::time::Instant;
 
 use crate::{
     Failure,
@@ -22,7 +21,8 @@ use crate::{
     programs,
 };
 
-const TRUE: &str = "/bin/true";
+/// Prints the time in nanoseconds.
+const DATE: [&str; 2] = ["/bin/date", "+%s%N"];
 
 /// Where `p2p-jail` is bound to in a container of bubblewrap.
 const JAIL_INSIDE: &str = "/run/p2p-jail";
@@ -34,43 +34,85 @@ pub(crate) fn measure(runs: usize) -> Result<(), Failure> {
     progress(&format!("{runs} runs each, taking turns"));
     let (jail, outer) = (strict(Driver::Jail)?, strict(Driver::Bubblewrap)?);
     let mut same_mounts = SameMounts::of(&outer)?;
-    let mut bare = Samples::of("bare exec");
-    let mut plain = Samples::of("bwrap --unshare-all --ro-bind / /");
-    let mut mounts = Samples::of("bwrap --unshare-all, the mounts of strict");
-    let mut ours = Samples::of("p2p-jail, strict, every layer");
-    let mut both = Samples::of("--sandbox bubblewrap, strict, every layer");
+    let mut bare = Both::of("bare exec");
+    let mut plain = Both::of("bwrap --unshare-all --ro-bind / /");
+    let mut mounts = Both::of("bwrap --unshare-all, the mounts of strict");
+    let mut ours = Both::of("p2p-jail, strict, every layer");
+    let mut both = Both::of("--sandbox bubblewrap, strict, every layer");
     for _ in 0..runs {
-        bare.add(timed(|| run(Command::new(TRUE)))?);
-        plain.add(timed(|| run(simplest(&same_mounts.program)))?);
-        mounts.add(timed(|| same_mounts.run())?);
-        ours.add(timed(|| sandboxed(&jail))?);
-        both.add(timed(|| sandboxed(&outer))?);
+        bare.add(|| run(date()))?;
+        plain.add(|| run(simplest(&same_mounts.program)))?;
+        mounts.add(|| same_mounts.run())?;
+        ours.add(|| sandboxed(&jail))?;
+        both.add(|| sandboxed(&outer))?;
     }
-    let columns = ["around /bin/true", "median", "p95", "over bare", "of bwrap, same mounts"];
-    let mut table = Table::new(format!("The sandbox around nothing, {runs} runs each, taking turns"), &columns);
-    for samples in [&bare, &plain, &mounts, &ours, &both] {
-        let over = |samples: &Samples| samples.median() - bare.median();
-        let ratio = format!("{:.2} ×", samples.median() / mounts.median());
-        let over = milliseconds(over(samples));
-        table.row([samples.name.clone(), milliseconds(samples.median()), milliseconds(samples.p95()), over, ratio]);
+    let all = [&bare, &plain, &mounts, &ours, &both];
+    table("To the start of the program", all.map(|both| &both.start), runs)?;
+    table("To the end of everything", all.map(|both| &both.end), runs)
+}
+
+/// Of each run, how long it took to the start of the program and to the end of everything.
+struct Both {
+    start: Samples,
+    end: Samples,
+}
+
+impl Both {
+    fn of(name: &str) -> Self {
+        Self { start: Samples::of(name), end: Samples::of(name) }
+    }
+
+    /// Does the work, which returns what the program printed.
+    fn add(&mut self, work: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
+        let begin = now()?;
+        let started = work()?;
+        let end = now()?;
+        let started = Duration::from_nanos(started.trim().parse().map_err(|_| format!("date said {started:?}"))?);
+        self.start.add(started.saturating_sub(begin));
+        self.end.add(end.saturating_sub(begin));
+        Ok(())
+    }
+}
+
+/// The same clock as date(1) reads.
+#[expect(clippy::disallowed_methods, reason = "a measurement, against another program's clock")]
+fn now() -> Result<Duration, Failure> {
+    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?)
+}
+
+/// `all` are: bare, bubblewrap, bubblewrap with the same mounts, ours.
+fn table(what: &str, all: [&Samples; 5], runs: usize) -> Result<(), Failure> {
+    let [bare, _, mounts, ..] = all;
+    let columns = ["around date", "median", "p95", "over bare", "of what bwrap, same mounts, is over bare"];
+    let mut table = Table::new(format!("{what}, {runs} runs each, taking turns"), &columns);
+    for samples in all {
+        let over = samples.median() - bare.median();
+        let ratio = format!("{:.2} ×", over / (mounts.median() - bare.median()));
+        let figures = [samples.median(), samples.p95(), over].map(milliseconds);
+        table.row([samples.name.clone()].into_iter().chain(figures).chain([ratio]));
     }
     Ok(table.print()?)
 }
 
-fn timed(work: impl FnOnce() -> Result<(), Failure>) -> Result<Duration, Failure> {
-    let begin = Instant::now();
-    work()?;
-    Ok(begin.elapsed())
+fn date() -> Command {
+    let [program, format] = DATE;
+    let mut command = Command::new(program);
+    command.arg(format);
+    command
 }
 
-fn run(mut command: Command) -> Result<(), Failure> {
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).status()?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
+fn run(mut command: Command) -> Result<String, Failure> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout)?)
+    } else {
+        Err(format!("{command:?}: {}", output.status).into())
+    }
 }
 
-fn sandboxed(plan: &LaunchPlan) -> Result<(), Failure> {
+fn sandboxed(plan: &LaunchPlan) -> Result<String, Failure> {
     let finished = run_to_end(plan, PATIENCE)?;
-    if finished.exit == Exit::Code(0) { Ok(()) } else { Err(format!("{finished:?}").into()) }
+    if finished.exit == Exit::Code(0) { Ok(finished.text) } else { Err(format!("{finished:?}").into()) }
 }
 
 /// A plan of profile strict, whose every layer was proven to be in force.
@@ -82,13 +124,14 @@ fn strict(driver: Driver) -> Result<LaunchPlan, Failure> {
     if let Some(layer) = ready.layers().iter().find(|(_, state)| !matches!(state, Enforcement::Enforced(_))) {
         return Err(format!("not in force: {layer:?}").into());
     }
-    let command = TaskCommand { argv: vec![TRUE.into()], environment: Vec::new(), directory: "/".into() };
+    let command =
+        TaskCommand { argv: DATE.map(str::to_owned).to_vec(), environment: Vec::new(), directory: "/".into() };
     Ok(ready.plan(&Task { command, files: Vec::new(), shares: Vec::new(), slot: 0 })?)
 }
 
 fn simplest(program: &str) -> Command {
     let mut command = Command::new(program);
-    command.args(["--unshare-all", "--ro-bind", "/", "/", TRUE]);
+    command.args(["--unshare-all", "--ro-bind", "/", "/"]).args(DATE);
     command
 }
 
@@ -125,11 +168,12 @@ impl SameMounts {
                 _ => arguments.push(argument),
             }
         }
-        arguments.extend(["--".to_owned(), TRUE.to_owned()]);
+        arguments.push("--".to_owned());
+        arguments.extend(DATE.map(str::to_owned));
         Ok(Self { program, arguments, files })
     }
 
-    fn run(&mut self) -> Result<(), Failure> {
+    fn run(&mut self) -> Result<String, Failure> {
         for file in &mut self.files {
             file.rewind()?;
         }

@@ -18,7 +18,7 @@ pub const CONTRACT: u64 = sum(include_bytes!("spec.rs"));
 /// What stands before the postcard: contract and sum.
 const PRELUDE: usize = 16;
 
-/// FNV-1a (RFC 9923), 64 bits: no two byte strings that differ in one byte have the same. Not against forgers.
+/// FNV-1a (Fowler, Noll and Vo), 64 bits: no two byte strings that differ in one byte have the same. Not against forgers.
 const fn sum(bytes: &[u8]) -> u64 {
     let (mut hash, mut rest) = (0xcbf2_9ce4_8422_2325_u64, bytes);
     while let [byte, after @ ..] = rest {

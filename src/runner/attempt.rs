@@ -126,6 +126,7 @@ impl Task<'_> {
     fn conclude(&self, reports: Reports, frames: FramesSeen, text: Text) -> Observed {
         let ended = judge(&Evidence {
             last: &reports.last,
+            reported: !reports.stages.is_empty(),
             cancelled: self.cancel.is_cancelled(),
             watch: &self.plan.spec.watch,
             frames: &frames,

@@ -103,6 +103,8 @@ pub struct Outcome {
 pub(crate) struct Evidence<'a> {
     /// The last report of `p2p-jail`, or why there is none.
     pub(crate) last: &'a Result<Report, String>,
+    /// Whether `p2p-jail` reported any stage.
+    pub(crate) reported: bool,
     /// Whether the caller asked for an end.
     pub(crate) cancelled: bool,
     /// The limits that `p2p-jail` watched.
@@ -120,6 +122,10 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Ended {
         Ok(Report::Refused { .. }) | Err(_) if evidence.cancelled => return Ended::Stopped(Reason::Cancelled),
         Ok(Report::Refused { stage, what, errno }) => return Ended::Refused(refused(*stage, what, *errno)),
         Ok(_) => return Ended::Crashed(Reason::JailLost { what: "it ended without a last report".to_owned() }),
+        // Its first report is that it has understood what it is to do.
+        Err(what) if !evidence.reported => {
+            return Ended::Refused(Reason::CouldNotStart { stage: None, what: format!("p2p-jail: {what}") });
+        }
         Err(what) => return Ended::Crashed(Reason::JailLost { what: what.clone() }),
     };
     let milliseconds = |limit: Option<u64>| Duration::from_millis(limit.unwrap_or_default());
@@ -169,7 +175,7 @@ mod tests {
     fn verdict(last: Result<Report, String>, cancelled: bool, frames: &FramesSeen) -> Ended {
         let watch = Watch { wall_time_ms: Some(1000), memory: Some(7), ..Watch::default() };
         let text = Text { tail: b"Error: boom\nExecution halted\n".to_vec(), ..Text::default() };
-        judge(&Evidence { last: &last, cancelled, watch: &watch, frames, text: &text })
+        judge(&Evidence { last: &last, reported: true, cancelled, watch: &watch, frames, text: &text })
     }
 
     fn ended(exit: Exit, stopped: Option<Stop>) -> Result<Report, String> {
@@ -228,5 +234,16 @@ mod tests {
         assert_eq!(verdict(refused(), true, &none), Ended::Stopped(Reason::Cancelled));
         let lost = Ended::Crashed(Reason::JailLost { what: "gone".into() });
         assert_eq!(verdict(Err("gone".into()), false, &none), lost);
+        // One that never reported anything never ran anything.
+        let (last, text) = (Err("another build".into()), Text::default());
+        let evidence = Evidence {
+            last: &last,
+            reported: false,
+            cancelled: false,
+            watch: &Watch::default(),
+            frames: &none,
+            text: &text,
+        };
+        assert!(matches!(judge(&evidence), Ended::Refused(Reason::CouldNotStart { stage: None, .. })));
     }
 }

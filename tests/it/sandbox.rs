@@ -356,3 +356,18 @@ fn all_of_it_holds_for_an_ordinary_user_too() {
         .unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
 }
+
+/// Where nobody answers the kernel, the calls that it asks about fail, and with them the first exec.
+#[test]
+fn without_its_witness_an_explained_task_does_not_start() {
+    for driver in DRIVERS {
+        let ready = select(driver, profile("strict"), machine(), &[]).unwrap();
+        let plan = ready.plan(&rscript("cat('ran')")).unwrap();
+        assert_eq!(plan.spec.confinement.seccomp.as_ref().unwrap().explain, None, "nobody gets it unasked");
+        let refused = p2p_worker::sandbox::run_to_end(&plan.explained().unwrap(), std::time::Duration::from_secs(60));
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("execve") && error.contains("Function not implemented"), "{driver}: {error}");
+    }
+    let bare = select(Driver::None, profile("standard"), machine(), &[]).unwrap();
+    assert_eq!(bare.plan(&rscript("1")).unwrap().explained(), None);
+}

@@ -70,10 +70,11 @@ fn the_json_keeps_to_its_schema() {
 }
 
 #[test]
-fn without_r_the_sandbox_is_fine_and_nothing_can_run() {
+fn a_bubblewrap_that_is_missing_is_a_thing_to_do() {
     let scene = Scene::new(Who::Me);
     let seen = scene.look(scene.world.command(&["doctor"]).env("PATH", "/nonexistent"));
     // R is found at its usual place too, bubblewrap only in the path.
+    assert_eq!(seen.status, Some(0), "{seen}");
     assert!(seen.stdout.contains("apt install bubblewrap"), "{seen}");
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Seen {
     pub(crate) stderr: String,
     /// Whether there is any trace of the future.
     pub(crate) evaluated: bool,
+    /// Whether it could leave a file on this machine.
+    pub(crate) left_a_file: bool,
     /// The programs that were executed, where the saboteur was there to see it.
     pub(crate) executed: Vec<String>,
 }
@@ -119,7 +121,7 @@ impl Seen {
     fn of(output: &Output, trace: bool) -> Self {
         let (stdout, stderr) = (stdout(output), stderr(output));
         let evaluated = trace || stdout.contains(MARK) || stderr.contains(MARK);
-        Self { status: output.status.code(), stdout, stderr, evaluated, executed: Vec::new() }
+        Self { status: output.status.code(), stdout, stderr, evaluated, left_a_file: trace, executed: Vec::new() }
     }
 
     /// Checks that nothing was run, that the status is the one of a sandbox that cannot be had, and what was said.
@@ -139,7 +141,7 @@ impl Seen {
 
 impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { status, stdout, stderr, evaluated, executed } = self;
+        let Self { status, stdout, stderr, evaluated, executed, .. } = self;
         write!(f, "{status:?} evaluated {evaluated}\n{stdout}\n{stderr}\n{executed:?}")
     }
 }

@@ -106,7 +106,7 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
     walk(folder, &mut |path| found.insert(path));
     for shared in ["/run", "/dev/shm"] {
         let entries = fs::read_dir(shared).into_iter().flatten().flatten();
-        found.extend(entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains("p2p")));
+        found.extend(entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains("p2p-worker")));
     }
     found
 }

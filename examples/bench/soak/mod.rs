@@ -66,7 +66,9 @@ pub(crate) async fn measure(tasks: usize, kills: usize) -> Result<(), Failure> {
         soak.some(look, some, &mut counts).await?;
         let (left, _) = before.0.settled(&running.pids()).await;
         let figures = Figures::of(running.pid)?;
-        table.row(figures.row(counts.values().sum(), begin.elapsed(), &left));
+        let done = counts.values().sum();
+        progress(&format!("{done} of {tasks} tasks after {:.0} s", begin.elapsed().as_secs_f64()));
+        table.row(figures.row(done, begin.elapsed(), &left));
         complain("after tasks", &left)?;
         series.push(figures);
     }
@@ -74,8 +76,11 @@ pub(crate) async fn measure(tasks: usize, kills: usize) -> Result<(), Failure> {
     kinds(&counts)?;
 
     let mut gone = Samples::of("worker killed → no process of it is left");
+    let mut interrupted = 0;
     for round in 0..kills {
-        gone.add(soak.kill(&mut running, round, &before.0).await?);
+        let (took, tasks) = soak.kill(&mut running, round, &before.0).await?;
+        gone.add(took);
+        interrupted += tasks;
         running = worker.start(&world).await?;
     }
     running.stop().await?;
@@ -83,7 +88,7 @@ pub(crate) async fn measure(tasks: usize, kills: usize) -> Result<(), Failure> {
     let (left, _) = before.0.settled(&[]).await;
     complain("at the end", &left)?;
     let mut table = Table::new(
-        format!("kill -9 of the worker in the middle of {SLOTS} tasks, {kills} times"),
+        format!("kill -9 of the worker, {kills} times, in the middle of {interrupted} tasks in all"),
         &["", "median", "p95", "times"],
     );
     table.samples(&gone);
@@ -220,8 +225,14 @@ impl Soak {
         if line.as_deref() == Some("begun") { Ok(()) } else { Err(format!("the victim said {line:?}").into()) }
     }
 
-    /// Kills the worker when every slot has a task that does not want to end: how long until nothing of it is left.
-    async fn kill(&self, running: &mut worker::Running, round: usize, before: &Look) -> Result<Duration, Failure> {
+    /// Kills the worker when every slot has a task that does not want to end: how long until nothing of it is left, and how
+    /// many tasks were running.
+    async fn kill(
+        &self,
+        running: &mut worker::Running,
+        round: usize,
+        before: &Look,
+    ) -> Result<(Duration, usize), Failure> {
         // A client of its own, which remembers no worker that failed it.
         let client = client(&self.folder, self.port).await?;
         let stubborn = tasks::KINDS.iter().filter(|kind| kind.client == ClientDoes::Cancel).cycle().take(SLOTS);
@@ -233,10 +244,12 @@ impl Soak {
         for (events, _) in &mut all {
             patiently("a task begins", begun(events)).await??;
         }
-        // The positive control: what is looked for is found while it is there.
+        // The positive control: what is looked for is found while it is there. On a slow machine the first tasks may have met
+        // their time limit before the last has begun.
         let there = before.leftovers(&[]);
-        if there.processes.len() < 3 * SLOTS || there.networks < SLOTS {
-            return Err(format!("{SLOTS} tasks run, and this is all that is seen of them: {there:#?}").into());
+        let tasks = there.networks;
+        if tasks == 0 || there.processes.len() < 3 * tasks {
+            return Err(format!("tasks run, and this is all that is seen of them: {there:#?}").into());
         }
         kill(Pid::from_raw(running.pid.cast_signed()), Signal::SIGKILL)?;
         let (left, took) = before.settled(&[]).await;
@@ -245,7 +258,7 @@ impl Soak {
         for (_, id) in all {
             client.withdraw(id).await;
         }
-        Ok(took)
+        Ok((took, tasks))
     }
 }
 

@@ -118,7 +118,9 @@ impl<'a> Monitor<'a> {
         let timeout = due.map_or(HOUSEKEEPING, |due| due.saturating_sub(clock::now()).min(HOUSEKEEPING));
         // A descriptor that is not to be waited for is replaced by one that is waited for anyway.
         let pidfd = self.task.pidfd.as_fd();
-        let waits_for_notes = self.hears && self.exec.is_none();
+        let explains = self.prepared.spec.confinement.seccomp.as_ref().is_some_and(|seccomp| seccomp.explain.is_some());
+        // What a filter asks with must be on its way before the exec, about which the filter asks.
+        let waits_for_notes = self.hears && (explains || self.exec.is_none());
         let notes = if waits_for_notes { self.task.notes.as_fd() } else { pidfd };
         let exec = self.exec.as_ref().map_or(pidfd, AsFd::as_fd);
         let [control, notes, exec, ended] = ready([self.control.as_fd(), notes, exec, pidfd], timeout);

@@ -5,6 +5,7 @@ mod bubblewrap;
 mod confinement;
 mod jail;
 mod none;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -197,6 +198,9 @@ pub fn select(driver: Driver, profile: Profile, mut machine: Machine, shares: &[
         }
         planned => planned?,
     };
+    if driver != Driver::None {
+        sockets::refuse(&profile, shares, &machine)?;
+    }
     let layers = driver.probe(&profile, &machine, shares);
     let waived = driver == Driver::None;
     let missing: Vec<_> =

@@ -101,8 +101,8 @@ impl Advice<'_> {
         let name = syscalls::name(call).unwrap_or_else(|| call.to_string());
         let shown = syscalls::constant_name(&name, value).map_or(String::new(), |name| format!(" ({name})"));
         let what = format!("argument {argument} of {name} = {value:#x}{shown}");
-        let rules = self.profile.rules.iter().filter(|rule| rule.denies(call, argument, value));
-        let Some(rule) = rules.into_iter().next() else { return (what, "EPERM".to_owned()) };
+        let rule = self.profile.rules.iter().find(|rule| rule.denies(call, argument, value));
+        let Some(rule) = rule else { return (what, "EPERM".to_owned()) };
         let denied = format!("EPERM by the rule {} ({})", rule.name, rule.why);
         if !rule.exceptions {
             return (what, format!("{denied}; no profile can make an exception"));

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const MOST_PATH: usize = 4096;
 
 /// The least page size: a path that ends before an unmapped page is read up to it.
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 
 /// Folders that every task has its own of: what is not there is not for a profile to give.
 const NOT_OF_PROFILES: [&str; 2] = ["/proc", "/dev"];
@@ -115,9 +115,9 @@ impl Policy {
     }
 
     fn argument(&self, question: &Question) -> Denied {
-        let rules = self.seccomp.deny.iter().filter(|rule| rule.syscall == question.number);
-        let mut matching = rules.filter(|rule| rule.conditions.iter().all(|condition| holds(condition, question)));
-        let argument = matching.next().and_then(|rule| rule.conditions.first()).map_or(0, |first| first.argument);
+        let mut rules = self.seccomp.deny.iter().filter(|rule| rule.syscall == question.number);
+        let matching = rules.find(|rule| rule.conditions.iter().all(|condition| holds(condition, question)));
+        let argument = matching.and_then(|rule| rule.conditions.first()).map_or(0, |first| first.argument);
         Denied::Argument { call: question.number, argument, value: value(question, argument) }
     }
 
@@ -222,8 +222,8 @@ fn string(memory: &Path, address: u64) -> Option<PathBuf> {
     let mut bytes = Vec::new();
     while bytes.len() < MOST_PATH {
         let from = address.checked_add(bytes.len() as u64)?;
-        let mut page = [0u8; PAGE as usize];
-        let rest = page.get_mut(..usize::try_from(PAGE - from % PAGE).ok()?)?;
+        let mut page = [0u8; PAGE];
+        let rest = page.get_mut(..PAGE - usize::try_from(from % PAGE as u64).ok()?)?;
         let read = memory.read_at(rest, from).ok().filter(|read| *read > 0)?;
         let read = rest.get(..read)?;
         if let Some(end) = read.iter().position(|byte| *byte == 0) {

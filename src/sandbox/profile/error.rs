@@ -51,7 +51,7 @@ pub enum ProfileError {
     #[error("{place}")]
     Syntax {
         /// Which profile, and where in it.
-        place: Place,
+        place: Box<Place>,
         /// Where and what.
         #[source]
         source: Box<toml::de::Error>,
@@ -60,7 +60,7 @@ pub enum ProfileError {
     #[error("{place}: it inherits from \"{parent}\"; only strict and standard can be inherited from")]
     Parent {
         /// Which profile, and where in it.
-        place: Place,
+        place: Box<Place>,
         /// What it says.
         parent: String,
     },
@@ -68,7 +68,7 @@ pub enum ProfileError {
     #[error("{place}: {key} is not set; begin with inherits = \"strict\" or \"standard\"")]
     Unset {
         /// Which profile, and where in it.
-        place: Place,
+        place: Box<Place>,
         /// The key.
         key: &'static str,
     },
@@ -76,7 +76,7 @@ pub enum ProfileError {
     #[error("{place}: {what}")]
     Contradiction {
         /// Which profile, and where in it.
-        place: Place,
+        place: Box<Place>,
         /// The keys that it is about: the first of them that is in the file is where it is wrong.
         keys: Vec<Vec<String>>,
         /// What contradicts what, and why.
@@ -86,7 +86,7 @@ pub enum ProfileError {
     #[error("{place}: {} cannot be shared with tasks: {why}", path.display())]
     UnsafePath {
         /// Which profile, and where in it.
-        place: Place,
+        place: Box<Place>,
         /// The path.
         path: PathBuf,
         /// Why not.
@@ -96,7 +96,7 @@ pub enum ProfileError {
     #[error("{place}: syscalls.{key}")]
     Call {
         /// Which profile, and where in it.
-        place: Place,
+        place: Box<Place>,
         /// Which group or rule.
         key: String,
         /// What is wrong.
@@ -106,8 +106,9 @@ pub enum ProfileError {
 }
 
 impl Place {
-    pub(super) fn of(profile: &str) -> Self {
-        Self { profile: profile.to_owned(), file: None, line: None }
+    /// Boxed: an error is returned by value, and large ones make every result large.
+    pub(super) fn of(profile: &str) -> Box<Self> {
+        Box::new(Self { profile: profile.to_owned(), file: None, line: None })
     }
 }
 

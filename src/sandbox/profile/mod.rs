@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod paths;
 mod raw;
 mod rule;
 #[cfg(test)]
@@ -19,8 +20,8 @@ use std::{
 
 use p2p_jail::spec::{Condition, DenyRule, Seccomp, Test};
 
-pub use check::{Surroundings, unsafe_to_share};
 pub use error::{Place, ProfileError};
+pub use paths::{Surroundings, unsafe_to_share};
 
 use super::Layer;
 

@@ -136,7 +136,7 @@ fn contradictions_are_errors() {
         ("[files.read]\n\"/proc/x\" = { from = \"/data\", why = \"\" }", "outside /proc and /dev"),
         ("[files.read]\n\"/x\" = { from = \"/home/alice/.ssh\", why = \"\" }", "secrets"),
         ("[scratch]\n\"/usr/tmp\" = { size = \"1 MiB\", files = 100, why = \"\" }", "lies in /usr"),
-        ("[scratch]\n\"/\" = { size = \"1 MiB\", files = 100, why = \"\" }", "not / itself"),
+        ("[scratch]\n\"/\" = { size = \"1 MiB\", files = 100, why = \"\" }", "not / or /dev itself"),
         ("[scratch]\n\"/x\" = { size = \"0 B\", files = 100, why = \"\" }", "at least 64 KiB"),
         ("[files]\nhide = [\"/etc/nothing\"]", "not shared anyway"),
         ("[files.write]\n\"/usr/x\" = { text = \"\", why = \"\" }", "cover one another"),

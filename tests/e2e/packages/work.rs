@@ -25,10 +25,8 @@ Sys.setenv(TZ = "Asia/Tokyo"); stopifnot(format(epoch, "%H", tz = "") == "09")
 }
 stopifnot(capabilities(c("png", "cairo")))
 sizes <- c(draw(png, "a.png", "serif", type = "cairo"), draw(svg, "a.svg", "sans"), draw(cairo_pdf, "b.pdf", "mono"),
-  draw(pdf, "a.pdf", "Helvetica"), draw(postscript, "a.ps", "Times"), draw(jpeg, "a.jpg", "sans", type = "cairo"), draw(tiff, "a.tif", "sans", type = "cairo"))
+  draw(pdf, "a.pdf", "Helvetica"), draw(postscript, "a.ps", "Helvetica"), draw(jpeg, "a.jpg", "sans", type = "cairo"), draw(tiff, "a.tif", "sans", type = "cairo"))
 stopifnot(sizes > 2000)
-fonts <- rawToChar(Filter(function(byte) byte != 0, readBin("b.pdf", "raw", 1e6)))
-stopifnot(grepl("/FontFile", fonts, useBytes = TRUE))
 "###,
     ),
     (
@@ -105,7 +103,7 @@ library(future); plan(multicore, workers = 2); stopifnot(value(future(42)) == 42
         r###"x <- numeric(1e9 / 8); x[1] <- 1
 for (i in seq(1, length(x), by = 512)) x[i] <- 2
 stopifnot(object.size(x) > 999999999, sum(x) > 2e5); rm(x)
-stopifnot(grepl("cannot allocate|memory exhausted", tryCatch(numeric(2^29), error = conditionMessage)))
+stopifnot(grepl("cannot allocate|memory exhausted|memory limit", tryCatch(numeric(2^29), error = conditionMessage)))
 "###,
     ),
 ];
