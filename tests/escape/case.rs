@@ -27,6 +27,9 @@ impl Outcome {
     }
 }
 
+/// What goes wrong in it is the error.
+pub(crate) type Scenario = fn(&Place<'_>) -> Result<(), String>;
+
 /// One case of the catalogue.
 pub(crate) struct Case {
     /// Its number in the catalogue.
@@ -43,7 +46,7 @@ pub(crate) struct Case {
     /// Tried in one task together with the acts of the other cases.
     pub(crate) acts: fn(&Place<'_>) -> Vec<Act>,
     /// Tried in tasks of its own, controls included; the error says what went wrong. A panic is an error too.
-    pub(crate) scenario: Option<fn(&Place<'_>) -> Result<(), String>>,
+    pub(crate) scenario: Option<Scenario>,
 }
 
 impl Case {

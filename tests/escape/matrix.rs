@@ -60,8 +60,8 @@ impl Matrix {
     pub(crate) fn compare_with_document(&self) {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md");
         let document = fs::read_to_string(&path).unwrap();
-        let (before, rest) = document.split_once(MARKS[0]).expect("SECURITY.md has the first mark");
-        let (copy, after) = rest.split_once(MARKS[1]).expect("SECURITY.md has the second mark");
+        let (before, rest) = document.split_once(MARKS[0]).unwrap();
+        let (copy, after) = rest.split_once(MARKS[1]).unwrap();
         let table = self.lines.join("\n").trim_end().to_owned();
         if env::var_os(REWRITE).is_some() {
             let text = format!("{before}{}\n{table}\n{}{after}", MARKS[0], MARKS[1]);
@@ -79,7 +79,7 @@ fn gets(world: &World, case: &Case) -> String {
     let acts = places(world, &[User::Ordinary, User::Root]).into_iter().flat_map(|place| (case.acts)(&place));
     let mut words: BTreeSet<String> = acts.flat_map(|act| act.inside).collect();
     words.extend((!case.gets.is_empty()).then(|| case.gets.to_owned()));
-    words.into_iter().map(|word| word.replace('|', "\\|")).collect::<Vec<_>>().join(", ")
+    words.into_iter().map(|word| word.replace('|', "\\|").replace('*', "…")).collect::<Vec<_>>().join(", ")
 }
 
 /// What an ordinary user's run leaves out is `?` in its own table and anything in the copy.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    case::{Act, Case, How, Outside, fits},
+    case::{Act, Case, How, Outside, Scenario, fits},
     world::{Driver, Place, Profile, User, World, users},
 };
 
@@ -171,7 +171,7 @@ fn try_place(cases: &[Case], place: &Place<'_>) -> (Cells, Vec<String>) {
 }
 
 /// What went wrong in a scenario.
-fn played(scenario: fn(&Place<'_>) -> Result<(), String>, place: &Place<'_>) -> Option<String> {
+fn played(scenario: Scenario, place: &Place<'_>) -> Option<String> {
     match catch_unwind(AssertUnwindSafe(|| scenario(place))) {
         Ok(result) => result.err(),
         Err(panic) => {

@@ -9,6 +9,7 @@ use crate::{
     world::Place,
 };
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case {

@@ -140,7 +140,11 @@ fn look_and_kill(place: &Place<'_>) -> Told {
     );
     let future = place.world.future(&running);
     let mut first = place.exec_command(&future, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    eventually("the first task runs", || processes_with(&mark).len() >= 2)?;
+    let started = eventually("the first task runs", || processes_with(&mark).len() >= 2);
+    if started.is_err() {
+        let _ = (first.kill(), first.wait());
+        return started;
+    }
     let look = format!(
         "ps <- unlist(lapply(Sys.glob('/proc/[0-9]*/cmdline'), readLines, warn = FALSE, skipNul = TRUE)); \
          cat('seen', any(grepl('{mark}', ps)), any(grepl('--sandbox', ps)), \
@@ -151,13 +155,14 @@ fn look_and_kill(place: &Place<'_>) -> Told {
     );
     let told = expect(&place.evaluate(&look), 0, &["seen FALSE FALSE FALSE TRUE"], &[]);
     let still_there = processes_with(&mark).len();
-    let worker = worker_below(first.id()).ok_or("the supervisor is gone before it was killed")?;
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(i32::try_from(worker).unwrap()),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
+    let worker = worker_below(first.id());
+    // A worker that is gone already leaves `timeout`, which ends by itself.
+    if let Some(worker) = worker {
+        let worker = nix::unistd::Pid::from_raw(i32::try_from(worker).unwrap());
+        nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
     let _ = first.wait();
+    worker.ok_or("the supervisor is gone before it was killed")?;
     told?;
     if still_there < 2 {
         return Err("the second task ended processes of the first".to_owned());
