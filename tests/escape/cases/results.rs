@@ -53,7 +53,7 @@ fn results() -> Vec<Case> {
         },
         Case {
             scenario: Some(forged::frames),
-            gets: "refused; between peers `tests/it/transfer_hostile.rs` has frames, digests, tickets, stalls",
+            gets: "refused; through real peers: `tests/e2e/forged.rs`; frames, digests, tickets, stalls between them: `tests/it/transfer_hostile.rs`",
             ..Case::new(
                 75,
                 Denied,
@@ -64,7 +64,7 @@ fn results() -> Vec<Case> {
         Case {
             scenario: Some(scenarios::names),
             known: "CVE-2024-32462",
-            gets: "refused before it runs; on the board `tests/it/board.rs` and `src/proto/message.rs` have lines",
+            gets: "refused before it runs; such lines on a real board: `tests/e2e/forged.rs`",
             ..Case::new(76, Denied, "be named `../..`, with line ends, escapes, 4 KiB", "output")
         },
     ]
@@ -115,17 +115,17 @@ fn sandboxes() -> Vec<Case> {
     vec![
         Case {
             scenario: Some(scenarios::layer_missing),
-            gets: "nothing is run, exit 3, the layer named; `tests/it/sabotage.rs` takes each layer away",
+            gets: "nothing is run, exit 3, the layer named; each layer taken away: `tests/sabotage/kernel.rs` whatever_the_kernel_lacks_nothing_is_evaluated_and_the_layer_is_named",
             ..Case::new(82, Denied, "run where a layer is missing", "all")
         },
         Case {
             scenario: Some(scenarios::half_way),
-            gets: "nothing is run, exit 3; `tests/it/sabotage.rs` and `jail/tests/it/refusals.rs` break each stage",
+            gets: "nothing is run, exit 3; at every point: `tests/sabotage/kernel.rs` descriptors_that_run_out_at_any_point_stop_everything, `tests/sabotage/resources.rs`, `jail/tests/it/refusals.rs`",
             ..Case::new(83, Denied, "run where the sandbox fails half-way (EMFILE)", "all")
         },
         Case {
             scenario: Some(scenarios::doctor),
-            gets: "what is in force is reported; `tests/it/sabotage.rs` has the older kernels",
+            gets: "what is in force is reported; older kernels: `tests/sabotage/kernel.rs` an_older_landlock_is_used_as_far_as_it_goes",
             ..Case::new(84, Nothing, "use what an older Landlock (ABI 1 to 3) does not hold", "filesystem")
         },
     ]
