@@ -235,12 +235,11 @@ fn has(file: &Path, word: &str) -> bool {
 /// Where a hierarchy is mounted: of this kind, with this option.
 fn mount_of(kind: &str, option: Option<&str>) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let found = mounts.lines().find_map(|line| {
+    mounts.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         let fits = fields[2] == kind && option.is_none_or(|option| fields[3].split(',').any(|known| known == option));
         fits.then(|| PathBuf::from(fields[1]))
-    });
-    found
+    })
 }
 
 /// The group of this process in a hierarchy of version 1.
