@@ -37,6 +37,8 @@ pub(crate) struct Started {
 /// Starts it. The task's descriptors are closed here when this returns.
 pub(crate) fn start(prepared: &Prepared, group: Option<&Group>, descriptors: TaskDescriptors) -> Outcome<Started> {
     let (status, notes) = status::channel().at(Stage::Namespaces, || "socketpair".into())?;
+    // Out of the way of what is put in place for the task: until the exec it tells what failed.
+    let status = Status::from(descriptors::move_up(status.as_fd())?);
     match (&prepared.spec.container, &prepared.outer) {
         (Container::Builtin(builtin), _) => start_builtin(prepared, builtin, group, descriptors, status, notes),
         (Container::External(external), Some(program)) => {

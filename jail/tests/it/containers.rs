@@ -105,7 +105,9 @@ fn an_external_program_that_fails_or_is_not_there() {
         assert!(finished.text.contains("no-such-option"), "{}", finished.text);
         let Container::External(external) = &mut spec.container else { unreachable!() };
         external.argv = vec!["/no/such/program".into()];
-        assert!(run(starter, &spec).refused().1.contains("/no/such/program"));
+        let finished = run(starter, &spec);
+        let refused = finished.refused().1;
+        assert!(refused.contains("/no/such/program"), "{refused}");
     }
 }
 
