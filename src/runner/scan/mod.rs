@@ -8,11 +8,18 @@
 //! The format is that of R's `serialize.c`, versions 2 and 3, XDR (big endian): an item is `flags: i32` (type in the low 8
 //! bits), then what the type says, then its attributes.
 
+mod bytes;
+mod code;
+mod format;
+
 use std::{
     collections::BTreeSet,
     fmt,
     io::{self, BufRead},
 };
+
+use bytes::Bytes;
+use format::{Flags, types};
 
 /// How deep items may lie in one another. R 4.2 and 4.6 with a C stack of 8 MiB read 20,000 levels of every type and die of 40,000.
 pub const MAX_DEPTH: u32 = 10_000;
@@ -142,68 +149,6 @@ enum What {
     Call(u32),
 }
 
-mod types {
-    pub(super) const SYMBOL: u8 = 1;
-    pub(super) const LIST: u8 = 2;
-    pub(super) const CLOSURE: u8 = 3;
-    pub(super) const ENVIRONMENT: u8 = 4;
-    pub(super) const PROMISE: u8 = 5;
-    pub(super) const LANGUAGE: u8 = 6;
-    pub(super) const SPECIAL: u8 = 7;
-    pub(super) const BUILTIN: u8 = 8;
-    pub(super) const CHARS: u8 = 9;
-    pub(super) const LOGICAL: u8 = 10;
-    pub(super) const INTEGER: u8 = 13;
-    pub(super) const REAL: u8 = 14;
-    pub(super) const COMPLEX: u8 = 15;
-    pub(super) const STRING: u8 = 16;
-    pub(super) const DOTS: u8 = 17;
-    pub(super) const VECTOR: u8 = 19;
-    pub(super) const EXPRESSION: u8 = 20;
-    pub(super) const BYTECODE: u8 = 21;
-    pub(super) const POINTER: u8 = 22;
-    pub(super) const WEAK_REFERENCE: u8 = 23;
-    pub(super) const RAW: u8 = 24;
-    pub(super) const S4: u8 = 25;
-    pub(super) const COMPACT: u8 = 238;
-    pub(super) const ATTRIBUTED_LIST: u8 = 239;
-    pub(super) const ATTRIBUTED_LANGUAGE: u8 = 240;
-    /// The empty and the base environment.
-    pub(super) const BASE_ENVIRONMENT: u8 = 241;
-    pub(super) const EMPTY_ENVIRONMENT: u8 = 242;
-    pub(super) const SHARED_USE: u8 = 243;
-    pub(super) const SHARED: u8 = 244;
-    pub(super) const PACKAGE: u8 = 248;
-    pub(super) const NAMESPACE: u8 = 249;
-    /// From the base namespace to the empty pairlist: nothing follows.
-    pub(super) const BASE_NAMESPACE: u8 = 250;
-    pub(super) const NULL: u8 = 254;
-    pub(super) const REFERENCE: u8 = 255;
-}
-
-/// The first word of an item.
-#[derive(Debug, Clone, Copy)]
-struct Flags(u32);
-
-impl Flags {
-    fn kind(self) -> u8 {
-        self.0.to_le_bytes()[0]
-    }
-
-    fn attributes(self) -> bool {
-        self.0 & 0x200 != 0
-    }
-
-    fn tag(self) -> bool {
-        self.0 & 0x400 != 0
-    }
-
-    /// Bit 15 of what R calls levels, which begin at bit 12.
-    fn active_binding(self) -> bool {
-        self.kind() == types::LIST && self.0 & (1 << 27) != 0
-    }
-}
-
 struct Scan<R> {
     bytes: Bytes<R>,
     todo: Vec<(u32, What)>,
@@ -253,16 +198,7 @@ impl<R: BufRead> Scan<R> {
             What::Strings(count) => (0..count).try_for_each(|_| self.string().map(drop)),
             What::CompactInfo => self.compact_info(),
             What::Code(shared) => self.code(depth, shared),
-            What::Constants(count, shared) => {
-                self.push(depth, What::Constants(count.saturating_sub(1), shared))?;
-                match self.bytes.kind()? {
-                    types::BYTECODE => self.push(depth + 1, What::Code(shared)),
-                    kind if is_call(kind) || matches!(kind, types::SHARED | types::SHARED_USE) => {
-                        self.call(depth, kind, shared)
-                    }
-                    _ => self.push(depth + 1, What::Items(1, Place::Pair)),
-                }
-            }
+            What::Constants(count, shared) => self.constants(depth, count, shared),
             What::Call(shared) => {
                 let kind = self.bytes.kind()?;
                 self.call(depth, kind, shared)
@@ -428,110 +364,7 @@ impl<R: BufRead> Scan<R> {
         let good = [u32::from(types::LIST), u32::from(types::INTEGER), 1];
         if kind == good && end == u32::from(types::NULL) { Ok(()) } else { Err(foreign()) }
     }
-
-    /// Instructions, which are an integer vector, and constants.
-    fn code(&mut self, depth: u32, shared: u32) -> Result<(), ScanError> {
-        if Flags(self.bytes.word()?).kind() != types::INTEGER {
-            return Err(ScanError::Forged("compiled code without instructions"));
-        }
-        self.plain(4)?;
-        let count = self.bytes.int()?;
-        let count = self.bytes.room(i64::from(count), 4)?;
-        self.push(depth, What::Constants(count, shared))
-    }
-
-    /// A call among the constants of compiled code: parts of it may be shared.
-    fn call(&mut self, depth: u32, kind: u8, shared: u32) -> Result<(), ScanError> {
-        let kind = match kind {
-            types::SHARED | types::SHARED_USE => {
-                let index = self.bytes.word()?;
-                if index >= shared {
-                    return Err(ScanError::Forged("a reference to nothing"));
-                }
-                if kind == types::SHARED_USE {
-                    return Ok(());
-                }
-                match self.bytes.kind()? {
-                    kind if is_call(kind) => kind,
-                    _ => return Err(ScanError::Forged("a shared part that is no call")),
-                }
-            }
-            kind => kind,
-        };
-        if !is_call(kind) {
-            return self.push(depth + 1, What::Items(1, Place::Pair));
-        }
-        self.push(depth + 1, What::Call(shared))?;
-        self.push(depth + 1, What::Call(shared))?;
-        self.push(depth + 1, What::Items(1, Place::Pair))?;
-        let has = matches!(kind, types::ATTRIBUTED_LANGUAGE | types::ATTRIBUTED_LIST);
-        self.push(depth + 1, What::Items(u64::from(has), Place::Attributes))
-    }
-}
-
-/// Whether compiled code spells such a constant out: a call or a pairlist.
-fn is_call(kind: u8) -> bool {
-    use types::{ATTRIBUTED_LANGUAGE, ATTRIBUTED_LIST, LANGUAGE, LIST};
-    matches!(kind, LANGUAGE | LIST | ATTRIBUTED_LANGUAGE | ATTRIBUTED_LIST)
-}
-
-/// The bytes, and how many are left.
-struct Bytes<R> {
-    from: R,
-    left: u64,
-}
-
-impl<R: BufRead> Bytes<R> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], ScanError> {
-        self.left = self.left.checked_sub(N as u64).ok_or(ScanError::Cut)?;
-        let mut bytes = [0u8; N];
-        self.from.read_exact(&mut bytes).map_err(ScanError::Io)?;
-        Ok(bytes)
-    }
-
-    fn int(&mut self) -> Result<i32, ScanError> {
-        self.take().map(i32::from_be_bytes)
-    }
-
-    fn word(&mut self) -> Result<u32, ScanError> {
-        self.take().map(u32::from_be_bytes)
-    }
-
-    /// The type of what follows in compiled code: a whole word.
-    fn kind(&mut self) -> Result<u8, ScanError> {
-        u8::try_from(self.word()?).map_err(|_| ScanError::Forged("an unknown type"))
-    }
-
-    /// The length of a vector whose elements take at least `size` bytes each.
-    fn length(&mut self, size: u64) -> Result<u64, ScanError> {
-        let length = match self.int()? {
-            -1 => (i64::from(self.int()?) << 32) | i64::from(self.word()?),
-            length => i64::from(length),
-        };
-        self.room(length, size)
-    }
-
-    /// A count, if there is room for so many things of this size.
-    fn room(&self, announced: i64, size: u64) -> Result<u64, ScanError> {
-        let count = u64::try_from(announced).ok().filter(|count| *count <= self.left / size);
-        count.ok_or(ScanError::Length { announced, left: self.left })
-    }
-
-    fn skip(&mut self, mut bytes: u64) -> Result<(), ScanError> {
-        self.left = self.left.checked_sub(bytes).ok_or(ScanError::Cut)?;
-        while bytes > 0 {
-            let there = self.from.fill_buf().map_err(ScanError::Io)?.len();
-            let now = there.min(usize::try_from(bytes).unwrap_or(usize::MAX));
-            if now == 0 {
-                return Err(ScanError::Cut);
-            }
-            self.from.consume(now);
-            bytes -= now as u64;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
-#[path = "scan_tests.rs"]
 mod tests;
