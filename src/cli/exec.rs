@@ -37,6 +37,7 @@ const EXPLAINED: &str = "explained run: p2p-worker answers denied system calls i
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
     let workbench = args.sandbox.workbench(&place).await?;
+    workbench.warn_of_shortfalls();
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone())?;
     let (id, future) = args.source.read(&workbench, &cancel).await?;

@@ -46,6 +46,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (board, cluster) = args.board.resolve(&place)?;
     let (max_future, max_result) = args.limits.resolve(file)?;
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
+    workbench.warn_of_shortfalls();
     let workbench = Arc::new(workbench);
 
     let me = board.user().await?;

@@ -198,6 +198,14 @@ impl Workbench {
         format!("{driver}, profile {profile}; R {}{root}, package future {future}", self.r.version)
     }
 
+    /// Tells the owner which layers are not held in full.
+    pub fn warn_of_shortfalls(&self) {
+        for (layer, state) in self.provenance.layers.iter().filter(|(_, state)| !state.is_whole()) {
+            let (state, why) = state.in_words();
+            tracing::warn!(%layer, state, why, "not held in full; every client is told");
+        }
+    }
+
     /// Evaluates a future and always comes back with a result: the task's own, or one that says why there is none. The
     /// client takes at most `client_max` bytes.
     ///

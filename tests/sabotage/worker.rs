@@ -97,7 +97,7 @@ fn what_standard_goes_without_is_told_to_owner_and_client() {
         assert!(said.contains("without Landlock"), "{who:?}: {said}");
         drop(worker);
         // A worker that holds everything says nothing.
-        let _whole = scene.world.worker(&["--profile", "standard"]);
+        let _whole = scene.world.worker(&["--profile", "strict"]);
         assert_eq!(stderr(&scene.world.evaluate("1 + 1")), "", "{who:?}");
     }
 }

@@ -210,11 +210,6 @@ pub fn select(driver: Driver, profile: Profile, mut machine: Machine, shares: &[
     }
     if waived {
         tracing::warn!("no sandbox: tasks can do all that this user can do");
-    } else {
-        for (layer, state) in layers.iter().filter(|(_, state)| !state.is_whole()) {
-            let (state, why) = state.in_words();
-            tracing::warn!(%layer, state, why, "not held in full; every client is told");
-        }
     }
     Ok(Ready { driver, profile, machine, layers, _bare: bare })
 }
