@@ -37,6 +37,8 @@ pub fn start(default: &str) {
     let _ = if std::env::var_os("JOURNAL_STREAM").is_some() && !terminal {
         log.without_time().with_ansi(false).try_init()
     } else {
-        log.with_timer(LocalTime).with_ansi(terminal).try_init()
+        // https://no-color.org
+        let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        log.with_timer(LocalTime).with_ansi(colours).try_init()
     };
 }

@@ -2,7 +2,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+};
 
 use crate::control::TaskDescriptors;
 use crate::failure::{At, Outcome};
@@ -37,7 +40,10 @@ pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> Outcome<()> {
 
 /// A copy of the descriptor with a high number, closed on exec.
 pub(crate) fn move_up(fd: BorrowedFd<'_>) -> Outcome<OwnedFd> {
-    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(ABOVE)).at(STAGE, || "fcntl F_DUPFD_CLOEXEC".into())?;
+    // EINVAL: RLIMIT_NOFILE is not above ABOVE (fcntl(2)), which comes to the same as a descriptor too many.
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(ABOVE))
+        .map_err(|errno| if errno == Errno::EINVAL { Errno::EMFILE } else { errno })
+        .at(STAGE, || "fcntl F_DUPFD_CLOEXEC".into())?;
     sys::adopt(number).at(STAGE, || format!("fcntl F_SETFD {number}"))
 }
 

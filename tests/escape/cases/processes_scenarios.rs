@@ -115,7 +115,10 @@ pub(super) fn written_to_a_terminal(place: &Place<'_>) -> Result<(), String> {
          cat({text}, file = stderr()); stop({text}, 'error')"
     );
     let future = place.world.future(&code);
-    let seen = on_a_terminal(&place.exec_command(&future, &[]));
+    let mut command = place.exec_command(&future, &[]);
+    // The colours of our own log are escapes too.
+    command.env("NO_COLOR", "1");
+    let seen = on_a_terminal(&command);
     let arrived = has(&seen, "out") && has(&seen, "message") && has(&seen, "error");
     let harmless = !seen.contains(&0x1b) && !seen.contains(&0x07) && !has(&seen, "\u{9b}") && !has(&seen, "\u{202e}");
     if !arrived || !harmless {
