@@ -9,6 +9,8 @@ use std::{
 use super::{Denials, Denied};
 use crate::{
     sandbox::{
+        Layer,
+        cgroup::Mechanism,
         machine::Machine,
         profile::{EMBEDDED, Profile, unsafe_to_share},
         syscalls,
@@ -26,6 +28,9 @@ pub fn advise(denials: &Denials, profile: &Profile, machine: &Machine) -> String
     let mut advice = Advice { profile, machine, lines: Vec::new(), toml: Toml::default() };
     for (denied, count) in gathered(denials, machine) {
         advice.take(&denied, count);
+    }
+    if advice.unwatched_sockets() {
+        advice.toml.required = profile.required.iter().filter(|layer| **layer != Layer::Memory).copied().collect();
     }
     advice.in_words(denials.more)
 }
@@ -61,6 +66,8 @@ struct Advice<'a> {
 /// What would have to be in the profile.
 #[derive(Default)]
 struct Toml {
+    /// The layers that can still be required, if not all that are.
+    required: Vec<Layer>,
     calls: BTreeSet<String>,
     exceptions: BTreeMap<String, BTreeSet<u32>>,
     read: BTreeMap<PathBuf, bool>,
@@ -152,6 +159,13 @@ impl Advice<'_> {
         "EACCES, nothing is executed there".to_owned()
     }
 
+    /// Whether the profile would ask for both what only control groups can count and for all of it to be counted.
+    fn unwatched_sockets(&self) -> bool {
+        let sockets = ["socket", "socketpair"].iter().any(|name| self.toml.calls.contains(*name));
+        let watched = matches!(self.machine.limits, Mechanism::Watch { .. });
+        sockets && watched && self.profile.required.contains(&Layer::Memory)
+    }
+
     fn in_words(&self, more: u64) -> String {
         let mut text = String::new();
         if self.lines.is_empty() {
@@ -166,6 +180,14 @@ impl Advice<'_> {
             let _ = writeln!(text, "  and {more} times something else");
         }
         let toml = self.toml.write(&self.profile.name);
+        if self.unwatched_sockets() {
+            let _ = writeln!(
+                text,
+                "\nWhat waits in sockets is memory that only control groups count, and there are none here ({}); a profile with \
+                 sockets cannot require the layer memory.",
+                self.machine.limits.obstacle()
+            );
+        }
         if !toml.is_empty() {
             let _ = write!(
                 text,
@@ -178,7 +200,7 @@ impl Advice<'_> {
 
 impl Toml {
     fn write(&self, profile: &str) -> String {
-        let Self { calls, exceptions, read, scratch } = self;
+        let Self { required, calls, exceptions, read, scratch } = self;
         let mut out = String::new();
         if calls.is_empty() && exceptions.is_empty() && read.is_empty() && scratch.is_empty() {
             return out;
@@ -187,6 +209,10 @@ impl Toml {
             true => writeln!(out, "inherits = {}", quoted(profile)),
             false => writeln!(out, "# added to the profile {profile}:"),
         };
+        if !required.is_empty() {
+            let names: Vec<String> = required.iter().map(|layer| quoted(&layer.to_string())).collect();
+            let _ = writeln!(out, "[layers]\nrequired = [{}]", names.join(", "));
+        }
         if !calls.is_empty() {
             let names: Vec<String> = calls.iter().map(|name| quoted(name)).collect();
             let _ = writeln!(out, "[syscalls.allow.mine]\nwhy = \"?\"\nnames = [{}]", names.join(", "));
