@@ -111,10 +111,13 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
+/// The groups of tasks. The folder that a worker makes them in is its own: a killed worker leaves it, empty, and the next
+/// start removes it (`tests/it/control_groups.rs`).
 fn cgroups() -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path| {
-        if path.is_dir() && path.to_string_lossy().contains("p2p") {
+        let is_task = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("task-"));
+        if is_task && path.is_dir() && path.to_string_lossy().contains("p2p-tasks-") {
             found.insert(path);
         }
         true
