@@ -33,8 +33,8 @@ struct Hole {
     reachable: bool,
 }
 
-/// From the kernel's own records (the CVE entries of cve.org, which name the stable releases). Left out are holes of drivers
-/// and file systems that a task cannot come near.
+/// Compiled by hand; where it differs from the CVE entries of cve.org, which name the stable releases, they are right. Left
+/// out are holes of drivers and file systems that a task cannot come near.
 const HOLES: [Hole; 7] = [
     Hole {
         id: "CVE-2021-22555",

@@ -22,7 +22,7 @@ fn results() -> Vec<Case> {
         },
         Case {
             scenario: Some(forged::survivor),
-            gets: "the result that R wrote",
+            gets: "the result that R wrote, or a refusal",
             ..Case::new(69, Nothing, "change the result after R has ended", "output, processes")
         },
         Case {
