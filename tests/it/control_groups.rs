@@ -135,11 +135,15 @@ fn what_a_killed_worker_left_is_removed(base: &Path) {
     let stale = base.join("p2p-tasks-4194305-0");
     fs::create_dir_all(stale.join("task-4194305")).unwrap();
     let foreign = base.join("p2p-tasks-of-somebody-else");
-    fs::create_dir(&foreign).unwrap();
+    // Of a process that cannot be seen from here: only its lock tells that it lives.
+    let used = base.join("p2p-tasks-4194305-1");
+    [&foreign, &used].into_iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    let lock = fs::File::open(&used).unwrap();
+    lock.lock().unwrap();
     drop(machine());
-    let left = (stale.exists(), foreign.exists());
-    fs::remove_dir(&foreign).unwrap();
-    assert_eq!(left, (false, true));
+    let left = (stale.exists(), foreign.exists(), used.exists());
+    [&foreign, &used].into_iter().for_each(|folder| fs::remove_dir(folder).unwrap());
+    assert_eq!(left, (false, true, true));
 }
 
 #[test]
