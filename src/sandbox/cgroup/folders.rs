@@ -1,7 +1,7 @@
 //! The groups below which `p2p-jail` makes one for each task, named after this process; and those of others that are gone.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
@@ -49,7 +49,7 @@ impl Folders {
             }
             return Ok(folder);
         }
-        Err(io::Error::other(format!("groups in {} are removed as soon as they are made", base.display())))
+        Err(io::Error::other(format!("groups in {} are taken away as soon as they are made", base.display())))
     }
 
     fn paths(&self) -> impl Iterator<Item = &Path> {
@@ -63,14 +63,19 @@ impl Drop for Folders {
     }
 }
 
-/// The lock of a group that was just made, unless it is gone already.
+/// The lock of a group that was just made, unless somebody else has it or the group is gone already.
 fn locked(folder: &Path) -> io::Result<Option<File>> {
     let gone = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(error) };
     let lock = match File::open(folder) {
         Ok(lock) => lock,
         Err(error) => return gone(error),
     };
-    lock.lock()?;
+    // Without waiting: whoever can list the folder can lock it too, and must not hold up the start.
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
     match fs::metadata(folder) {
         Ok(there) => Ok((there.ino() == lock.metadata()?.ino()).then_some(lock)),
         Err(error) => gone(error),
