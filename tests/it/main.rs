@@ -9,7 +9,13 @@
 
 mod architecture;
 mod board;
+mod board_access;
+mod board_accounts;
+mod board_flood;
+mod board_host;
 mod board_openssh;
+mod board_program;
+mod board_raw;
 mod board_ssh;
 mod board_support;
 mod control_groups;
