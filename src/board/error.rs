@@ -210,7 +210,9 @@ pub enum ServeError {
     #[error("this is a private key, which must never leave its owner")]
     PrivateKey,
     /// A key with options as in an authorized_keys file.
-    #[error("there is something before the key: options of authorized_keys files are not known here, and never ignored")]
+    #[error(
+        "there is something before the key: options of authorized_keys files are not known here, and never ignored"
+    )]
     KeyOptions,
     /// An account has no such key.
     #[error("{name} has no key {fingerprint}")]
@@ -286,17 +288,15 @@ impl ServeError {
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 Some("Another program listens there: stop it, or choose another address with --listen.".to_owned())
             }
-            Self::Accounts { .. } => {
-                Some("Repair or delete that line; nothing was changed.".to_owned())
-            }
+            Self::Accounts { .. } => Some("Repair or delete that line; nothing was changed.".to_owned()),
             Self::HostKeyMode { path, .. } => Some(format!("Close it: chmod 600 {}", path.display())),
             Self::KeyOptions => Some(
                 "Take the options away: an account may do on the board what it may, whichever key signs in.".to_owned(),
             ),
             Self::NoSuchKey { .. } => Some("See them: p2p-worker board user list".to_owned()),
-            Self::LastKey { name } => Some(format!(
-                "Add another key first, or remove the account: p2p-worker board user remove {name}"
-            )),
+            Self::LastKey { name } => {
+                Some(format!("Add another key first, or remove the account: p2p-worker board user remove {name}"))
+            }
             Self::TooManyInvites { .. } => {
                 Some("See them: p2p-worker board invite --list; take some back with --revoke NAME.".to_owned())
             }
@@ -304,9 +304,9 @@ impl ServeError {
                 "Stop it first (p2p-worker board status tells of it), or give this one another folder with --state."
                     .to_owned(),
             ),
-            Self::NotServing { .. } => {
-                Some("Start one with p2p-worker board, or name the folder of the one that runs with --state.".to_owned())
-            }
+            Self::NotServing { .. } => Some(
+                "Start one with p2p-worker board, or name the folder of the one that runs with --state.".to_owned(),
+            ),
             Self::PublicKey { .. } | Self::PrivateKey => {
                 Some("Give the file that ends in .pub, for instance ~/.ssh/id_ed25519.pub.".to_owned())
             }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use russh::keys::{HashAlg, PublicKey};
 
 use super::{
-    files::{self, StateFile, Stamp},
+    files::{self, Stamp, StateFile},
     invites::{Invite, Invites},
 };
 use crate::{
