@@ -158,15 +158,19 @@ impl Connection {
 
     /// Gives a stranger's key the account of a code; both sides of the answer are texts for the stranger.
     async fn redeem(&mut self, code: String) -> Result<String, String> {
-        let Some(key) = self.proven.clone() else {
-            return Err(
-                "your key could not be proven, or nobody is invited: ask the owner of the board for a code".into()
-            );
-        };
         let (failures, address, now) = (&self.shared.failures, self.address.ip(), Instant::now());
         if !failures.may_try(address, now) || !failures.may_try_code(now) {
             return Err("too many wrong codes lately: try again in a minute".to_owned());
         }
+        // The same for every reason: that nobody is invited at the moment is nothing for strangers either.
+        let wrong = || {
+            failures.add_wrong_code(address, now);
+            Err(format!(
+                "{}, or your key could not be proven: ask the owner of the board for a new one",
+                ServeError::Code
+            ))
+        };
+        let Some(key) = self.proven.clone() else { return wrong() };
         let (accounts, fingerprint) = (self.shared.accounts.clone(), fingerprint(&key));
         let joined = tokio::task::spawn_blocking(move || accounts.join(&code, &key)).await;
         match joined {
@@ -176,10 +180,7 @@ impl Connection {
                 self.shared.counts.joined();
                 Ok(format!("welcome, {}: your key {fingerprint} has this account from now on\n", account.name))
             }
-            Ok(Err(error @ ServeError::Code)) => {
-                failures.add_wrong_code(address, now);
-                Err(format!("{error}: ask the owner of the board for a new one"))
-            }
+            Ok(Err(ServeError::Code)) => wrong(),
             Ok(Err(error @ (ServeError::Account { .. } | ServeError::PublicKey { .. }))) => Err(error.to_string()),
             Ok(Err(error)) => {
                 tracing::error!(error = crate::error_chain(&error), "cannot add a key");
