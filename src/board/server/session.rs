@@ -95,8 +95,7 @@ impl Connection {
             return session.channel_failure(channel);
         };
         session.channel_success(channel)?;
-        let command = commands::parse(command);
-        match (&self.who, command) {
+        match (&self.who, commands::parse(command)) {
             (Who::Member(identity, seat), Ok(Command::Join(join))) => match self.join(identity, seat, join) {
                 Ok(on_topic) => {
                     // If the channel's task has ended meanwhile, the client will hear of it from the SSH library.
@@ -106,16 +105,28 @@ impl Connection {
                 Err(error) => refuse(channel, &format!("{error}\r\n"), session)?,
             },
             (Who::Member(identity, _), command) => self.tell(channel, identity, command, terminal, session)?,
-            (Who::Stranger, Ok(Command::Redeem(code))) => match self.redeem(code).await {
-                Ok(welcome) => answer(channel, &welcome, session)?,
-                Err(why) => refuse(channel, &format!("{why}\r\n"), session)?,
-            },
-            (Who::Stranger, _) => refuse(channel, &commands::no_account(&self.known_by()), session)?,
+            (Who::Stranger, command) => self.tell_stranger(channel, command, session).await?,
             (Who::Nobody, _) => end(channel, 1, session)?,
         }
         // The SSH library does not tell when a client closes a channel that the board has closed.
         self.channels.remove(&channel);
         Ok(())
+    }
+
+    /// Answers somebody without an account.
+    async fn tell_stranger(
+        &mut self,
+        channel: ChannelId,
+        command: Result<Command, String>,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match command {
+            Ok(Command::Redeem(code)) => match self.redeem(code).await {
+                Ok(welcome) => answer(channel, &welcome, session),
+                Err(why) => refuse(channel, &format!("{why}\r\n"), session),
+            },
+            _ => refuse(channel, &commands::no_account(&self.known_by()), session),
+        }
     }
 
     /// Answers what is no topic.
