@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::os::fd::AsRawFd;
 
+use crate::clock;
 use crate::failure::{At, Failure, Outcome};
 use crate::message;
 use crate::spec::{Report, Spec, Stage};
@@ -67,6 +68,11 @@ impl Control {
             Ok(bytes) => self.unsent.extend(bytes),
             Err(_) => self.deaf = true,
         }
+    }
+
+    /// Takes in that a stage is in force since now.
+    pub(crate) fn stage(&mut self, stage: Stage, detail: String) {
+        self.report(&Report::Stage(stage, detail, clock::now_us()));
     }
 
     /// Sends what was reported without ever waiting: reports are few and small, so a supervisor whose buffer is full has

@@ -359,8 +359,8 @@ pub struct Command {
 /// What `p2p-jail run` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
-    /// This stage is in force.
-    Stage(Stage, String),
+    /// This stage is in force, since that many microseconds on the monotonic clock (`CLOCK_MONOTONIC`).
+    Stage(Stage, String, u64),
     /// A stage failed and nothing of the task was executed.
     Refused {
         /// Which stage.

@@ -227,7 +227,7 @@ async fn hear(
         let (report, descriptor) = next_report(&from).await?;
         match report {
             Report::Asks => asks(descriptor.ok_or("nothing came with what it asks on")?)?,
-            Report::Stage(stage, detail) if stages.len() < MAX_STAGES => stages.push((stage, detail)),
+            Report::Stage(stage, detail, _) if stages.len() < MAX_STAGES => stages.push((stage, detail)),
             Report::Stage(..) => return Err("it reports without end".to_owned()),
             Report::Running { .. } => running(),
             last @ (Report::Refused { .. } | Report::Ended { .. }) => return Ok(last),

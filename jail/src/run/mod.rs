@@ -15,7 +15,7 @@ use crate::control::Control;
 use crate::failure::{At, Outcome};
 use crate::identity;
 use crate::prepared::Prepared;
-use crate::spec::{Report, Stage};
+use crate::spec::Stage;
 use crate::sys;
 use group::Group;
 use monitor::Monitor;
@@ -36,14 +36,14 @@ pub(crate) fn run() -> ExitCode {
 fn start(control: &mut Control) -> Outcome<(Prepared, Option<Group>, launch::Started)> {
     let (spec, descriptors) = control.receive()?;
     let prepared = Prepared::new(spec)?;
-    control.report(&Report::Stage(Stage::Spec, String::new()));
+    control.stage(Stage::Spec, String::new());
     // Before the change of identity: whoever the task runs as must not be able to change its limits.
     let group = prepared.spec.control_group.as_ref().map(Group::make).transpose()?;
     if let Some(group) = &group {
-        control.report(&Report::Stage(Stage::ControlGroup, group.describe()));
+        control.stage(Stage::ControlGroup, group.describe());
     }
     let identity = identity::assume(&prepared.spec.container)?;
-    control.report(&Report::Stage(Stage::Identity, identity));
+    control.stage(Stage::Identity, identity);
     // Whatever the task leaves behind becomes a child of this process, and is found.
     set_child_subreaper(true).at(Stage::Watch, || "prctl PR_SET_CHILD_SUBREAPER".into())?;
     let started = launch::start(&prepared, group.as_ref(), descriptors)?;

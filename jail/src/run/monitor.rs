@@ -148,9 +148,9 @@ impl<'a> Monitor<'a> {
 
     fn note(&mut self, note: Note, mut fds: Vec<OwnedFd>) {
         match note {
-            Note::Stage(stage, detail) => {
+            Note::Stage(stage, detail, since) => {
                 self.last = Some(stage);
-                self.control.report(&Report::Stage(stage, detail));
+                self.control.report(&Report::Stage(stage, detail, since));
             }
             Note::Refused { stage, what, errno } => self.failure = Some(Failure { stage, what, errno }),
             Note::Processes => self.processes = fds.pop(),
@@ -183,7 +183,7 @@ impl<'a> Monitor<'a> {
         }
         let processes = self.processes.take().map_or(Processes::Descendants, Processes::Namespace);
         let spec = &self.prepared.spec;
-        self.control.report(&Report::Stage(Stage::Exec, String::new()));
+        self.control.stage(Stage::Exec, String::new());
         self.watch =
             Some(Watch::new(&spec.watch, self.group, &spec.confinement, processes, std::mem::take(&mut self.tmpfs)));
         self.control.report(&Report::Running { pid: self.task.pid.as_raw() });
