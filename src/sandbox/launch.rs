@@ -21,7 +21,7 @@ use nix::{
 };
 use p2p_jail::{
     message::{self, MessageError},
-    spec::{Exit, Report, Stage, Stop, Usage},
+    spec::{Ahead, Exit, Report, Stage, Stop, Usage},
 };
 
 use super::LaunchPlan;
@@ -95,9 +95,24 @@ impl Waiting {
     /// # Errors
     /// What the kernel says.
     pub fn start(jail: &Path) -> io::Result<Self> {
+        Self::start_mode(jail, "run")
+    }
+
+    /// Starts the program, which makes what it can before it has a spec.
+    ///
+    /// # Errors
+    /// [`LaunchError::Start`], [`LaunchError::Report`].
+    pub fn start_ahead(jail: &Path, ahead: &Ahead) -> Result<Self, LaunchError> {
+        let started = Self::start_mode(jail, "ahead").map_err(LaunchError::Start)?;
+        let bytes = message::encode(ahead).map_err(LaunchError::Report)?;
+        started.socket.iter().try_for_each(|mut socket| socket.write_all(&bytes)).map_err(LaunchError::Start)?;
+        Ok(started)
+    }
+
+    fn start_mode(jail: &Path, mode: &str) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let child = Command::new(jail)
-            .arg("run")
+            .arg(mode)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())

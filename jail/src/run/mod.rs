@@ -1,5 +1,6 @@
 //! `p2p-jail run`: the process that the supervisor starts. It takes the order, starts the container, watches, reports.
 
+pub(crate) mod ahead;
 mod census;
 mod group;
 mod launch;
@@ -27,7 +28,7 @@ pub(crate) fn run() -> ExitCode {
     let _ = setsid();
     let mut control = Control::new(socket);
     match start(&mut control) {
-        Ok((prepared, group, started)) => Monitor::new(control, &prepared, group.as_ref(), started).run(),
+        Ok((prepared, group, started)) => Monitor::new(control, &prepared.spec, group.as_ref(), started).run(),
         Err(failure) => control.refuse(failure),
     }
     ExitCode::SUCCESS
@@ -42,7 +43,7 @@ fn start(control: &mut Control) -> Outcome<(Prepared, Option<Group>, launch::Sta
     if let Some(group) = &group {
         control.stage(Stage::ControlGroup, group.describe());
     }
-    let identity = identity::assume(&prepared.spec.container)?;
+    let identity = identity::assume(identity::wanted(&prepared.spec.container))?;
     control.stage(Stage::Identity, identity);
     // Whatever the task leaves behind becomes a child of this process, and is found.
     set_child_subreaper(true).at(Stage::Watch, || "prctl PR_SET_CHILD_SUBREAPER".into())?;
