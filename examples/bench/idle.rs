@@ -22,7 +22,17 @@ pub(crate) async fn measure(seconds: u32) -> Result<(), Failure> {
     let worker = world.worker().await?;
     let pid = worker.id().ok_or("the worker has ended")?;
     let tick = 100.0 / f64::from(seconds) / ticks_a_second()?;
-    let columns = ["a worker", "processes", "resident, itself", "all", "PSS, all", "private, all", "threads", "processor", "context switches"];
+    let columns = [
+        "a worker",
+        "processes",
+        "resident, itself",
+        "all",
+        "PSS, all",
+        "private, all",
+        "threads",
+        "processor",
+        "context switches",
+    ];
     let mut table =
         Table::new(format!("An idle worker, watched for {seconds} s (a tick is {tick:.2} % of a core)"), &columns);
     table.row(watch("that has just joined", pid, seconds).await?);
