@@ -11,6 +11,7 @@
 )]
 
 mod doctor;
+mod groups;
 mod kernel;
 mod machine;
 mod program;
@@ -18,6 +19,8 @@ mod resources;
 mod scene;
 mod schema;
 mod worker;
+#[path = "../it/delegated.rs"]
+mod delegated;
 #[path = "../e2e/world.rs"]
 #[allow(dead_code, reason = "each of the tests that share it uses another part")]
 mod world;
