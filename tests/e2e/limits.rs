@@ -68,7 +68,12 @@ const HITS: &[Hit] = &[
         0,
         &["share TRUE"],
     ),
-    ("bytes of a tmpfs", "system('head -c 20M /dev/full 2>&1 > /tmp/file', intern = TRUE)", 0, &["No space left on device"]),
+    (
+        "bytes of a tmpfs",
+        "system('head -c 20M /dev/full 2>&1 > /tmp/file', intern = TRUE)",
+        0,
+        &["No space left on device"],
+    ),
     (
         "bytes of a tmpfs, by R",
         "tryCatch({ saveRDS(raw(2e7), '/tmp/file', compress = FALSE); 'too much' }, error = conditionMessage, warning = conditionMessage)",
@@ -82,15 +87,15 @@ const HITS: &[Hit] = &[
         &["No space left on device"],
     ),
     ("a file", "system('head -c 80M /dev/full 2>&1 > /dev/shm/file', intern = TRUE)", 0, &["File too large"]),
-    (
-        "open files",
-        "for (i in 1:100) file('/dev/null', open = 'r'); 'too much'",
-        1,
-        &["Too many open files"],
-    ),
+    ("open files", "for (i in 1:100) file('/dev/null', open = 'r'); 'too much'", 1, &["Too many open files"]),
     ("text", "system('yes | head -c 1000000 >&2'); 'cut'", 0, &["more bytes were dropped]"]),
     ("the result", "raw(3e6)", 4, &["the result is larger than the limit of 1.0 MiB"]),
-    ("the stack", "f <- function(n) f(n + 1); options(expressions = 5e5); f(1)", 1, &["C stack usage", "nested too deeply"]),
+    (
+        "the stack",
+        "f <- function(n) f(n + 1); options(expressions = 5e5); f(1)",
+        1,
+        &["C stack usage", "nested too deeply"],
+    ),
     (
         "core dumps",
         "system(\"perl -e 'kill 11, $$; sleep 9'\"); length(list.files(pattern = 'core', all.files = TRUE))",
@@ -164,8 +169,18 @@ fn both_times_are_hit(who: Who, root: Option<&Path>) {
     let rs = Rs { profile: world.profile("times.toml", limits), world: &world, root };
     let worker = rs.worker(&["--slots", "2"]);
     let (asleep, busy) = (rs.submit("Sys.sleep(600); 'too much'"), rs.submit("repeat {}"));
-    is_hit("wall time", &asleep.wait_with_output().unwrap(), 4, &["was stopped on the worker: time limit of 12 s reached"]);
-    is_hit("CPU time", &busy.wait_with_output().unwrap(), 4, &["was stopped on the worker: CPU time limit of 2 s reached"]);
+    is_hit(
+        "wall time",
+        &asleep.wait_with_output().unwrap(),
+        4,
+        &["was stopped on the worker: time limit of 12 s reached"],
+    );
+    is_hit(
+        "CPU time",
+        &busy.wait_with_output().unwrap(),
+        4,
+        &["was stopped on the worker: CPU time limit of 2 s reached"],
+    );
     rs.next_is_fine(&worker);
 }
 

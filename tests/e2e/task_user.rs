@@ -33,9 +33,11 @@ fn tasks_of_roots_worker_run_as_the_account_that_was_named() {
             let worker = world.worker(&arguments);
             let mut submit = world.submit(&["-e", &format!("system('sleep {seconds}')")]);
             let mut client = submit.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            let sleeping = || processes_with(&seconds).into_iter().filter(|pid| {
-                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
-            });
+            let sleeping = || {
+                processes_with(&seconds).into_iter().filter(|pid| {
+                    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
+                })
+            };
             eventually("the task sleeps", || sleeping().next().is_some());
             let ids: Vec<Vec<u32>> = sleeping().map(user_ids).collect();
             assert!(ids.iter().all(|ids| *ids == [expected; 4]), "{driver} {user:?}: {ids:?}");
@@ -53,7 +55,9 @@ fn root_and_unknown_accounts_are_refused() {
     }
     let world = World::new(Who::Me);
     let unknown = "nobody-is-named-so";
-    for (user, words) in [("root", "never run as uid 0"), (unknown, "no user is named nobody-is-named-so"), ("", "no user is named")] {
+    for (user, words) in
+        [("root", "never run as uid 0"), (unknown, "no user is named nobody-is-named-so"), ("", "no user is named")]
+    {
         for command in ["exec", "doctor"] {
             let expression: &[&str] = if command == "exec" { &["-e", "cat('EVALUATED')"] } else { &[] };
             let named = format!("--task-user={user}");

@@ -32,7 +32,8 @@ impl Divided {
     fn new(who: Who) -> Self {
         let groups = Delegated::new(if who == Who::Ordinary { ORDINARY } else { 0 });
         let folders: Vec<String> = groups.paths().iter().map(|path| path.display().to_string()).collect();
-        let script = format!("for group in {}; do echo 0 >$group/cgroup.procs || exit 98; done; exec \"$@\"", folders.join(" "));
+        let script =
+            format!("for group in {}; do echo 0 >$group/cgroup.procs || exit 98; done; exec \"$@\"", folders.join(" "));
         let join = ["sh", "-c", &script, "sh"].map(str::to_owned).into();
         Self { scene: Scene::new(who), groups, join }
     }
@@ -147,7 +148,10 @@ fn less_than_the_profile_gives_is_refused_or_held_and_never_half() {
         let own = divided.groups.paths().iter().find(|path| path.join("cpu.cfs_quota_us").exists()).unwrap();
         fs::write(own.join("cpu.cfs_quota_us"), "50000").unwrap();
         let seen = divided.exec(&[]);
-        seen.is_refused(&format!("{who:?} half a processor"), &["memory, cpu, pids missing", "cfs_quota_us", "profile's cpus"]);
+        seen.is_refused(
+            &format!("{who:?} half a processor"),
+            &["memory, cpu, pids missing", "cfs_quota_us", "profile's cpus"],
+        );
         fs::write(own.join("cpu.cfs_quota_us"), "-1").unwrap();
         is_evaluated("all of it", &divided.exec(&[]));
         divided.nothing_is_left();
@@ -177,7 +181,9 @@ fn a_controller_that_is_missing_is_missed_aloud() {
 
 /// A line that runs a program where this controller is not to be had: what `/proc` and the hierarchies show is covered.
 fn without(who: Who, divided: &Divided, controller: &str) -> Vec<String> {
-    let folder = divided.groups.paths().iter().find(|path| path.join(format!("{controller}.stat")).exists() || path.join(format!("{controller}.max")).exists());
+    let folder = divided.groups.paths().iter().find(|path| {
+        path.join(format!("{controller}.stat")).exists() || path.join(format!("{controller}.max")).exists()
+    });
     let own = folder.unwrap_or_else(|| panic!("no {controller}")).display().to_string();
     let commands = if divided.first_version() {
         // An empty folder that nobody can write to, in the place of the whole group.
@@ -218,9 +224,14 @@ fn a_worker_whose_groups_fail_says_so_and_goes_on_when_they_are_back() {
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(4), "{who:?} {what}: {output:?}");
             assert!(said.contains("could not be set up") && said.contains("ControlGroup"), "{who:?} {what}: {said}");
-            assert!(!stdout(&output).contains("EVALUATED") && !said.contains("EVALUATED"), "{who:?} {what}: {output:?}");
+            assert!(
+                !stdout(&output).contains("EVALUATED") && !said.contains("EVALUATED"),
+                "{who:?} {what}: {output:?}"
+            );
         };
-        let works = || assert!(stdout(&scene.world.evaluate(&scene.future())).contains("EVALUATED"), "{who:?}\n{}", worker.log());
+        let works = || {
+            assert!(stdout(&scene.world.evaluate(&scene.future())).contains("EVALUATED"), "{who:?}\n{}", worker.log())
+        };
         works();
         let switch = scene.open().join("mkdir");
         fs::write(&switch, "").unwrap();
@@ -231,10 +242,17 @@ fn a_worker_whose_groups_fail_says_so_and_goes_on_when_they_are_back() {
         let mut running = scene.world.submit(&["-e", "Sys.sleep(3); 'slept'"]);
         let running = running.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let tasks = || -> Vec<PathBuf> {
-            let within = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-            divided.left().into_iter().flat_map(within).filter(|path| path.to_string_lossy().contains("/task-")).collect()
+            let within =
+                |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            divided
+                .left()
+                .into_iter()
+                .flat_map(within)
+                .filter(|path| path.to_string_lossy().contains("/task-"))
+                .collect()
         };
-        let inhabited = |task: &PathBuf| fs::read_to_string(task.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty());
+        let inhabited =
+            |task: &PathBuf| fs::read_to_string(task.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty());
         eventually("the task is in its groups", || !tasks().is_empty() && tasks().iter().all(inhabited));
         assert!(tasks().iter().all(|task| fs::remove_dir(task).is_err()), "{who:?}");
         assert_eq!(stdout(&running.wait_with_output().unwrap()), "[1] \"slept\"\n", "{who:?}");

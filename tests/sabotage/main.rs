@@ -10,6 +10,8 @@
     reason = "clippy allows these inside test functions only, and a helper of a test may fail the test too"
 )]
 
+#[path = "../it/delegated.rs"]
+mod delegated;
 mod doctor;
 mod groups;
 mod kernel;
@@ -19,8 +21,6 @@ mod resources;
 mod scene;
 mod schema;
 mod worker;
-#[path = "../it/delegated.rs"]
-mod delegated;
 #[path = "../e2e/world.rs"]
 #[allow(dead_code, reason = "each of the tests that share it uses another part")]
 mod world;

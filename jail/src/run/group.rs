@@ -223,11 +223,7 @@ fn writable(folder: &Path, name: &str) -> Outcome<Option<File>> {
     unless_missing(&folder.join(name), true, |path| OpenOptions::new().write(true).open(path))
 }
 
-fn unless_missing(
-    path: &Path,
-    optional: bool,
-    open: impl FnOnce(&Path) -> io::Result<File>,
-) -> Outcome<Option<File>> {
+fn unless_missing(path: &Path, optional: bool, open: impl FnOnce(&Path) -> io::Result<File>) -> Outcome<Option<File>> {
     match open(path) {
         Err(error) if optional && error.kind() == ErrorKind::NotFound => Ok(None),
         result => result.map(Some).at(STAGE, || format!("opening {}", path.display())),

@@ -56,7 +56,8 @@ impl<'a> Kept<'a> {
 
     fn descriptor(&mut self, thread: &Path, fd: i32, what: &Path) {
         if what == Path::new("anon_inode:[eventpoll]") {
-            let watched = lines(&thread.join("fdinfo").join(fd.to_string()), usize::MAX, |line| line.starts_with("tfd:"));
+            let watched =
+                lines(&thread.join("fdinfo").join(fd.to_string()), usize::MAX, |line| line.starts_with("tfd:"));
             self.bytes += watched * BYTES_OF_AN_EVENT;
         } else if what.to_str().is_some_and(|what| what.starts_with("pipe:"))
             || self.writable.iter().any(|folder| what.starts_with(folder))

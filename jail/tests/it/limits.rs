@@ -135,7 +135,9 @@ fn mappings_are_memory() {
 
 /// Children of perl, each of which does this and waits.
 fn children(number: u32, act: &str, seconds: u32) -> String {
-    format!("perl -MPOSIX -e 'for (1..{number}) {{ if (!fork) {{ {act}; sleep {seconds}; exit }} }} 1 while wait > 0; print \"whole\\n\"'")
+    format!(
+        "perl -MPOSIX -e 'for (1..{number}) {{ if (!fork) {{ {act}; sleep {seconds}; exit }} }} 1 while wait > 0; print \"whole\\n\"'"
+    )
 }
 
 #[test]

@@ -315,8 +315,11 @@ fn handles(_: &Place<'_>) -> Vec<Act> {
         )
         .bare("EPERM|ESTALE"),
         // A process's handle from the file system of processes, which is found without a mount (FD_PIDFS_ROOT, Linux 6.17).
-        Act::native(format!("call\topen_by_handle_at\t-10002\th:0800000001000000{}\t0", "02000000".repeat(2)), "ENOSYS")
-            .bare("EBADF|EINVAL|ESTALE|EPERM"),
+        Act::native(
+            format!("call\topen_by_handle_at\t-10002\th:0800000001000000{}\t0", "02000000".repeat(2)),
+            "ENOSYS",
+        )
+        .bare("EBADF|EINVAL|ESTALE|EPERM"),
     ]
 }
 
@@ -427,7 +430,9 @@ fn attributes(place: &Place<'_>) -> Vec<Act> {
         Act::native(format!("call\tsetxattr\ts:{file}\ts:user.p2p\ts:x\t1\t0"), "ENOSYS|EROFS")
             .bare("ok|ENOTSUP|EOPNOTSUPP"),
         // setxattrat, removexattrat (Linux 6.13), file_setattr (6.17).
-        Act::native(format!("call\t463\t-100\ts:{file}\t0\ts:user.p2p\tz:16\t16"), "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native(format!("call\t463\t-100\ts:{file}\t0\ts:user.p2p\tz:16\t16"), "ENOSYS")
+            .bare("ok|E*")
+            .may_be_lacking(),
         Act::native(format!("call\t466\t-100\ts:{file}\t0\ts:user.p2p"), "ENOSYS").bare("ok|E*").may_be_lacking(),
         Act::native(format!("call\t469\t-100\ts:{file}\tz:24\t24\t0"), "ENOSYS").bare("ok|E*").may_be_lacking(),
         Act::native(format!("call\tioctl\tfd:{file}\t0x40086602\tz:8"), "EPERM").bare("*"),
@@ -445,7 +450,9 @@ fn existence(place: &Place<'_>) -> Vec<Act> {
         Act::native(format!("call\topenat2\t-100\ts:{home}\tz:24\t24"), "ENOSYS").bare("ok"),
         // file_getattr and getxattrat (Linux 6.17, 6.13), which no filter of old names knows.
         Act::native(format!("call\t468\t-100\ts:{home}\tz:24\t24\t0"), "ENOSYS").bare("ok|E*").may_be_lacking(),
-        Act::native(format!("call\t464\t-100\ts:{home}\t0\ts:user.p2p\tz:16\t16"), "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native(format!("call\t464\t-100\ts:{home}\t0\ts:user.p2p\tz:16\t16"), "ENOSYS")
+            .bare("ok|E*")
+            .may_be_lacking(),
     ];
     let paths = [
         "/root",

@@ -165,7 +165,8 @@ fn descriptors(_: &Place<'_>) -> Vec<Act> {
         Act::native("open\t/proc/self/fd/9", "ENOENT").bare("ok"),
         // Nothing is given to the worker, or taken from it, through what is open: no descriptor is a socket.
         Act::native("call\tsendmsg\t3\tz:56\t0", "ENOSYS|ENOTSOCK").bare("EBADF"),
-        Act::native("call\trecvmsg\t1\tz:56\t0x40", "ENOSYS|ENOTSOCK").stated("descriptor 1 of a control is a pipe too"),
+        Act::native("call\trecvmsg\t1\tz:56\t0x40", "ENOSYS|ENOTSOCK")
+            .stated("descriptor 1 of a control is a pipe too"),
     ]
 }
 

@@ -138,7 +138,9 @@ fn later_rights(place: &Place<'_>) -> Vec<Act> {
     let file = format!("{}/data.csv", place.world.shared().display());
     let (from, to) = match place.driver {
         Driver::None => (format!("{file}.1"), format!("{file}.2")),
-        Driver::Jail | Driver::Bubblewrap => ("/tmp/later".to_owned(), format!("{}/later", place.world.shared().display())),
+        Driver::Jail | Driver::Bubblewrap => {
+            ("/tmp/later".to_owned(), format!("{}/later", place.world.shared().display()))
+        }
     };
     vec![
         // ABI 2: renaming and linking into another folder. Making the file is no attack.
