@@ -14,7 +14,6 @@ const LIMITS: &str = r#"memory = "600 MiB"
 address_space = "1536 MiB"
 processes = 24
 file_size = "64 MiB"
-open_files = 64
 text = "64 KiB"
 result = "1 MiB"
 wall_time = "5 min"
@@ -78,7 +77,7 @@ const HITS: &[Hit] = &[
         "bytes of a tmpfs, by R",
         "tryCatch({ saveRDS(raw(2e7), '/tmp/file', compress = FALSE); 'too much' }, error = conditionMessage, warning = conditionMessage)",
         0,
-        &["write", "No space left"],
+        &["error writing", "No space left"],
     ),
     (
         "files of a tmpfs",
@@ -87,14 +86,20 @@ const HITS: &[Hit] = &[
         &["No space left on device"],
     ),
     ("a file", "system('head -c 80M /dev/full 2>&1 > /dev/shm/file', intern = TRUE)", 0, &["File too large"]),
-    ("open files", "for (i in 1:100) file('/dev/null', open = 'r'); 'too much'", 1, &["Too many open files"]),
+    // R has no more than 128 connections of its own.
+    (
+        "open files",
+        "system(\"perl -e 'for (1..300) { open $f[$_], q(<), q(/dev/null) or die qq($!) } print q(too much)' 2>&1\", intern = TRUE)",
+        0,
+        &["Too many open files"],
+    ),
     ("text", "system('yes | head -c 1000000 >&2'); 'cut'", 0, &["more bytes were dropped]"]),
     ("the result", "raw(3e6)", 4, &["the result is larger than the limit of 1.0 MiB"]),
     (
         "the stack",
         "f <- function(n) f(n + 1); options(expressions = 5e5); f(1)",
         1,
-        &["C stack usage", "nested too deeply"],
+        &["C stack usage", "nested too deeply", "stack was used up", "stack overflow"],
     ),
     (
         "core dumps",

@@ -1,5 +1,7 @@
 //! Limits that hold from outside, and those that bound what one task can make of the machine.
 
+use std::path::Path;
+
 use p2p_jail::spec::*;
 
 use crate::harness::*;
@@ -144,14 +146,27 @@ fn children(number: u32, act: &str, seconds: u32) -> String {
 fn pipes_are_memory() {
     // 960 of them, of 64 KiB each: with a name, and without.
     let pipes = "for (1..60) { pipe my $r, my $w or die; push @kept, $r, $w }";
-    let fifos = "for (1..60) { my $n = \"/tmp/$$-$_\"; mkfifo $n, 0600; sysopen my $f, $n, O_RDWR or die $!; unlink $n; push @kept, $f }";
+    let fifos = "for (1..60) { my $n = \"/tmp/$_-$$\"; mkfifo $n, 0600 or die $!; sysopen my $f, $n, O_RDWR or die $!; push @kept, $f }";
     for starter in starters() {
-        let limit = |watch: &mut Watch| watch.memory = Some(90 << 20);
+        let among = |act: &str, seconds| {
+            let mut spec = shell(starter, &children(16, act, seconds));
+            let Container::Builtin(builtin) = &mut spec.container else { unreachable!() };
+            for mount in &mut builtin.mounts {
+                if let Mount::Tmpfs { to, inodes, .. } = mount
+                    && to.as_path() == Path::new("/tmp")
+                {
+                    *inodes = 2000;
+                }
+            }
+            spec.watch.tmpfs = vec!["/tmp".into(), "/dev/shm".into()];
+            spec.watch.memory = Some(70 << 20);
+            run(starter, &spec)
+        };
         for act in [pipes, fifos] {
-            let finished = with(starter, &children(16, act, 60), limit);
+            let finished = among(act, 50);
             assert_eq!(finished.ended().1, Some(Stop::Memory), "{finished:?}");
         }
-        let finished = with(starter, &children(16, "1", 2), limit);
+        let finished = among("1", 2);
         assert_eq!((finished.ended().1, finished.text.as_str()), (None, "whole\n"), "{finished:?}");
     }
 }
@@ -159,22 +174,25 @@ fn pipes_are_memory() {
 #[test]
 fn watched_events_are_memory() {
     // An epoll instance knows a file by its descriptor's number too, and forgets it only when nobody has the file open: each of
-    // 30 instances watches 30 files, each under 50 numbers that it had for a moment. 45,000 for each of 8 processes.
+    // 15 instances watches 15 files, each under 60 numbers that it had for a moment. 13,500 in each of 16 processes.
     let event = if cfg!(target_arch = "x86_64") { "pack(\"LQ\", 1, 0)" } else { "pack(\"Lx4Q\", 1, 0)" };
-    let watch = format!(
-        "for (1..30) {{ pipe my $r, my $w; push @w, $w; push @r, $r; push @e, syscall({}, 0) }} my $event = {event}; \
-         for my $r (@r) {{ for my $n (70..119) {{ POSIX::dup2(fileno $r, $n); syscall({}, $_, 1, $n, $event) for @e }} }} \
-         POSIX::close($_) for 70..119; @w = @r = ()",
+    let held = format!(
+        "for (1..15) {{ pipe my $r, my $w; push @w, $w; push @r, $r; push @e, syscall({}, 0) }} my $event = {event}; \
+         for my $r (@r) {{ for my $n (60..119) {{ POSIX::dup2(fileno $r, $n) or die $!; \
+         for my $e (@e) {{ syscall({}, $e, 1, $n, $event) == 0 or die $! }} }} }} POSIX::close($_) for 60..119",
         nix::libc::SYS_epoll_create1,
         nix::libc::SYS_epoll_ctl
     );
-    let held = watch.replace("@w = @r = ()", "1");
+    let closed = format!("{held}; @w = @r = ()");
     for starter in starters() {
-        let limit = |watch: &mut Watch| watch.memory = Some(100 << 20);
-        let finished = with(starter, &children(8, &held, 60), limit);
+        // The pipes are 15 MiB.
+        let limit = |watch: &mut Watch| watch.memory = Some(70 << 20);
+        let finished = with(starter, &children(16, &held, 50), limit);
         assert_eq!(finished.ended().1, Some(Stop::Memory), "{finished:?}");
-        // When the files are closed, nothing is watched.
-        let finished = with(starter, &children(8, &watch, 2), |watch| watch.memory = Some(400 << 20));
+        // When the files are closed, nothing is watched any more.
+        let one_by_one =
+            children(16, &closed, 2).replace("{ if (!fork)", "{ select undef, undef, undef, 0.4; if (!fork)");
+        let finished = with(starter, &one_by_one, limit);
         assert_eq!((finished.ended().1, finished.text.as_str()), (None, "whole\n"), "{finished:?}");
     }
 }

@@ -192,6 +192,12 @@ local({
   evaluate <- function(future, uuid) {
     result <- withCallingHandlers(future::result(reset(future)), immediateCondition = relay())
     if (!inherits(result, "FutureResult")) stop("package future gave no FutureResult", call. = FALSE)
+    # An error leaves no `visible`, and a condition that says what it was. Where there was no room on the stack to note it,
+    # package future gives a result without either, which would pass for a success.
+    noted <- vapply(result[["conditions"]], function(entry) inherits(entry[["condition"]], c("error", "interrupt")), NA)
+    if (is.null(result[["visible"]]) && !any(noted)) {
+      stop("R ended the evaluation with an error that could not be noted: its stack was used up (infinite recursion?)", call. = FALSE)
+    }
     result[["uuid"]] <- uuid
     result
   }
