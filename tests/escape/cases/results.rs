@@ -137,16 +137,19 @@ fn sandboxes() -> Vec<Case> {
 fn later_rights(place: &Place<'_>) -> Vec<Act> {
     let file = format!("{}/data.csv", place.world.shared().display());
     let (from, to) = match place.driver {
-        Driver::None => (format!("{file}.1"), format!("{file}.2")),
+        Driver::None => {
+            let folder = place.world.sacrifice().display().to_string();
+            (format!("{folder}/inside/file"), format!("{folder}/renamed"))
+        }
         Driver::Jail | Driver::Bubblewrap => {
             ("/tmp/later".to_owned(), format!("{}/later", place.world.shared().display()))
         }
     };
     vec![
         // ABI 2: renaming and linking into another folder. Making the file is no attack.
-        Act::native(format!("open\t{from}\tc"), "ok").stated("no attack: what the next acts are about"),
+        Act::native(format!("open\t{from}\tc"), "ok").stated("no attack: what the next act is about"),
         Act::native(format!("call\trename\ts:{from}\ts:{to}"), "EXDEV|EROFS|EACCES").bare("ok"),
-        Act::native(format!("call\tlink\ts:{file}\ts:{to}.3"), "EXDEV|EROFS|EACCES").bare("ok|EEXIST"),
+        Act::native(format!("call\tlink\ts:{file}\ts:{to}.linked"), "EXDEV|EROFS|EACCES").bare("ok|EEXIST"),
         // ABI 3: truncation. ABI 5: ioctl on devices (RNDADDTOENTCNT, which only root may).
         Act::native(format!("call\ttruncate\ts:{file}\t4"), "EROFS|EACCES").bare("ok"),
         Act::native("call\tioctl\tfd:/dev/null\t0x540b\t0", "EPERM|EACCES").bare("ENOTTY"),
