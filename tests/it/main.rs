@@ -13,6 +13,7 @@ mod board_openssh;
 mod board_ssh;
 mod board_support;
 mod control_groups;
+mod delegated;
 mod runner;
 mod runner_code;
 mod runner_scan;
