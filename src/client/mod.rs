@@ -292,7 +292,7 @@ impl<N: Network> Dispatcher<N> {
 
     async fn delivered(&mut self, future: FutureId, event: DeliveryEvent) {
         let told = match event {
-            DeliveryEvent::Connected | DeliveryEvent::Sent => return,
+            DeliveryEvent::Connected | DeliveryEvent::Disconnected(_) | DeliveryEvent::Sent => return,
             DeliveryEvent::Sending { bytes, total } => ClientEvent::Sending { bytes, total },
             DeliveryEvent::Begun(provenance) => ClientEvent::Running(provenance),
             DeliveryEvent::Progress(condition) => ClientEvent::Progress(condition),
