@@ -43,6 +43,8 @@ pub struct ConfigFile {
     pub identity: Option<Vec<PathBuf>>,
     pub login: Option<String>,
     pub accept_new: Option<bool>,
+    pub ssh_program: Option<String>,
+    pub ssh_args: Option<String>,
     pub state: Option<PathBuf>,
     pub sandbox: Option<String>,
     pub profile: Option<String>,
