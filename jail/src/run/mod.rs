@@ -3,6 +3,7 @@
 pub(crate) mod ahead;
 mod census;
 mod group;
+mod kept;
 mod launch;
 mod monitor;
 mod watch;
@@ -26,6 +27,8 @@ pub(crate) fn run() -> ExitCode {
     let Ok(socket) = sys::adopt(0) else { return ExitCode::from(2) };
     // An interrupt typed at the supervisor's terminal is for the supervisor, which decides what becomes of the tasks.
     let _ = setsid();
+    // A limit is as exact as this process is soon on a processor when it is time to look. It is better without than not at all.
+    let _ = sys::ask_for_short_turns();
     let mut control = Control::new(socket);
     match start(&mut control) {
         Ok((prepared, group, started)) => Monitor::new(control, &prepared.spec, group.as_ref(), started).run(),

@@ -106,6 +106,8 @@ impl Init<'_> {
             self.status.as_fd().as_raw_fd(),
             self.outcome.as_raw_fd(),
         ];
+        // When the task is to be killed, it is this process that has to do it.
+        let _ = sys::ask_for_short_turns();
         let started = descriptors::close_all_but(0, &kept).and_then(|()| {
             namespaces::die_with_parent(&self.status)?;
             namespaces::settle(self.builtin.inside, &self.builtin.hostname, host)?;
