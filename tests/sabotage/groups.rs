@@ -261,11 +261,11 @@ fn a_worker_whose_groups_fail_says_so_and_goes_on_when_they_are_back() {
         divided.left().iter().for_each(|folder| fs::remove_dir(folder).unwrap());
         is_refused("its groups are gone");
         drop(worker);
-        eventually("its processes have left", || groups.paths().iter().all(is_empty));
+        eventually("its processes have left", || groups.paths().iter().all(|group| is_empty(group)));
         divided.nothing_is_left();
     }
 }
 
-fn is_empty(group: &PathBuf) -> bool {
+fn is_empty(group: &Path) -> bool {
     fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty())
 }
