@@ -148,6 +148,8 @@ impl ProgressLine {
             ClientEvent::Receiving { bytes, total } => {
                 format!("receiving {} of {}", show_bytes(*bytes), show_bytes(*total))
             }
+            ClientEvent::Doubted(worker) => format!("{worker} is silent; posted again"),
+            ClientEvent::Returned(worker) => format!("{worker} is back"),
             ClientEvent::PostedAgain(why) => format!("{why}; posting it again"),
             ClientEvent::Progress(_) | ClientEvent::Done(..) | ClientEvent::Failed(_) => return,
         };

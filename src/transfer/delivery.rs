@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Events that wait for their reader. When so many wait, [`DeliveryEvent::Sending`], [`DeliveryEvent::Receiving`],
-/// [`DeliveryEvent::Progress`] and [`DeliveryEvent::Connected`] are dropped; the others never are.
+/// [`DeliveryEvent::Progress`], [`DeliveryEvent::Connected`] and [`DeliveryEvent::Disconnected`] are dropped; the others never are.
 const EVENTS: usize = 64;
 /// Room that is kept for the events that are never dropped, each of which comes once.
 const KEPT: usize = 4;
@@ -37,6 +37,9 @@ const KEPT: usize = 4;
 pub enum DeliveryEvent {
     /// The worker is here, for the first time or again.
     Connected,
+    /// The stream broke, or nothing was heard for [`super::TransferConfig::silence`], for this reason. The worker may dial
+    /// again.
+    Disconnected(String),
     /// So much of the future was sent; at most one event for each hundredth.
     Sending {
         /// Bytes handed to the network.
@@ -194,6 +197,7 @@ impl<N: Network> Run<N> {
                 Err(Interrupted::Failed(error)) => return Err(error),
                 Err(Interrupted::Broken(source)) => {
                     tracing::info!(worker = %self.grant.worker, future = %self.grant.future, %source, "stream broken");
+                    self.events.mention(DeliveryEvent::Disconnected(source.to_string()));
                     let next = self.next(config.grace).await?;
                     next.ok_or(TransferError::WorkerSilent { after: config.grace, source })?
                 }
