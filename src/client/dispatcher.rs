@@ -23,12 +23,7 @@ use crate::{
 };
 
 pub(super) enum Command {
-    Post {
-        future: FutureId,
-        payload: Arc<Spooled>,
-        patience: Option<Duration>,
-        events: mpsc::Sender<ClientEvent>,
-    },
+    Post { future: FutureId, payload: Arc<Spooled>, patience: Option<Duration>, events: mpsc::Sender<ClientEvent> },
     Withdraw(FutureId),
 }
 

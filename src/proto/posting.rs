@@ -350,7 +350,8 @@ impl Postings {
 
     fn time_out(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         let late = |posting: &Posting| posting.deadline.is_some_and(|deadline| deadline <= now);
-        let late: Vec<FutureId> = self.postings.iter().filter(|(_, p)| late(p)).map(|(future, _)| future.clone()).collect();
+        let late: Vec<FutureId> =
+            self.postings.iter().filter(|(_, p)| late(p)).map(|(future, _)| future.clone()).collect();
         for future in late {
             self.withdraw(future.clone(), now, actions);
             actions.push(Action::TimedOut(future));

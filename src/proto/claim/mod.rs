@@ -25,7 +25,7 @@ use crate::{
     clock::Timestamp,
     ids::{Address, FutureId, NodeId, PeerName, Ticket},
 };
-use crowd::Crowd;
+use crowd::{Bid, Crowd};
 use table::Table;
 
 /// How long an offer is valid.
@@ -342,7 +342,8 @@ impl Claims {
         let breadth = self.crowd.breadth(now);
         let turns = self.requests.turns(now, breadth, |key| self.is_ours(key));
         let due = |(turn, (key, request)): (usize, (_, &table::Request))| {
-            let delay = self.crowd.delay(&self.settings.me, key, request.round(), turn, breadth);
+            let (round, open_before) = (request.round(), free_since - request.ready);
+            let delay = self.crowd.delay(&self.settings.me, &Bid { key, round, turn, breadth, open_before });
             (key, request.ready.max(free_since) + delay)
         };
         turns.into_iter().enumerate().map(due).collect()

@@ -53,8 +53,7 @@ pub(super) struct Manners {
 }
 
 impl Manners {
-    pub(super) const GOOD: Self =
-        Self { lost: 0, repeated: 0, reordered: 0, way: (20, 60), splits: false, skew: 0 };
+    pub(super) const GOOD: Self = Self { lost: 0, repeated: 0, reordered: 0, way: (20, 60), splits: false, skew: 0 };
 
     pub(super) fn bad(chance: &mut Chance) -> Self {
         let way = chance.between(1, 300);
@@ -74,7 +73,9 @@ impl Manners {
             return Vec::new();
         }
         let copies = 1 + usize::from(chance.happens(self.repeated));
-        let late = |chance: &mut Chance| if chance.happens(self.reordered) { chance.milliseconds((0, 2000)) } else { Duration::ZERO };
+        let late = |chance: &mut Chance| {
+            if chance.happens(self.reordered) { chance.milliseconds((0, 2000)) } else { Duration::ZERO }
+        };
         (0..copies).map(|_| chance.milliseconds(self.way) + late(chance)).collect()
     }
 }
