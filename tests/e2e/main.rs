@@ -9,7 +9,10 @@
 mod attacks;
 mod command_line;
 mod forged;
+mod hosts;
 mod lifecycle;
+mod network;
 mod packages;
+mod submit;
 mod way;
 mod world;

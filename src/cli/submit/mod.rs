@@ -40,6 +40,7 @@ const LOCAL_R: usize = 2;
 const MOST_RETRIES: u32 = 100;
 
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["files", "expression"]))]
 pub(super) struct Args {
     #[command(flatten)]
     place: PlaceArgs,
@@ -48,10 +49,10 @@ pub(super) struct Args {
     #[command(flatten)]
     sandbox: SandboxArgs,
     /// RDS files of futures
-    #[arg(value_name = "FILE.rds", required_unless_present = "expression")]
+    #[arg(value_name = "FILE.rds")]
     files: Vec<PathBuf>,
     /// R code; prints what it prints and its visible values, as Rscript -e does
-    #[arg(short, long, value_name = "EXPR", conflicts_with = "files")]
+    #[arg(short, long, value_name = "EXPR")]
     expression: Option<String>,
     /// Write the result, an RDS of a FutureResult, here
     #[arg(short, long, value_name = "RESULT.rds", conflicts_with = "out_dir")]

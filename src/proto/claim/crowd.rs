@@ -199,7 +199,7 @@ mod tests {
         let many = crowd(2 * MAX_WORKERS, 10_000);
         assert_eq!(many.heard.len(), MAX_WORKERS);
         let longest = (0..1000).map(|number| many.delay(&name(0), &bid(&key(number)))).max().unwrap();
-        assert!(longest < Duration::from_secs(6), "{longest:?}");
+        assert!(longest < Duration::from_secs(8), "{longest:?}");
     }
 
     #[test]
