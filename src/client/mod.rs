@@ -6,6 +6,7 @@
 //! futures or results.
 
 mod dispatcher;
+pub mod host;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -28,10 +29,6 @@ pub const DEFAULT_ATTEMPTS: u32 = 4;
 
 /// Events that wait for the owner of one future; progress that finds no room is left out, everything else waits.
 const EVENT_QUEUE: usize = 64;
-
-/// After how much silence a worker's stream counts as broken: three heartbeats. Another worker may have the future from
-/// [`crate::proto::posting::DOUBT`] later on.
-const SILENCE: Duration = Duration::from_secs(6);
 
 /// What happens to a posted future. The last event is [`ClientEvent::Done`] or [`ClientEvent::Failed`].
 #[derive(Debug)]
@@ -105,13 +102,7 @@ pub enum ClientError {
 /// [`TransferError::Network`].
 pub async fn listening_transfer() -> Result<Transfer<Node>, TransferError> {
     let config = NodeConfig { listen: Listen::Everywhere, loopback: true, ..NodeConfig::default() };
-    Ok(Transfer::new(Arc::new(Node::start(config).await?), transfer_config()))
-}
-
-/// The times of a client: a silent worker is noticed within seconds.
-#[must_use]
-pub fn transfer_config() -> TransferConfig {
-    TransferConfig { silence: SILENCE, ..TransferConfig::default() }
+    Ok(Transfer::new(Arc::new(Node::start(config).await?), TransferConfig::default()))
 }
 
 /// A running client. It ends, and withdraws what is still open, when the last handle is dropped.
