@@ -231,6 +231,7 @@ impl<N: Network> Dispatcher<N> {
             DeliveryEvent::Sent => return,
             DeliveryEvent::Sending { bytes, total } => ClientEvent::Sending { bytes, total },
             DeliveryEvent::Begun(provenance) => ClientEvent::Running(provenance),
+            DeliveryEvent::Printed(text) => ClientEvent::Printed(text),
             DeliveryEvent::Progress(condition) => ClientEvent::Progress(condition),
             DeliveryEvent::Receiving { bytes, total } => ClientEvent::Receiving { bytes, total },
             DeliveryEvent::Done { result, provenance } => {

@@ -48,6 +48,8 @@ pub enum ClientEvent {
     Running(Provenance),
     /// An immediateCondition of the user's code, as RDS. A stranger's bytes.
     Progress(Vec<u8>),
+    /// What the task's programs printed past R (`system()`), as far as it is told; safe for a terminal.
+    Printed(String),
     /// So many bytes of its result are here.
     Receiving {
         /// Bytes so far.

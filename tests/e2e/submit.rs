@@ -97,6 +97,8 @@ fn a_script_reads_events_and_learns_under_what_a_future_was_resolved() {
     assert_eq!((&done["stdout"], &done["stderr"]), (&Value::from("out\n[1] 42\n"), &Value::from("err\n")));
     assert_eq!((&done["worker"]["driver"], &done["worker"]["profile"]), (&Value::from("jail"), &Value::from("strict")));
     assert_eq!(done["worker"]["layers"].as_array().unwrap().len(), 12);
+    let past_r = world.submit(&["-e", "invisible(system('echo past R')); 'R'"]).output().unwrap();
+    assert_eq!((stdout(&past_r), stderr(&past_r)), ("[1] \"R\"\n".to_owned(), "past R\n".to_owned()));
     let failed = world.submit(&["--json", "-e", "stop('x')"]).output().unwrap();
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
     let events = lines(&stdout(&failed));

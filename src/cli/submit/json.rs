@@ -53,6 +53,9 @@ pub(super) enum Event<'a> {
     Progress {
         bytes: usize,
     },
+    Printed {
+        text: &'a str,
+    },
     Receiving {
         bytes: u64,
         total: u64,
@@ -187,6 +190,7 @@ mod tests {
             "sending",
             "running",
             "progress",
+            "printed",
             "receiving",
             "doubted",
             "returned",

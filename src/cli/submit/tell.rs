@@ -142,6 +142,7 @@ impl Teller {
                 (Event::Running { worker: Worker::new(worker, provenance) }, Place::Running)
             }
             ClientEvent::Progress(condition) => (Event::Progress { bytes: condition.len() }, Place::Running),
+            ClientEvent::Printed(text) => (Event::Printed { text }, Place::Returning),
             ClientEvent::Receiving { bytes, total } => {
                 (Event::Receiving { bytes: *bytes, total: *total }, Place::Returning)
             }
@@ -151,6 +152,10 @@ impl Teller {
             ClientEvent::Done(..) | ClientEvent::Failed(_) => return,
         };
         self.line(Some(traveller), &told);
+        if let (ClientEvent::Printed(text), false) = (event, self.json) {
+            let whose = if self.futures > 1 { format!("{} printed:\n", traveller.name()) } else { String::new() };
+            self.note(&format!("{whose}{}", text.trim_end()));
+        }
         self.state().places.insert(traveller.key(), place);
         if self.futures == 1 {
             self.bar.set_message(text::for_log(&in_words(event), MOST_TEXT));
@@ -300,6 +305,7 @@ fn in_words(event: &ClientEvent) -> String {
             format!("running under {}, profile {}", provenance.driver, provenance.profile)
         }
         ClientEvent::Progress(_) => "running; it signals progress".to_owned(),
+        ClientEvent::Printed(_) => "it ended".to_owned(),
         ClientEvent::Receiving { bytes, total } => {
             format!("receiving {} of {}", show_bytes(*bytes), show_bytes(*total))
         }
