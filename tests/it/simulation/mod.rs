@@ -22,7 +22,8 @@ fn seeds(usual: u64) -> std::ops::Range<u64> {
 }
 
 fn plan(seed: u64, workers: usize, clients: usize) -> Plan {
-    Plan { seed, workers, slots: 1, clients, manners: Manners::GOOD, task: (500, 1500), trouble: false, attempts: 4 }
+    let (manners, task) = (Manners::GOOD, (500, 1500));
+    Plan { seed, workers, slots: 1, clients, manners, apart: 1, task, trouble: false, attempts: 4 }
 }
 
 #[test]
@@ -34,7 +35,8 @@ fn every_future_has_exactly_one_result_whatever_happens() {
         let manners = Manners::bad(&mut chance);
         let task = (100, chance.between(200, 20_000));
         // How often workers die here has no bound, so that neither has the client's patience.
-        let plan = Plan { seed, workers, slots, clients, manners, task, trouble: true, attempts: u32::MAX };
+        let apart = chance.between(0, 3000);
+        let plan = Plan { seed, workers, slots, clients, manners, apart, task, trouble: true, attempts: u32::MAX };
         let mut world = World::new(plan);
         for client in 0..clients {
             for future in 0..chance.between(1, 40) as usize {
@@ -61,8 +63,9 @@ fn everything_ends_when_no_worker_stays_for_long() {
 
 #[test]
 fn of_many_idle_workers_one_or_two_offer() {
-    for workers in [1, 2, 3, 5, 10, 25, 50] {
-        let mut world = World::new(plan(workers as u64, workers, 1));
+    // All at once, so that each hears the others' hello; or one after the other, so that the last has heard nobody's.
+    for (workers, apart) in [1, 2, 3, 5, 10, 25, 50].into_iter().flat_map(|workers| [(workers, 1), (workers, 300)]) {
+        let mut world = World::new(Plan { apart, ..plan(workers as u64, workers, 1) });
         // One at a time, so that all workers are idle; then a burst, one for each worker.
         let single = 60;
         (0..single).for_each(|future| world.post(0, future, 20_000 + future as u64 * 4_000));
@@ -74,7 +77,9 @@ fn of_many_idle_workers_one_or_two_offer() {
         let most = world.fates.values().map(|fate| fate.offers).max().unwrap();
         let waits: Vec<Duration> = world.fates.values().map(|fate| fate.first_offer.unwrap() - fate.posted).collect();
         let wait = waits.iter().sum::<Duration>() / waits.len() as u32;
-        println!("{workers} workers: {mean:.2} offers for a future, at most {most}; the first after {wait:?}");
+        println!(
+            "{workers} workers, {apart} ms apart: {mean:.2} offers for a future, at most {most}; the first after {wait:?}"
+        );
         assert!(mean <= 2.0, "{workers} workers: {mean} offers for a future");
         assert!(wait < Duration::from_millis(700), "{workers} workers: {wait:?}");
         if workers == 1 {

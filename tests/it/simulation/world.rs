@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) slots: usize,
     pub(super) clients: usize,
     pub(super) manners: Manners,
+    /// How long after one another the peers join, in milliseconds.
+    pub(super) apart: u64,
     /// How long a task takes, in milliseconds.
     pub(super) task: (u64, u64),
     /// Workers die, fall silent and come again; the board restarts. All of it ends after some minutes.
@@ -152,7 +154,8 @@ impl World {
         for (number, skew) in skews.into_iter().enumerate() {
             let peer = world.peer(number, skew);
             world.peers.push(peer);
-            world.schedule(Duration::from_millis(number as u64 % 50), What::Join { peer: number, life: 0 });
+            let after = Duration::from_millis(number as u64 * world.plan.apart);
+            world.schedule(after, What::Join { peer: number, life: 0 });
         }
         if world.plan.trouble {
             world.plan_trouble();
