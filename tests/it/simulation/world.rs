@@ -128,6 +128,9 @@ pub(super) struct World {
     steps: u64,
     numbers: u64,
     pub(super) lines: u64,
+    /// How often a worker was in doubt, and how often another one had its future then.
+    pub(super) doubted: usize,
+    pub(super) replaced: usize,
 }
 
 const START: Timestamp = Timestamp(1_795_361_280_000);
@@ -149,6 +152,8 @@ impl World {
             steps: 0,
             numbers: 0,
             lines: 0,
+            doubted: 0,
+            replaced: 0,
             plan,
         };
         for (number, skew) in skews.into_iter().enumerate() {
@@ -437,6 +442,7 @@ impl World {
                 let mut bits = [0; 16];
                 bits[..8].copy_from_slice(&self.chance.next().to_be_bytes());
                 let before = self.fate(client, &future).ticket.replace(Ticket(bits));
+                self.replaced += before.iter().count();
                 before.into_iter().for_each(|ticket| self.void(ticket));
                 let run = Run { client, future: future.clone(), worker_name: worker.clone(), worker: None, good: true };
                 self.runs.insert(bits, run);
@@ -450,7 +456,7 @@ impl World {
                 (fate.gave_up, fate.ended) = (true, now);
             }
             posting::Action::TimedOut(_) => unreachable!("no deadlines here"),
-            posting::Action::Doubted(_) => {}
+            posting::Action::Doubted(_) => self.doubted += 1,
         }
     }
 
