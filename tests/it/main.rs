@@ -30,6 +30,7 @@ mod runner_code;
 mod runner_scan;
 mod runner_world;
 mod sandbox;
+mod simulation;
 mod transfer;
 mod transfer_hostile;
 mod transfer_support;
