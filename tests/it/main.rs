@@ -20,4 +20,8 @@ mod runner_world;
 mod sandbox;
 mod transfer;
 mod transfer_hostile;
+mod transfer_limits;
+mod transfer_memory;
+mod transfer_resume;
+mod transfer_slow;
 mod transfer_support;

@@ -122,7 +122,8 @@ impl<N: Network> Run<N> {
     ) -> Result<End<N::Stream>, Interrupted> {
         loop {
             let listens = self.events.has_room();
-            let receiving = self.receiving.as_ref().filter(|_| talk.announced && listens).map(|(receiving, _)| receiving);
+            let receiving =
+                self.receiving.as_ref().filter(|_| talk.announced && listens).map(|(receiving, _)| receiving);
             let sending = talk.sending.as_mut().filter(|sending| !sending.is_done());
             tokio::select! {
                 () = self.cancel.cancelled() => return Err(TransferError::Cancelled.into()),
