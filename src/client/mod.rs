@@ -3,6 +3,8 @@
 //! It talks to the board through a [`Link`] and to workers through [`Transfer`]; what to say when is decided by
 //! [`crate::proto::posting`]. It does not look into futures or results.
 
+pub mod host;
+
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use tokio::{
