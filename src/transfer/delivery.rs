@@ -24,7 +24,9 @@ use crate::{ids::Ticket, proto::refusal::Refusal, sandbox::Provenance, spool::Sp
 /// Events that wait for their reader. When so many wait, no frame is taken from the worker until some are read, so that
 /// a slow reader slows down the task and fills no memory; [`DeliveryEvent::Sending`], [`DeliveryEvent::Receiving`],
 /// [`DeliveryEvent::Connected`] and [`DeliveryEvent::Disconnected`] are dropped, and no other one is.
-const EVENTS: usize = 16;
+const EVENTS: usize = 32;
+/// Room that events which may be dropped leave for progress, so that they alone never stop the listening.
+const SPARED: usize = EVENTS / 2;
 /// Room that is kept for the events that are never dropped, each of which comes once.
 const KEPT: usize = 4;
 
@@ -123,7 +125,7 @@ struct Teller(mpsc::Sender<DeliveryEvent>);
 impl Teller {
     /// For events that may be lost on a slow reader.
     fn mention(&self, event: DeliveryEvent) {
-        if self.has_room() {
+        if self.0.capacity() > SPARED {
             self.must(event);
         }
     }

@@ -33,4 +33,8 @@ mod sandbox;
 mod simulation;
 mod transfer;
 mod transfer_hostile;
+mod transfer_limits;
+mod transfer_memory;
+mod transfer_resume;
+mod transfer_slow;
 mod transfer_support;
