@@ -45,6 +45,8 @@ pub struct ConfigFile {
     pub accept_new: Option<bool>,
     pub ssh_program: Option<String>,
     pub ssh_args: Option<String>,
+    pub users: Option<Vec<String>>,
+    pub users_file: Option<PathBuf>,
     pub state: Option<PathBuf>,
     pub sandbox: Option<String>,
     pub profile: Option<String>,

@@ -183,6 +183,12 @@ impl SshBoard {
     pub fn new(config: SshBoardConfig) -> Self {
         Self { config }
     }
+
+    /// The same account; topics of its own that it joins from now on are shared with `guests`.
+    #[must_use]
+    pub fn sharing_with(&self, guests: Vec<UserName>) -> Self {
+        Self { config: SshBoardConfig { shares_with: guests, ..self.config.clone() } }
+    }
 }
 
 impl Board for SshBoard {
