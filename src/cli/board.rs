@@ -106,7 +106,8 @@ impl BoardCommandError {
     }
 }
 
-/// Runs the command; serving ends when `shutdown` does. `default_state` holds where `--state` is not given.
+/// Runs the command; serving ends when `shutdown` does, and `listening` is told when it has begun. `default_state` holds
+/// where `--state` is not given.
 ///
 /// # Errors
 /// [`BoardCommandError`].
@@ -114,11 +115,12 @@ pub(super) async fn run(
     args: BoardArgs,
     default_state: &Path,
     out: &mut impl Write,
+    listening: impl FnOnce(String),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BoardCommandError> {
     let state = args.state.unwrap_or_else(|| default_state.to_owned());
     match args.command {
-        None => serve(BoardServerConfig { listen: args.listen, state }, out, shutdown).await,
+        None => serve(BoardServerConfig { listen: args.listen, state }, out, listening, shutdown).await,
         Some(BoardCommand::User(command)) => user(&Accounts::open(&state)?, command, out),
     }
 }
@@ -126,6 +128,7 @@ pub(super) async fn run(
 async fn serve(
     config: BoardServerConfig,
     out: &mut impl Write,
+    listening: impl FnOnce(String),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BoardCommandError> {
     let state = config.state.clone();
@@ -143,6 +146,7 @@ async fn serve(
     if accounts == 0 {
         tracing::warn!("nobody can sign in yet: p2p-worker board user add NAME KEYFILE.pub");
     }
+    listening(format!("listening on {}", server.local_addr()));
     server.run(shutdown).await;
     Ok(())
 }

@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod exec;
 mod profile;
+mod service;
 mod submit;
 mod worker;
 
@@ -61,7 +62,9 @@ pub async fn run() -> Result<(), Failure> {
             common::cancel_on_interrupt(shutdown.clone())?;
             // The folder of a board is its own, beside that of a worker of the same user.
             let state = if args.state.is_some() { state } else { state.join("board") };
-            Ok(board::run(args, &state, &mut std::io::stdout(), shutdown.cancelled()).await?)
+            let service = service::Service::of_the_manager();
+            Ok(board::run(args, &state, &mut std::io::stdout(), |ready| service.ready(ready), shutdown.cancelled())
+                .await?)
         }
         Some(Command::Submit(args)) => submit::run(args).await,
         Some(Command::Exec(args)) => exec::run(args).await,
