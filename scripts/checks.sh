@@ -1,19 +1,19 @@
 # Shared by the scripts that try the programs in a virtual machine and in containers: each thing that must hold is said, and
-# what does not is counted.
+# what does not is counted, also where checks run side by side.
 # shellcheck shell=bash
 
-failures=0
+counted=$(mktemp)
 
 held() { echo "ok - $1 (after $SECONDS s)"; }
 
 # broken WHAT WHY OUTPUT
 broken() {
-  failures=$((failures + 1))
+  echo "$1" >>"$counted"
   echo "not ok - $1: $2"
   sed 's/^/    /' <<<"$3" | tail -n 40
 }
 
-# check WHAT TEXT COMMAND...: the command's output (both streams) holds the text, lines taken as one.
+# check WHAT TEXT COMMAND...: the command's output (both streams) holds the text, lines and blanks taken as one blank.
 check() {
   local what=$1 text=$2 output
   shift 2
@@ -33,7 +33,10 @@ ends() {
   if [ "$status" = "$expected" ]; then held "$what"; else broken "$what" "exit status $status instead of $expected:" "$output"; fi
 }
 
-# conclude: fails if anything did not hold.
+# conclude: says whether everything held, and fails otherwise.
 conclude() {
+  local failures
+  failures=$(wc -l <"$counted")
+  rm -f "$counted"
   if [ "$failures" = 0 ]; then echo passed; else echo "failed: $failures"; return 1; fi
 }
