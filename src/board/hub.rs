@@ -8,7 +8,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 pub use super::inbox::{Ended, Inbox};
@@ -59,6 +62,31 @@ pub struct Channel {
     pub clients: Vec<(Direction, String)>,
 }
 
+/// What went over a board since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Lines that were posted.
+    pub posted: u64,
+    /// Their bytes, without line ends.
+    pub posted_bytes: u64,
+    /// Lines that were put into queues, each counted once for every reader.
+    pub delivered: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
+    /// Clients that were cut off because they did not read.
+    pub too_slow: u64,
+    /// Guests that were cut off because nobody let them in any more.
+    pub access_ended: u64,
+}
+
+/// An account is on as many topics as it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this account is on {most} topics already, which is as many as it may be")]
+pub struct TooManyTopics {
+    /// The bound.
+    pub most: usize,
+}
+
 /// All topics of one board.
 #[derive(Debug, Default)]
 pub struct Hub {
@@ -71,11 +99,14 @@ pub struct Hub {
 struct Topics {
     by_name: BTreeMap<String, Vec<Client>>,
     last_id: u64,
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
 struct Client {
     id: u64,
+    /// What its owner sees in place of the id, which would tell how many clients others have.
+    shown: u32,
     user: UserName,
     address: String,
     direction: Direction,
@@ -87,13 +118,46 @@ struct Client {
 impl Hub {
     /// Puts a client on a topic. It stays there until the [`Member`] is dropped or it is cut off.
     pub fn join(self: &Arc<Self>, entry: Entry) -> (Member, Inbox) {
-        let (queue, inbox) = queue(Arc::clone(&self.waiting));
         let mut topics = self.topics();
+        let name = topics.stored_name(&entry);
+        self.put(&mut topics, name, entry)
+    }
+
+    /// As [`Hub::join`], unless its account would be on more than `most` topics then.
+    ///
+    /// # Errors
+    /// [`TooManyTopics`].
+    pub fn join_within(self: &Arc<Self>, entry: Entry, most: usize) -> Result<(Member, Inbox), TooManyTopics> {
+        let mut topics = self.topics();
+        let name = topics.stored_name(&entry);
+        let is_on = |clients: &[Client]| clients.iter().any(|client| client.user == entry.user);
+        let others = topics.by_name.iter().filter(|(other, clients)| **other != name && is_on(clients)).count();
+        if others >= most {
+            return Err(TooManyTopics { most });
+        }
+        Ok(self.put(&mut topics, name, entry))
+    }
+
+    /// What went over it so far, and how many bytes wait now.
+    #[must_use]
+    pub fn traffic(&self) -> (Traffic, usize) {
+        (self.topics().traffic, self.waiting.load(Ordering::Relaxed))
+    }
+
+    /// All topics, for the owner of the board.
+    #[must_use]
+    pub fn all_channels(&self) -> Vec<Channel> {
+        self.topics().by_name.iter().map(|(name, clients)| Channel::new(name, clients)).collect()
+    }
+
+    fn put(self: &Arc<Self>, topics: &mut Topics, name: String, entry: Entry) -> (Member, Inbox) {
+        let (queue, inbox) = queue(Arc::clone(&self.waiting));
         topics.last_id = topics.last_id.saturating_add(1);
         let id = topics.last_id;
-        let name = topics.stored_name(&entry);
         topics.by_name.entry(name.clone()).or_default().push(Client {
             id,
+            // Without randomness, the ids are equal, and nobody needs them to differ.
+            shown: getrandom::u32().unwrap_or_default(),
             user: entry.user,
             address: entry.address,
             direction: entry.direction,
@@ -121,7 +185,7 @@ impl Hub {
 impl Channel {
     fn new(name: &str, clients: &[Client]) -> Self {
         let text =
-            |client: &Client| (client.direction, format!("{:08x} ({}@{})", client.id, client.user, client.address));
+            |client: &Client| (client.direction, format!("{:08x} ({}@{})", client.shown, client.user, client.address));
         Self {
             name: name.to_owned(),
             shared_with: sharing(name, clients).cloned().collect(),
@@ -148,11 +212,13 @@ impl Topics {
     fn remove(&mut self, name: &str, gone: &[u64], why: Ended) {
         let Some(clients) = self.by_name.get_mut(name) else { return };
         for client in clients.extract_if(.., |client| gone.contains(&client.id)) {
+            self.traffic.too_slow += u64::from(why == Ended::TooSlow);
             client.queue.end(why);
         }
         let barred = |client: &&Client| !may_use(name, clients, &client.user);
         let guests: Vec<u64> = clients.iter().filter(barred).map(|client| client.id).collect();
         for client in clients.extract_if(.., |client| guests.contains(&client.id)) {
+            self.traffic.access_ended += 1;
             client.queue.end(Ended::AccessEnded);
         }
         if clients.is_empty() {
@@ -169,7 +235,13 @@ impl Topics {
         let line: Arc<[u8]> = line.into();
         let reads = |client: &&Client| client.direction != Direction::Publish && (client.echo || client.id != from);
         let overflowed = |client: &&Client| !client.queue.put(&line);
+        let readers = clients.iter().filter(reads).count() as u64;
         let slow: Vec<u64> = clients.iter().filter(reads).filter(overflowed).map(|client| client.id).collect();
+        let (bytes, delivered) = (line.len() as u64, readers.saturating_sub(slow.len() as u64));
+        self.traffic.posted += 1;
+        self.traffic.posted_bytes += bytes;
+        self.traffic.delivered += delivered;
+        self.traffic.delivered_bytes += bytes * delivered;
         if !slow.is_empty() {
             self.remove(name, &slow, Ended::TooSlow);
         }
@@ -221,8 +293,6 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
     use crate::board::inbox::{ALL_BYTES, CROWDED_BYTES, QUEUE_BYTES, QUEUE_LINES};
 
@@ -285,6 +355,29 @@ mod tests {
         drop(alice);
         assert_eq!(inbox.try_next().as_deref(), Some(&b"hello"[..]));
         assert_eq!(private.try_next(), None);
+    }
+
+    #[test]
+    fn an_account_is_on_so_many_topics_and_no_more() {
+        let hub = Arc::new(Hub::default());
+        let held: Vec<_> = (0..3).map(|at| hub.join_within(entry("bob", &format!("t{at}"), &[]), 3).unwrap()).collect();
+        assert!(hub.join_within(entry("bob", "t0", &[]), 3).is_ok(), "a topic that it is on already");
+        assert_eq!(hub.join_within(entry("bob", "t9", &[]), 3).unwrap_err(), TooManyTopics { most: 3 });
+        assert!(hub.join_within(entry("alice", "t9", &[]), 3).is_ok());
+        drop(held);
+        assert!(hub.join_within(entry("bob", "t9", &[]), 3).is_ok());
+    }
+
+    #[test]
+    fn what_went_over_it_is_counted() {
+        let hub = Arc::new(Hub::default());
+        let (writer, _w) = hub.join(entry("alice", "t", &[]));
+        let _readers: Vec<_> = (0..3).map(|_| hub.join(entry("alice", "t", &[]))).collect();
+        writer.post(b"1234");
+        let (traffic, waiting) = hub.traffic();
+        let expected = Traffic { posted: 1, posted_bytes: 4, delivered: 3, delivered_bytes: 12, ..Traffic::default() };
+        assert_eq!((traffic, waiting), (expected, 12));
+        assert_eq!(hub.all_channels().len(), 1);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Status};
 use crate::{
-    board::ssh::{SshBoard, SshBoardConfig},
+    board::ssh::{SshBoard, SshBoardConfig, SshChoice, SshProgram},
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
     runner::{Verdict, Workbench, scan::Carried},
@@ -37,13 +37,13 @@ pub(super) struct PlaceArgs {
 /// The board and how to sign in.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct BoardArgs {
-    /// The message board [default: pipe.pico.sh]
+    /// The message board; ~/.ssh/config may say more of the host [default: pipe.pico.sh]
     #[arg(long, value_name = "HOST[:PORT]", env = "P2P_WORKER_BOARD")]
     pub board: Option<String>,
     /// The cluster [default: the personal cluster of your account]
     #[arg(long, value_name = "OWNER/NAME", env = "P2P_WORKER_CLUSTER")]
     pub cluster: Option<String>,
-    /// SSH key to sign in with; may be repeated [default: the keys of ssh-agent, then ~/.ssh/id_*]
+    /// SSH key to sign in with, and no other; may be repeated [default: as ssh: ~/.ssh/config, ssh-agent, ~/.ssh/id_*]
     #[arg(short, long, value_name = "KEYFILE", env = "P2P_WORKER_IDENTITY")]
     pub identity: Vec<PathBuf>,
     /// SSH login name, where the board cares [default: your user name here]
@@ -52,6 +52,12 @@ pub(super) struct BoardArgs {
     /// Accept and remember the key of a board that was never seen before
     #[arg(long, env = "P2P_WORKER_ACCEPT_NEW")]
     pub accept_new: bool,
+    /// Connect with this ssh, which reads its own configuration; "none": with none [default: ssh for pipe.pico.sh]
+    #[arg(long, value_name = "PROGRAM", env = "P2P_WORKER_SSH_PROGRAM")]
+    pub ssh_program: Option<String>,
+    /// Arguments for that ssh, as a shell takes them: "-J jump.example.org"
+    #[arg(long, value_name = "ARGS", env = "P2P_WORKER_SSH_ARGS", allow_hyphen_values = true)]
+    pub ssh_args: Option<String>,
 }
 
 /// The sandbox.
@@ -148,13 +154,31 @@ impl BoardArgs {
         let cluster = self.cluster.as_deref().or(file.cluster.as_deref());
         let cluster = cluster.map(|text| config::name("cluster", text)).transpose()?;
         let named = file.identity.clone().unwrap_or_default();
+        let program = self.ssh_program.as_deref().or(file.ssh_program.as_deref());
+        let ssh = ssh_choice(program, self.ssh_args.as_deref().or(file.ssh_args.as_deref()))?;
         let board = SshBoard::new(SshBoardConfig {
             login: self.login.clone().or(file.login.clone()),
             identities: if self.identity.is_empty() { named } else { self.identity.clone() },
             accept_new: self.accept_new || file.accept_new.unwrap_or(false),
+            passphrases: true,
+            ssh,
             ..SshBoardConfig::new(address, &place.state)
         });
         Ok((board, cluster))
+    }
+}
+
+/// Whose SSH connects.
+fn ssh_choice(program: Option<&str>, arguments: Option<&str>) -> Result<SshChoice, config::ConfigError> {
+    let arguments = arguments.map(config::arguments).transpose()?;
+    match (program, arguments) {
+        (None, None) => Ok(SshChoice::Usual),
+        (Some("none"), None) => Ok(SshChoice::Own),
+        (Some("none"), Some(_)) => Err(config::ConfigError::SshArguments { why: "there is no ssh that they are for" }),
+        (program, arguments) => Ok(SshChoice::System(SshProgram {
+            program: program.unwrap_or("ssh").into(),
+            arguments: arguments.unwrap_or_default(),
+        })),
     }
 }
 

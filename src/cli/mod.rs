@@ -5,6 +5,7 @@ mod common;
 mod demo;
 mod doctor;
 mod exec;
+mod host;
 mod profile;
 mod service;
 mod submit;
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// Serve a message board over SSH
     Board(board::BoardArgs),
+    /// Host a shared cluster: hold the list of those who may use it
+    Host(host::Args),
     /// Post a future to a cluster and wait for its result
     Submit(submit::Args),
     /// Evaluate here, in the sandbox, with no board
@@ -53,7 +56,11 @@ enum Command {
 pub async fn run() -> Result<(), Failure> {
     let cli = Cli::parse();
     // A worker and a board tell what they do; a client shows its own progress.
-    observe::start(if matches!(cli.command, None | Some(Command::Board(_))) { "info" } else { "warn" });
+    observe::start(if matches!(cli.command, None | Some(Command::Board(_) | Command::Host(_))) {
+        "info"
+    } else {
+        "warn"
+    });
     match cli.command {
         None => worker::run(cli.worker).await,
         Some(Command::Board(args)) => {
@@ -66,6 +73,7 @@ pub async fn run() -> Result<(), Failure> {
             Ok(board::run(args, &state, &mut std::io::stdout(), |ready| service.ready(ready), shutdown.cancelled())
                 .await?)
         }
+        Some(Command::Host(args)) => host::run(args).await,
         Some(Command::Submit(args)) => submit::run(args).await,
         Some(Command::Exec(args)) => exec::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,

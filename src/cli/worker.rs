@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     service.starting("looking whether the sandbox holds");
     let (board, cluster) = args.board.resolve(&place)?;
     let (max_future, max_result) = args.limits.resolve(file)?;
-    let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
+    let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result).kept_ready(slots).await?;
     workbench.warn_of_shortfalls();
     let workbench = Arc::new(workbench);
 

@@ -3,6 +3,8 @@
 //! It talks to the board through a [`Link`] and to workers through [`Transfer`]; what to say when is decided by
 //! [`crate::proto::posting`]. It does not look into futures or results.
 
+pub mod host;
+
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use tokio::{
@@ -292,7 +294,7 @@ impl<N: Network> Dispatcher<N> {
 
     async fn delivered(&mut self, future: FutureId, event: DeliveryEvent) {
         let told = match event {
-            DeliveryEvent::Connected | DeliveryEvent::Sent => return,
+            DeliveryEvent::Connected | DeliveryEvent::Disconnected(_) | DeliveryEvent::Sent => return,
             DeliveryEvent::Sending { bytes, total } => ClientEvent::Sending { bytes, total },
             DeliveryEvent::Begun(provenance) => ClientEvent::Running(provenance),
             DeliveryEvent::Progress(condition) => ClientEvent::Progress(condition),

@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const NO_ROOM: Duration = Duration::from_secs(30);
 
 /// Events of the task that wait for the stream.
-const EVENT_QUEUE: usize = 32;
+const EVENT_QUEUE: usize = 4;
 
 pub(super) struct Slot<N: Network> {
     pub(super) number: usize,
@@ -93,6 +93,9 @@ impl<N: Network> Slot<N> {
         );
         tokio::pin!(attempt);
         let mut listening = true;
+        // Progress that the client is too slow for. Until it is gone, nothing more is taken from the task, whose pipe
+        // fills then: it waits for its client, and no memory fills up.
+        let mut waiting: Option<Vec<u8>> = None;
         let outcome = loop {
             tokio::select! {
                 outcome = &mut attempt => break outcome,
@@ -100,11 +103,11 @@ impl<N: Network> Slot<N> {
                     tracing::info!(future = %self.job.key.future, ?cause, "stopping");
                     cancel.cancel();
                 }
-                event = happened.recv(), if listening => match event {
-                    Some(AttemptEvent::Progress(condition)) => {
-                        // A client that is too slow for progress goes without.
-                        let _ = session.progress(condition);
-                    }
+                () = session.ready_for_progress(), if waiting.is_some() => {
+                    let _ = waiting.take().map(|condition| session.progress(condition));
+                }
+                event = happened.recv(), if listening && waiting.is_none() => match event {
+                    Some(AttemptEvent::Progress(condition)) => waiting = Some(condition),
                     // That the session is over shows when the result is delivered.
                     Some(AttemptEvent::Begun) => drop(session.begin(provenance.clone()).await),
                     Some(AttemptEvent::Running) => {}

@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::mpsc,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -87,10 +87,40 @@ impl Outbox {
         }
     }
 
+    /// Queues a control frame behind all data and progress that wait. Cancel-safe.
+    pub(super) async fn follow(&self, message: &impl Serialize) -> Result<(), Interrupted> {
+        let bytes = encode(message)?;
+        self.bulk().await?.send(bytes);
+        Ok(())
+    }
+
     /// Room for one encoded data or progress frame. Cancel-safe.
     pub(super) async fn bulk(&self) -> Result<mpsc::Permit<'_, Vec<u8>>, Interrupted> {
         self.bulk.reserve().await.map_err(|_| stuck().into())
     }
+}
+
+/// Waits for something that takes long, and says meanwhile that this side is alive.
+pub(super) async fn while_beating<T>(
+    beat: &mut Interval,
+    message: &impl Serialize,
+    out: &Outbox,
+    work: impl Future<Output = T>,
+) -> Result<T, Interrupted> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            _ = beat.tick() => out.beat(message)?,
+        }
+    }
+}
+
+/// The heartbeats of a stream.
+pub(super) fn heartbeat(config: &TransferConfig) -> Interval {
+    let mut beat = interval(config.heartbeat);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
 }
 
 /// The writer ended, so the stream did not take our bytes.
@@ -171,6 +201,11 @@ impl<S: AsyncRead + AsyncWrite, In: DeserializeOwned> FrameReader<S, In> {
         self.fill(length).await?;
         self.head = None;
         Ok(Frame::from_body(kind, std::mem::take(&mut self.buffer))?)
+    }
+
+    /// Does not count a time in which nobody called [`FrameReader::next`].
+    pub(super) fn excuse(&mut self) {
+        self.deadline = Instant::now() + self.silence;
     }
 
     async fn head(&mut self) -> Result<(Kind, usize), Interrupted> {

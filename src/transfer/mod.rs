@@ -24,6 +24,7 @@ mod lobby;
 pub mod memory;
 mod network;
 mod payload;
+mod redials;
 mod session;
 mod worker;
 
@@ -35,7 +36,7 @@ pub use config::TransferConfig;
 pub use delivery::{Delivery, DeliveryEvent};
 pub use error::{NetworkError, TransferError};
 pub use grants::Grant;
-pub use network::Network;
+pub use network::{By, Network, Way};
 pub use session::{CancelCause, Session};
 pub use worker::Invitation;
 

@@ -10,6 +10,8 @@ mod attacks;
 mod command_line;
 mod forged;
 mod lifecycle;
+mod limits;
 mod packages;
+mod task_user;
 mod way;
 mod world;

@@ -9,10 +9,22 @@
 
 mod architecture;
 mod board;
+mod board_access;
+mod board_accounts;
+mod board_broken;
+mod board_flood;
+mod board_host;
 mod board_openssh;
+mod board_program;
+mod board_raw;
+mod board_signin;
 mod board_ssh;
+mod board_ssh_program;
 mod board_support;
+mod board_terminal;
 mod control_groups;
+mod delegated;
+mod openssh_support;
 mod runner;
 mod runner_code;
 mod runner_scan;

@@ -79,11 +79,16 @@ impl Scene {
 
     /// `p2p-worker exec` of that future, with these arguments, under these rules.
     pub(crate) fn exec(&self, rules: &[&str], arguments: &[&str]) -> Seen {
+        self.exec_within(&[], rules, arguments)
+    }
+
+    /// The same after another program, which executes the saboteur.
+    pub(crate) fn exec_within(&self, wrapper: &[&str], rules: &[&str], arguments: &[&str]) -> Seen {
         let log = self.open.join("executed");
         let _ = fs::remove_file(&log);
         let mut rules = rules.to_vec();
         rules.splice(0..0, ["--log", log.to_str().unwrap()]);
-        let mut seen = self.exec_by(&self.under(&rules), arguments);
+        let mut seen = self.exec_by(&[wrapper, &self.under(&rules)].concat(), arguments);
         let executed = fs::read_to_string(&log).unwrap();
         seen.executed = executed.lines().map(str::to_owned).collect();
         seen.evaluated |= seen.executed.iter().any(|program| program.ends_with("bin/exec/R") || program == "?");

@@ -279,7 +279,7 @@ impl Finished {
 
     /// The stages that were reported to be in force.
     pub(crate) fn stages(&self) -> Vec<Stage> {
-        let stage = |report: &Report| if let Report::Stage(stage, _) = report { Some(*stage) } else { None };
+        let stage = |report: &Report| if let Report::Stage(stage, ..) = report { Some(*stage) } else { None };
         self.reports.iter().filter_map(stage).collect()
     }
 

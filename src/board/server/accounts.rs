@@ -1,26 +1,30 @@
 //! The accounts of a board: a text file that people can read and repair.
 //!
 //! One key a line: `NAME ID CREATED KEYTYPE KEY [COMMENT]`, several lines for an account with several keys; empty lines
-//! and lines that begin with `#` are kept as they are. The file is only ever replaced as a whole (temporary file, fsync,
-//! rename), by one writer at a time, and never when it could not be read.
+//! and lines that begin with `#` are kept as they are. The file is only ever replaced as a whole ([`super::files`]), by one
+//! writer at a time, and never when it could not be read. Options as in authorized_keys files are refused, in the file and
+//! in keys that are added.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use russh::keys::{HashAlg, PublicKey};
 
+use super::{
+    files::{self, Stamp, StateFile},
+    invites::{Invite, Invites},
+};
 use crate::{
     board::{ServeError, hub::PUBLIC},
-    clock,
+    clock::{self, Timestamp},
     ids::UserName,
 };
 
-/// The most that the file may have, in bytes: some ten thousand keys.
-const MOST_BYTES: u64 = 4 * 1024 * 1024;
+/// The most keys that one account may have.
+const MOST_KEYS: usize = 64;
 
 /// One key of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +60,12 @@ impl Account {
     }
 }
 
-/// Which version of the file was read: inode, size and time of change.
-pub(super) type Stamp = (u64, u64, i64, i64);
-
-/// The accounts in a board's state folder. Holds nothing: every call looks at the file.
+/// The accounts in a board's state folder, and the invitations to it. Holds nothing: every call looks at the files.
 #[derive(Debug, Clone)]
 pub struct Accounts {
-    path: PathBuf,
+    state: PathBuf,
+    file: StateFile,
+    invites: Invites,
 }
 
 impl Accounts {
@@ -71,9 +74,10 @@ impl Accounts {
     /// # Errors
     /// [`ServeError::File`] when the folder cannot be made.
     pub fn open(state: &Path) -> Result<Self, ServeError> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(state);
         made.map_err(|source| ServeError::File { act: "make", path: state.to_owned(), source })?;
-        Ok(Self { path: state.join("accounts") })
+        let file = StateFile::new(state.join("accounts"));
+        Ok(Self { state: state.to_owned(), file, invites: Invites::new(state) })
     }
 
     /// Every key of every account, in the order of the file.
@@ -81,7 +85,7 @@ impl Accounts {
     /// # Errors
     /// [`ServeError::File`], and [`ServeError::Accounts`] for the first line that is not as it should be.
     pub fn list(&self) -> Result<Vec<Account>, ServeError> {
-        self.parse(&self.read()?)
+        self.parse(&self.file.read()?)
     }
 
     /// Makes an account, or gives one another key. Adding a key that it has already changes nothing. `key` is the text of
@@ -92,96 +96,147 @@ impl Accounts {
     /// taken; those of [`Accounts::list`].
     pub fn add(&self, name: &UserName, key: &str) -> Result<Account, ServeError> {
         let key = parse_key(key)?;
-        let _lock = self.lock()?;
-        let text = self.read()?;
+        let _lock = files::lock(&self.state)?;
+        self.add_locked(name, key)
+    }
+
+    fn add_locked(&self, name: &UserName, key: PublicKey) -> Result<Account, ServeError> {
+        let text = self.file.read()?;
         let accounts = self.parse(&text)?;
         if let Some(same) = accounts.iter().find(|account| account.key.key_data() == key.key_data()) {
             let why = || format!("its key belongs to {}", same.name);
             return if same.name == *name { Ok(same.clone()) } else { Err(cannot_add(name, why())) };
         }
-        let account = match accounts.iter().find(|account| alike(&account.name, name)) {
-            Some(other) if other.name != *name => {
-                return Err(cannot_add(name, format!("{} is too much like it", other.name)));
+        check_name(name, &accounts)?;
+        let mut same = accounts.iter().filter(|account| account.name == *name);
+        let account = match same.next() {
+            Some(_) if same.count() + 1 >= MOST_KEYS => {
+                return Err(cannot_add(name, format!("an account can have {MOST_KEYS} keys at most")));
             }
-            Some(same) => Account { key, ..same.clone() },
+            Some(first) => Account { key, ..first.clone() },
             None => new_account(name, key)?,
         };
-        self.replace(&(text + &line(&account)?))?;
+        self.file.replace(&(text + &line(&account)?))?;
         Ok(account)
     }
 
-    /// Removes an account with all its keys. Blocks on the disk.
+    /// Removes an account with all its keys and invitations. Blocks on the disk.
     ///
     /// # Errors
     /// [`ServeError::NoAccount`]; those of [`Accounts::list`].
     pub fn remove(&self, name: &UserName) -> Result<(), ServeError> {
-        let _lock = self.lock()?;
-        let text = self.read()?;
+        let _lock = files::lock(&self.state)?;
+        // First, so that nobody gets the account again if this stops half-way.
+        let revoked = self.invites.revoke(name)?;
+        let text = self.file.read()?;
         if !self.parse(&text)?.iter().any(|account| account.name == *name) {
-            return Err(ServeError::NoAccount { name: name.to_string() });
+            return if revoked > 0 { Ok(()) } else { Err(ServeError::NoAccount { name: name.to_string() }) };
         }
         let is_other = |line: &&str| line.split(' ').next() != Some(name.as_str());
-        self.replace(&text.split_inclusive('\n').filter(is_other).collect::<String>())
+        self.file.replace(&text.split_inclusive('\n').filter(is_other).collect::<String>())
     }
 
-    /// Which version of the file is there; `None` when there is none.
+    /// Removes one key of an account, which must have another one. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`ServeError::NoAccount`], [`ServeError::NoSuchKey`], [`ServeError::LastKey`]; those of [`Accounts::list`].
+    pub fn remove_key(&self, name: &UserName, fingerprint: &str) -> Result<(), ServeError> {
+        let _lock = files::lock(&self.state)?;
+        let text = self.file.read()?;
+        let keys: Vec<Account> = self.parse(&text)?.into_iter().filter(|account| account.name == *name).collect();
+        let is_it = |account: &Account| account.name == *name && account.fingerprint() == fingerprint;
+        match keys.as_slice() {
+            [] => return Err(ServeError::NoAccount { name: name.to_string() }),
+            keys if !keys.iter().any(is_it) => {
+                return Err(ServeError::NoSuchKey { name: name.to_string(), fingerprint: fingerprint.to_owned() });
+            }
+            [_] => return Err(ServeError::LastKey { name: name.to_string() }),
+            _ => {}
+        }
+        let stays = |line: &&str| !Account::parse(line.trim_end()).is_ok_and(|account| is_it(&account));
+        self.file.replace(&text.split_inclusive('\n').filter(stays).collect::<String>())
+    }
+
+    /// Makes a code with which somebody can give an account their own key, once, until `expires`. The account need not be
+    /// there yet. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`ServeError::Account`] when the name cannot be taken; [`ServeError::TooManyInvites`]; those of
+    /// [`Accounts::list`].
+    pub fn invite(&self, name: &UserName, expires: Timestamp) -> Result<String, ServeError> {
+        let _lock = files::lock(&self.state)?;
+        check_name(name, &self.list()?)?;
+        self.invites.make(name, expires, clock::now())
+    }
+
+    /// The invitations that can still be used, the oldest first.
+    ///
+    /// # Errors
+    /// [`ServeError::File`], [`ServeError::Accounts`].
+    pub fn invites(&self) -> Result<Vec<Invite>, ServeError> {
+        self.invites.list(clock::now())
+    }
+
+    /// Takes back all invitations to an account. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`ServeError::NoInvite`] when there are none; [`ServeError::File`], [`ServeError::Accounts`].
+    pub fn revoke(&self, name: &UserName) -> Result<usize, ServeError> {
+        let _lock = files::lock(&self.state)?;
+        let revoked = self.invites.revoke(name)?;
+        if revoked > 0 { Ok(revoked) } else { Err(ServeError::NoInvite { name: name.to_string() }) }
+    }
+
+    /// Gives a key to the account that a code was made for. The code is used up before the key is there, so that no
+    /// second key ever gets in by it: who is interrupted in between comes again with the same key. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`ServeError::Code`] for a code that is not valid; those of [`Accounts::add`].
+    pub(super) fn join(&self, code: &str, key: &PublicKey) -> Result<Account, ServeError> {
+        let _lock = files::lock(&self.state)?;
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        if let Some(other) = self.list()?.into_iter().find(|account| account.key.key_data() == key.key_data()) {
+            let why = format!("this key belongs to {} already", other.name);
+            return Err(cannot_add(&other.name, why));
+        }
+        let name = self.invites.claim(code, &fingerprint, clock::now())?;
+        let account = self.add_locked(&name, key.clone())?;
+        self.invites.forget(&name, &fingerprint)?;
+        Ok(account)
+    }
+
+    /// Which version of the file of accounts is there; `None` when there is none.
     pub(super) fn stamp(&self) -> Option<Stamp> {
-        let data = fs::metadata(&self.path).ok()?;
-        Some((data.ino(), data.len(), data.mtime(), data.mtime_nsec()))
-    }
-
-    fn read(&self) -> Result<String, ServeError> {
-        let failed = |source| ServeError::File { act: "read", path: self.path.clone(), source };
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut text = String::new();
-        if file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(failed)? as u64 > MOST_BYTES {
-            return Err(failed(io::ErrorKind::FileTooLarge.into()));
-        }
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        Ok(text)
+        self.file.stamp()
     }
 
     fn parse(&self, text: &str) -> Result<Vec<Account>, ServeError> {
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        let parsed = lines.map(|(at, line)| {
-            let wrong = |why| ServeError::Accounts { path: self.path.clone(), line: at.saturating_add(1), why };
-            Account::parse(line).map_err(wrong)
-        });
-        parsed.collect()
-    }
-
-    /// Waits for the one writer's place; released when the file is dropped.
-    fn lock(&self) -> Result<File, ServeError> {
-        let path = self.path.with_extension("lock");
-        let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
-        locked.map_err(|source| ServeError::File { act: "lock", path, source })
-    }
-
-    fn replace(&self, text: &str) -> Result<(), ServeError> {
-        write_whole(&self.path, text.as_bytes())
-            .and_then(|file| file.persist(&self.path).map_err(|error| error.error))
-            .and_then(|_| sync_folder(&self.path))
-            .map_err(|source| ServeError::File { act: "write", path: self.path.clone(), source })
+        parse_lines(self.file.path(), text, Account::parse)
     }
 }
 
-/// Writes a temporary file beside `path`, mode 0600, and brings it to the disk.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    Ok(file)
+/// The lines of a file of the state that are neither empty nor comments.
+pub(super) fn parse_lines<T>(
+    path: &Path,
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, ServeError> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let parsed = lines.map(|(at, line)| {
+        parse(line).map_err(|why| ServeError::Accounts { path: path.to_owned(), line: at.saturating_add(1), why })
+    });
+    parsed.collect()
 }
 
-/// Brings a rename in the folder of `path` to the disk.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+/// Whether an account of this name can be there: nobody else's is too much like it.
+fn check_name(name: &UserName, accounts: &[Account]) -> Result<(), ServeError> {
+    if name.as_str().eq_ignore_ascii_case(PUBLIC) {
+        return Err(cannot_add(name, "public topics are stored under this name".to_owned()));
+    }
+    match accounts.iter().find(|account| alike(&account.name, name) && account.name != *name) {
+        Some(other) => Err(cannot_add(name, format!("{} is too much like it", other.name))),
+        None => Ok(()),
+    }
 }
 
 fn parse_key(text: &str) -> Result<PublicKey, ServeError> {
@@ -193,11 +248,25 @@ fn parse_key(text: &str) -> Result<PublicKey, ServeError> {
     if more.is_some() {
         return Err(ServeError::PublicKey { why: "there is more than one line".to_owned() });
     }
+    if !first.is_empty() && !is_key_type(first.split(' ').next().unwrap_or_default()) {
+        return Err(ServeError::KeyOptions);
+    }
     let key = PublicKey::from_openssh(first).map_err(|error| ServeError::PublicKey { why: error.to_string() })?;
+    check_strength(&key)?;
+    Ok(key)
+}
+
+/// Refuses keys that are too weak to know anybody by.
+pub(super) fn check_strength(key: &PublicKey) -> Result<(), ServeError> {
     if key.algorithm().is_rsa() && key.key_data().rsa().is_some_and(|rsa| rsa.key_size() < 2048) {
         return Err(ServeError::PublicKey { why: "an RSA key must have at least 2048 bits".to_owned() });
     }
-    Ok(key)
+    Ok(())
+}
+
+/// Whether a word begins a bare key, rather than the options that authorized_keys files have before one (sshd(8)).
+fn is_key_type(word: &str) -> bool {
+    ["ssh-", "ecdsa-", "sk-"].iter().any(|start| word.starts_with(start)) && !word.contains(['=', '"'])
 }
 
 fn alike(one: &UserName, other: &UserName) -> bool {
@@ -209,9 +278,6 @@ fn cannot_add(name: &UserName, why: String) -> ServeError {
 }
 
 fn new_account(name: &UserName, key: PublicKey) -> Result<Account, ServeError> {
-    if name.as_str().eq_ignore_ascii_case(PUBLIC) {
-        return Err(cannot_add(name, "public topics are stored under this name".to_owned()));
-    }
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| cannot_add(name, error.to_string()))?;
     let id = format!("{:032x}", u128::from_be_bytes(id));

@@ -11,10 +11,13 @@ use crate::{
 };
 
 /// The longest command, in bytes; the longest honest one is a `pipe` with an access list.
-const MOST_COMMAND: usize = 16 * 1024;
+const MOST_COMMAND: usize = 32 * 1024;
 
 /// How many accounts an access list may name.
-const MOST_GUESTS: usize = 256;
+pub const MOST_GUESTS: usize = 256;
+
+/// The longest code that is looked at, in bytes.
+const MOST_CODE: usize = 64;
 
 /// What `help` and a session without a command say.
 pub(super) const HELP: &str = "\
@@ -25,7 +28,8 @@ This is a message board for futures. Commands:
                                     read and write lines; -r: your own come back too;
                                     -a: who else may use your topic while you stay;
                                     -p: a public topic; -c: no status text
-  pub TOPIC, sub TOPIC              write alone, read alone
+  pub TOPIC, sub TOPIC              write alone (until your input ends), read alone
+  join CODE                         have the account that a code was made for (for keys without one)
   help                              this text
 ";
 
@@ -36,6 +40,8 @@ pub(super) enum Command {
     List,
     Help,
     Join(Join),
+    /// Have the account that a code was made for.
+    Redeem(String),
 }
 
 /// `pipe`, `pub` or `sub` with their options.
@@ -56,6 +62,7 @@ pub(super) fn parse(command: &[u8]) -> Result<Command, String> {
         None | Some("help") => Ok(Command::Help),
         Some("user") => Ok(Command::User),
         Some("ls") => Ok(Command::List),
+        Some("join") => redeem(words),
         Some("pipe") => join(Direction::Pipe, words),
         Some("pub") => join(Direction::Publish, words),
         Some("sub") => join(Direction::Subscribe, words),
@@ -86,6 +93,21 @@ fn join<'a>(direction: Direction, words: impl Iterator<Item = &'a str>) -> Resul
         return Err(format!("an access list can name {MOST_GUESTS} accounts at most"));
     }
     Ok(Command::Join(Join { direction, topic, echo, shares_with, public }))
+}
+
+fn redeem<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<Command, String> {
+    match (words.next(), words.next()) {
+        (Some(code), None) if code.len() <= MOST_CODE => Ok(Command::Redeem(code.to_owned())),
+        _ => Err("a code is needed, and nothing else: join CODE".to_owned()),
+    }
+}
+
+/// What somebody is told whose key has no account, whatever they asked for.
+pub(super) fn no_account(fingerprint: &str) -> String {
+    format!(
+        "your key {fingerprint} has no account on this board\r\nif its owner gave you a code: ssh … join CODE (the same \
+         host, port and key as now)\r\nif not: ask for a code, or send the owner your public key\r\n"
+    )
 }
 
 fn guests(list: &str) -> Result<Vec<UserName>, String> {
@@ -153,6 +175,10 @@ mod tests {
             assert!(error.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{error}");
         }
         assert!(parse(&[b'x'; MOST_COMMAND + 1]).is_err());
+        assert_eq!(parse(b"join abc"), Ok(Command::Redeem("abc".to_owned())));
+        for command in [&b"join"[..], b"join a b", &[b"join ", &[b'x'; MOST_CODE + 1][..]].concat()] {
+            assert!(parse(command).is_err());
+        }
         assert_eq!(parse(b"  ls "), Ok(Command::List));
     }
 

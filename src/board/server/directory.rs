@@ -2,15 +2,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use russh::keys::PublicKey;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    accounts::{Account, Accounts, Stamp},
-    limits::CONNECTIONS_OF_ACCOUNT,
+    accounts::{Account, Accounts},
+    files::Stamp,
+    limits::BoardLimits,
+    pace::{AccountPace, Pace},
 };
 use crate::{board::ServeError, ids::UserName};
 
@@ -20,6 +23,12 @@ pub(super) struct Identity {
     pub(super) user: UserName,
     pub(super) id: String,
     pub(super) created: String,
+}
+
+impl From<&Account> for Identity {
+    fn from(account: &Account) -> Self {
+        Self { user: account.name.clone(), id: account.id.clone(), created: account.created.clone() }
+    }
 }
 
 /// The accounts as they were last read from their file.
@@ -40,8 +49,7 @@ impl Directory {
     /// The account of a key, looked up in the file as it is now.
     pub(super) async fn identify(self: &Arc<Self>, key: &PublicKey) -> Option<Identity> {
         let accounts = self.current().await;
-        let account = accounts.iter().find(|account| account.key.key_data() == key.key_data())?;
-        Some(Identity { user: account.name.clone(), id: account.id.clone(), created: account.created.clone() })
+        accounts.iter().find(|account| account.key.key_data() == key.key_data()).map(Identity::from)
     }
 
     /// The accounts as they are now; as they were before if the file cannot be read, which is logged.
@@ -63,19 +71,32 @@ impl Directory {
         Arc::clone(&last.1)
     }
 
-    fn last(&self) -> std::sync::MutexGuard<'_, (Option<Stamp>, Arc<Vec<Account>>)> {
+    fn last(&self) -> MutexGuard<'_, (Option<Stamp>, Arc<Vec<Account>>)> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Everybody who has signed in.
-#[derive(Debug, Default)]
-pub(super) struct Seats(Mutex<Taken>);
+#[derive(Debug)]
+pub(super) struct Seats {
+    limits: BoardLimits,
+    taken: Mutex<Taken>,
+}
 
 #[derive(Debug, Default)]
 struct Taken {
-    by_number: HashMap<u64, (UserName, PublicKey, CancellationToken)>,
+    by_number: HashMap<u64, Seat>,
     last: u64,
+    /// Of every account that was here since it was made, so at most of all accounts.
+    paces: HashMap<UserName, AccountPace>,
+}
+
+#[derive(Debug)]
+struct Seat {
+    user: UserName,
+    address: SocketAddr,
+    key: PublicKey,
+    cut: CancellationToken,
 }
 
 /// The place of one connection that has signed in.
@@ -83,42 +104,62 @@ struct Taken {
 pub(super) struct SignedIn {
     seats: Arc<Seats>,
     number: u64,
+    pub(super) pace: Pace,
 }
 
 impl Seats {
+    pub(super) fn new(limits: BoardLimits) -> Self {
+        Self { limits, taken: Mutex::default() }
+    }
+
     /// A place, unless the account has too many.
     pub(super) fn enter(
         self: &Arc<Self>,
         identity: &Identity,
+        address: SocketAddr,
         key: &PublicKey,
         cut: &CancellationToken,
     ) -> Option<SignedIn> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = taken.by_number.values().filter(|(user, ..)| *user == identity.user).count();
-        if same >= CONNECTIONS_OF_ACCOUNT {
+        let mut taken = self.taken();
+        let same = taken.by_number.values().filter(|seat| seat.user == identity.user).count();
+        if same >= self.limits.connections_of_account {
             return None;
         }
         taken.last = taken.last.saturating_add(1);
         let number = taken.last;
-        taken.by_number.insert(number, (identity.user.clone(), key.clone(), cut.clone()));
-        Some(SignedIn { seats: Arc::clone(self), number })
+        let seat = Seat { user: identity.user.clone(), address, key: key.clone(), cut: cut.clone() };
+        taken.by_number.insert(number, seat);
+        let rate = self.limits.lines_a_second;
+        let account = taken.paces.entry(identity.user.clone()).or_insert_with(|| AccountPace::new(rate));
+        let pace = account.connection();
+        Some(SignedIn { seats: Arc::clone(self), number, pace })
     }
 
     /// Cuts every connection whose key is not that of its account any more.
     pub(super) fn cut_removed(&self, accounts: &[Account]) {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (user, key, cut) in taken.by_number.values() {
+        let mut taken = self.taken();
+        for Seat { user, key, cut, address } in taken.by_number.values() {
             let is_it = |account: &Account| account.name == *user && account.key.key_data() == key.key_data();
             if !accounts.iter().any(is_it) {
-                tracing::info!(%user, "cut off: the account or its key was removed");
+                tracing::info!(%user, %address, "cut off: the account or its key was removed");
                 cut.cancel();
             }
         }
+        taken.paces.retain(|user, _| accounts.iter().any(|account| account.name == *user));
+    }
+
+    /// The account of every connection that has signed in.
+    pub(super) fn members(&self) -> Vec<UserName> {
+        self.taken().by_number.values().map(|seat| seat.user.clone()).collect()
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for SignedIn {
     fn drop(&mut self) {
-        self.seats.0.lock().unwrap_or_else(PoisonError::into_inner).by_number.remove(&self.number);
+        self.seats.taken().by_number.remove(&self.number);
     }
 }

@@ -4,7 +4,7 @@ use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
 
 use russh::keys::{Algorithm, PrivateKey, load_secret_key, ssh_key::LineEnding};
 
-use super::accounts::{sync_folder, write_whole};
+use super::files::{sync_folder, write_whole};
 use crate::board::ServeError;
 
 /// The host key in a state folder; an Ed25519 key of mode 0600 is made if there is none.

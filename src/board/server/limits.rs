@@ -1,25 +1,43 @@
-//! What one client can take from the others: connections, sign-ins, lines a second. And how a connection is cut.
+//! What one client can take from the others: connections, topics, attempts to sign in. How fast it may post is in
+//! [`super::pace`], how much may wait for it in [`crate::board::hub`].
 
 use std::{
     collections::HashMap,
-    io,
     net::{IpAddr, Ipv6Addr},
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
-};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio::time::Instant;
 
-/// Connections in all.
-pub(super) const CONNECTIONS: usize = 512;
-/// Connections of one account.
-pub(super) const CONNECTIONS_OF_ACCOUNT: usize = 64;
+/// What the owner of a board can set; everything else is fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoardLimits {
+    /// Connections in all, with those that have not signed in.
+    pub connections: usize,
+    /// Connections of one account.
+    pub connections_of_account: usize,
+    /// Topics that one account is on at a time.
+    pub topics_of_account: usize,
+    /// Lines that one account may post in a second; a line counts once and again for every 256 bytes. One connection may
+    /// have a quarter of it.
+    pub lines_a_second: u32,
+    /// The time to sign in; somebody may have to type a passphrase.
+    pub sign_in: Duration,
+}
+
+impl Default for BoardLimits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            connections_of_account: 64,
+            topics_of_account: 64,
+            lines_a_second: 4096,
+            sign_in: Duration::from_secs(60),
+        }
+    }
+}
+
 /// Channels of one connection at a time.
 pub(super) const CHANNELS: usize = 8;
 /// Bytes of one packet of a client.
@@ -28,20 +46,21 @@ pub(super) const PACKET: u32 = 8 * 1024;
 pub(super) const PACKETS: usize = 32;
 /// The time from opening a channel to its command.
 pub(super) const COMMAND: Duration = Duration::from_secs(20);
+/// Keys that may be offered on one connection.
+pub(super) const SIGN_IN_ATTEMPTS: usize = 12;
 /// Connections from one address that have not signed in yet.
 const STRANGERS_OF_ADDRESS: usize = 32;
 /// Connections that have not signed in yet.
 const STRANGERS: usize = 128;
-/// The time to sign in.
-pub(super) const SIGN_IN: Duration = Duration::from_secs(20);
-/// Keys that may be offered on one connection.
-pub(super) const SIGN_IN_ATTEMPTS: usize = 12;
 
-/// How many lines a connection may post at once, and then in each second; a line counts once and again for every
-/// [`BYTES_A_POINT`] bytes. So a handful of connections that post as fast as they can stay below what a reader's queue
-/// holds.
-const POINTS: f64 = 1024.0;
-const BYTES_A_POINT: f64 = 256.0;
+/// Failures that an address may have at once, and how often it earns another one.
+const FAILURES: f64 = 30.0;
+const FAILURE_EARNED: f64 = 4.0;
+/// Addresses whose failures are remembered; the one whose last is longest ago is forgotten first.
+const FAILURES_KEPT: usize = 4096;
+/// Wrong codes of all addresses together, and how often another one is earned, in seconds.
+const WRONG_CODES: f64 = 60.0;
+const WRONG_CODE_EARNED: f64 = 1.0;
 
 /// Counts the connections that have not signed in yet; an address without any has no entry.
 #[derive(Debug, Default)]
@@ -67,6 +86,11 @@ impl Strangers {
         counts.insert(address, same.saturating_add(1));
         Some(Stranger { all: Arc::clone(self), address })
     }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
 }
 
 /// What counts as one address: an IPv4 address, also when it is written as IPv6, or the /64 that one IPv6 host has.
@@ -89,75 +113,66 @@ impl Drop for Stranger {
     }
 }
 
-/// Slows a connection down that posts faster than others can read.
-#[derive(Debug)]
-pub(super) struct Pace {
-    points: f64,
+/// Who has failed to sign in, or to join with a code, too often lately is not let in for a while.
+#[derive(Debug, Default)]
+pub(super) struct Failures(Mutex<FailureCounts>);
+
+#[derive(Debug, Default)]
+struct FailureCounts {
+    by_address: HashMap<IpAddr, Debt>,
+    wrong_codes: Option<Debt>,
+}
+
+/// Failures that were not earned back yet.
+#[derive(Debug, Clone, Copy)]
+struct Debt {
+    failures: f64,
     counted: Instant,
 }
 
-impl Pace {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { points: POINTS, counted: now }
+impl Debt {
+    fn at(self, now: Instant, earned: f64) -> f64 {
+        (self.failures - now.duration_since(self.counted).as_secs_f64() / earned).max(0.0)
     }
 
-    /// What a line costs.
-    pub(super) fn cost(line: &[u8]) -> f64 {
-        // A line is at most MAX_LINE bytes, which a float holds exactly.
-        1.0 + u32::try_from(line.len()).map_or(POINTS, f64::from) / BYTES_A_POINT
-    }
-
-    /// Takes points, and says how long to wait for those that were not there.
-    pub(super) fn spend(&mut self, cost: f64, now: Instant) -> Option<Duration> {
-        let earned = now.duration_since(self.counted).as_secs_f64() * POINTS;
-        self.points = (self.points + earned).min(POINTS) - cost;
-        self.counted = now;
-        (self.points < 0.0).then(|| Duration::from_secs_f64(-self.points / POINTS))
+    fn more(debt: Option<Self>, now: Instant, earned: f64) -> Self {
+        Self { failures: debt.map_or(0.0, |debt| debt.at(now, earned)) + 1.0, counted: now }
     }
 }
 
-/// A stream that fails as soon as it is cut, whatever it waits for.
-pub(super) struct Cuttable<S> {
-    stream: S,
-    // One each, because reading and writing can be waited for by different tasks.
-    cut_read: Pin<Box<WaitForCancellationFutureOwned>>,
-    cut_write: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-impl<S> Cuttable<S> {
-    pub(super) fn new(stream: S, cut: &CancellationToken) -> Self {
-        let wait = || Box::pin(cut.clone().cancelled_owned());
-        Self { stream, cut_read: wait(), cut_write: wait() }
-    }
-}
-
-fn check(cut: &mut Pin<Box<WaitForCancellationFutureOwned>>, context: &mut Context<'_>) -> Result<(), io::Error> {
-    match cut.as_mut().poll(context) {
-        Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
-        Poll::Pending => Ok(()),
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Cuttable<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        check(&mut self.cut_read, context)?;
-        Pin::new(&mut self.stream).poll_read(context, to)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Cuttable<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        check(&mut self.cut_write, context)?;
-        Pin::new(&mut self.stream).poll_write(context, from)
+impl Failures {
+    /// Whether this address may try.
+    pub(super) fn may_try(&self, address: IpAddr, now: Instant) -> bool {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let debt = counts.by_address.get(&neighbourhood(address));
+        debt.is_none_or(|debt| debt.at(now, FAILURE_EARNED) < FAILURES)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        check(&mut self.cut_write, context)?;
-        Pin::new(&mut self.stream).poll_flush(context)
+    /// Remembers that a sign-in failed.
+    pub(super) fn add(&self, address: IpAddr, now: Instant) {
+        let address = neighbourhood(address);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.by_address.len() >= FAILURES_KEPT && !counts.by_address.contains_key(&address) {
+            let oldest = counts.by_address.iter().min_by_key(|(_, debt)| debt.counted).map(|(&address, _)| address);
+            if let Some(oldest) = oldest {
+                counts.by_address.remove(&oldest);
+            }
+        }
+        let debt = counts.by_address.get(&address).copied();
+        counts.by_address.insert(address, Debt::more(debt, now, FAILURE_EARNED));
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    /// Whether a code may be tried at all.
+    pub(super) fn may_try_code(&self, now: Instant) -> bool {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.wrong_codes.is_none_or(|debt| debt.at(now, WRONG_CODE_EARNED) < WRONG_CODES)
+    }
+
+    /// Remembers that a code was wrong.
+    pub(super) fn add_wrong_code(&self, address: IpAddr, now: Instant) {
+        self.add(address, now);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.wrong_codes = Some(Debt::more(counts.wrong_codes, now, WRONG_CODE_EARNED));
     }
 }
 
@@ -184,6 +199,7 @@ mod tests {
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
         let held: Vec<_> = (0..1000).filter_map(|number| strangers.admit(address(number))).collect();
         assert_eq!((held.len(), strangers.0.lock().unwrap().len()), (STRANGERS, STRANGERS));
+        assert_eq!(strangers.count(), STRANGERS);
     }
 
     #[test]
@@ -198,11 +214,29 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_free_and_a_flood_is_slowed() {
-        let now = Instant::now();
-        let mut pace = Pace::new(now);
-        assert_eq!(pace.spend(POINTS, now), None);
-        assert_eq!(pace.spend(POINTS, now), Some(Duration::from_secs(1)));
-        assert_eq!(pace.spend(POINTS, now + Duration::from_secs(60)), None);
+    fn who_fails_too_often_waits_and_delays_nobody_else() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        for _ in 0..30 {
+            assert!(failures.may_try(one, now));
+            failures.add(one, now);
+        }
+        assert!(!failures.may_try(one, now) && failures.may_try(other, now));
+        assert!(failures.may_try(one, now + Duration::from_secs(5)));
+        for number in 0..10_000u32 {
+            failures.add(IpAddr::from(number.to_be_bytes()), now + Duration::from_secs(1));
+        }
+        assert_eq!(failures.0.lock().unwrap().by_address.len(), FAILURES_KEPT);
+    }
+
+    #[test]
+    fn codes_cannot_be_guessed_from_many_addresses() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        for number in 0..60u32 {
+            assert!(failures.may_try_code(now));
+            failures.add_wrong_code(IpAddr::from(number.to_be_bytes()), now);
+        }
+        assert!(!failures.may_try_code(now));
+        assert!(failures.may_try_code(now + Duration::from_secs(2)));
     }
 }

@@ -4,11 +4,7 @@
 //! takes them or drops it. A channel that is on a topic takes them at the pace that is allowed; its connection goes on
 //! meanwhile, until [`super::limits::PACKETS`] wait.
 
-use std::{
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, server::Msg};
 use tokio::{
@@ -17,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{COMMAND, Pace};
+use super::{limits::COMMAND, pace::Pace};
 use crate::{
     board::hub::{Direction, Ended, Inbox, Member},
     proto::lines::LineSplitter,
@@ -37,6 +33,7 @@ pub(super) struct Joined {
     pub(super) member: Member,
     pub(super) inbox: Inbox,
     pub(super) direction: Direction,
+    pub(super) pace: Pace,
 }
 
 /// The life of one channel. It ends, and lets go of the packets, when the command is answered elsewhere (the sender of
@@ -46,7 +43,6 @@ pub(super) async fn run(
     read: ChannelReadHalf,
     write: ChannelWriteHalf<Msg>,
     joined: oneshot::Receiver<Joined>,
-    pace: Arc<Mutex<Pace>>,
     cut: CancellationToken,
     gone: CancellationToken,
 ) {
@@ -59,7 +55,7 @@ pub(super) async fn run(
             return;
         }
     };
-    if let Ok(Joined { member, mut inbox, direction }) = joined {
+    if let Ok(Joined { member, mut inbox, direction, pace }) = joined {
         let overflowed = inbox.overflowed();
         let mut posting = pin!(post_lines(read, &member, direction, &pace, &gone));
         let status = tokio::select! {
@@ -83,7 +79,7 @@ async fn post_lines(
     mut read: ChannelReadHalf,
     member: &Member,
     direction: Direction,
-    pace: &Mutex<Pace>,
+    pace: &Pace,
     gone: &CancellationToken,
 ) {
     let mut splitter = LineSplitter::new();
@@ -104,17 +100,17 @@ async fn post_lines(
     }
 }
 
-async fn post(data: &[u8], splitter: &mut LineSplitter, member: &Member, pace: &Mutex<Pace>) {
+async fn post(data: &[u8], splitter: &mut LineSplitter, member: &Member, pace: &Pace) {
     for step in data.chunks(STEP) {
-        let mut cost = 0.0;
+        let mut lines = 0u32;
         splitter.push(step, |line| {
-            cost += Pace::cost(line);
+            lines = lines.saturating_add(1);
             if !line.is_empty() {
                 member.post(line);
             }
         });
-        let wait = pace.lock().unwrap_or_else(PoisonError::into_inner).spend(cost, Instant::now());
-        if let Some(wait) = wait {
+        let wait = pace.spend(Pace::cost(lines, step.len()), Instant::now());
+        if !wait.is_zero() {
             sleep(wait).await;
         }
     }

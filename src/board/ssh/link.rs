@@ -8,7 +8,6 @@
 
 use std::{convert::Infallible, fmt::Write, time::Duration};
 
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, client::Msg};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
@@ -17,7 +16,7 @@ use tokio::{
 use super::{
     SshBoardConfig,
     access::AccessCheck,
-    connect::{Answer, Connection, within},
+    session::{Answer, Channel, Reading, Said, Session, Writing},
 };
 use crate::{
     board::{
@@ -119,10 +118,10 @@ impl Keeper {
 
     /// Carries lines both ways until the connection breaks, and says why it did.
     async fn carry(&mut self, pipe: Pipe) -> Result<String, Over> {
-        let Pipe { connection, mut read, write, splitter, early } = pipe;
+        let Pipe { session, mut read, mut write, splitter, early } = pipe;
         let events = self.events.clone();
         let reading = read_lines(&mut read, splitter, early, Outlet::joined(events.clone()));
-        let writing = write_lines(&mut self.lines, &write);
+        let writing = write_lines(&mut self.lines, &mut write);
         let ended = tokio::select! {
             reason = reading => reason,
             reason = writing => Ok(reason),
@@ -131,9 +130,9 @@ impl Keeper {
         if ended.is_err() {
             // What was posted before the link was left still goes out.
             self.lines.close();
-            let _ = timeout(FAREWELL, say_last(&mut self.lines, &write, &mut read)).await;
+            let _ = timeout(FAREWELL, say_last(&mut self.lines, &mut write, &mut read)).await;
             // Best effort: the board learns it anyway when the connection is gone.
-            let _ = timeout(FAREWELL, connection.close()).await;
+            let _ = timeout(FAREWELL, session.close()).await;
         }
         ended
     }
@@ -148,13 +147,13 @@ async fn throw_away(lines: &mut mpsc::Receiver<String>) -> Infallible {
 /// Posts what is left and waits until it is on the board.
 async fn say_last(
     lines: &mut mpsc::Receiver<String>,
-    write: &ChannelWriteHalf<Msg>,
-    read: &mut ChannelReadHalf,
+    write: &mut Writing,
+    read: &mut Reading,
 ) -> Result<(), russh::Error> {
     let mark = mark();
     let writing = async {
         write_all(lines, write).await?;
-        write.data_bytes(format!("{mark}\n").into_bytes()).await
+        write.send(format!("{mark}\n").into_bytes()).await
     };
     let reading = async {
         // It may begin in the middle of a line, which cannot be the mark.
@@ -173,21 +172,21 @@ async fn say_last(
 /// What came instead, or that the channel ended.
 async fn read_until(
     mark: &str,
-    read: &mut ChannelReadHalf,
+    read: &mut Reading,
     splitter: &mut LineSplitter,
     answer: &mut Answer,
     mut line: impl FnMut(&[u8]),
 ) -> Result<(), Unexpected> {
     let mut is_back = false;
     while !is_back {
-        match read.wait().await {
-            Some(ChannelMsg::Data { data }) => splitter.push(&data, |found| {
+        match read.next().await {
+            Some(Said::Output(data)) => splitter.push(&data, |found| {
                 is_back |= found == mark.as_bytes();
                 if !is_mark(found) {
                     line(found);
                 }
             }),
-            Some(message) if answer.take(&message) => {}
+            Some(said) if answer.take(&said) => {}
             _ => return Err(Unexpected),
         }
     }
@@ -198,7 +197,7 @@ async fn read_until(
 struct Unexpected;
 
 async fn read_lines(
-    read: &mut ChannelReadHalf,
+    read: &mut Reading,
     mut splitter: LineSplitter,
     early: Vec<Vec<u8>>,
     mut outlet: Outlet,
@@ -210,20 +209,20 @@ async fn read_lines(
             outlet.line(line).await.map_err(|Deaf| Over)?;
         }
         outlet.skip(splitter.take_overlong());
-        let message = tokio::select! {
+        let said = tokio::select! {
             told = outlet.tell(), if outlet.owes() => {
                 told.map_err(|Deaf| Over)?;
                 continue;
             }
-            message = read.wait() => message,
+            said = read.next() => said,
         };
-        match message {
-            Some(ChannelMsg::Data { data }) => splitter.push(&data, |line| {
+        match said {
+            Some(Said::Output(data)) => splitter.push(&data, |line| {
                 if !is_mark(line) {
                     found.push(line.to_vec());
                 }
             }),
-            Some(message) if answer.take(&message) => {}
+            Some(said) if answer.take(&said) => {}
             Some(_) => return Ok(format!("the board closed the topic: {}", answer.complaint())),
             None => return Ok("the connection ended".to_owned()),
         }
@@ -231,7 +230,7 @@ async fn read_lines(
 }
 
 /// Posts lines until writing fails, and says why it did.
-async fn write_lines(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHalf<Msg>) -> String {
+async fn write_lines(lines: &mut mpsc::Receiver<String>, write: &mut Writing) -> String {
     match write_all(lines, write).await {
         Err(error) => error_chain(&error),
         // Who cannot post can still listen.
@@ -239,7 +238,7 @@ async fn write_lines(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHal
     }
 }
 
-async fn write_all(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHalf<Msg>) -> Result<(), russh::Error> {
+async fn write_all(lines: &mut mpsc::Receiver<String>, write: &mut Writing) -> Result<(), russh::Error> {
     while let Some(line) = lines.recv().await {
         let (mut batch, mut next) = (Vec::with_capacity(line.len().saturating_add(1)), Some(line));
         while let Some(line) = next {
@@ -249,16 +248,16 @@ async fn write_all(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHalf<
             }
             next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
         }
-        write.data_bytes(batch).await?;
+        write.send(batch).await?;
     }
     Ok(())
 }
 
 /// A topic that is joined.
 struct Pipe {
-    connection: Connection,
-    read: ChannelReadHalf,
-    write: ChannelWriteHalf<Msg>,
+    session: Session,
+    read: Reading,
+    write: Writing,
     splitter: LineSplitter,
     /// What came before the mark did.
     early: Vec<Vec<u8>>,
@@ -266,48 +265,45 @@ struct Pipe {
 
 impl Pipe {
     async fn open(config: &SshBoardConfig, topic: &Topic) -> Result<Self, BoardError> {
-        let connection = Connection::open(config, &config.address).await?;
-        let access = AccessCheck::before(config, &connection, topic).await;
+        let session = Session::open(config, &config.target(&config.address)).await?;
+        let access = AccessCheck::before(config, &session, topic).await;
         let command = command(config, topic);
-        let opened = within(&connection.host, "a channel for the topic", async {
-            let channel = connection.handle.channel_open_session().await?;
-            channel.exec(true, command.as_str()).await?;
-            Ok(channel)
-        });
-        let channel = opened.await?.map_err(|source| connection.failed(source))?;
-        let (read, write, splitter, early) = wait_for_mark(&connection, channel, command).await?;
-        access.after(config, &connection).await?;
-        Ok(Self { connection, read, write, splitter, early })
+        let Channel { mut read, mut write } = session.channel(&command).await?;
+        let (splitter, early) = wait_for_mark(&session, &mut read, &mut write, &command).await?;
+        access.after(config, &session).await?;
+        Ok(Self { session, read, write, splitter, early })
     }
 }
 
 async fn wait_for_mark(
-    connection: &Connection,
-    channel: Channel<Msg>,
-    command: String,
-) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>, LineSplitter, Vec<Vec<u8>>), BoardError> {
-    let (mut read, write) = channel.split();
+    session: &Session,
+    read: &mut Reading,
+    write: &mut Writing,
+    command: &str,
+) -> Result<(LineSplitter, Vec<Vec<u8>>), BoardError> {
     let mark = mark();
     let mut answer = Answer::default();
     let (mut splitter, mut early) = (LineSplitter::new(), Vec::new());
-    let waiting =
-        timeout(MARK_RETURNS, async {
-            write.data_bytes(format!("{mark}\n").into_bytes()).await.map_err(|source| connection.failed(source))?;
-            let keep = |line: &[u8]| {
-                if early.len() < LINK_QUEUE {
-                    early.push(line.to_vec());
-                }
-            };
-            read_until(&mark, &mut read, &mut splitter, &mut answer, keep).await.map_err(|Unexpected| {
-                BoardError::Command { host: connection.host.clone(), command, answer: answer.complaint() }
-            })
-        });
-    waiting.await.map_err(|_| BoardError::TimedOut {
-        host: connection.host.clone(),
-        step: "the topic, on which our own line should come back",
-        seconds: MARK_RETURNS.as_secs(),
-    })??;
-    Ok((read, write, splitter, early))
+    let patience = session.patience().unwrap_or(MARK_RETURNS);
+    let waiting = timeout(patience, async {
+        // If it cannot be written, what comes back instead says why.
+        let _ = write.send(format!("{mark}\n").into_bytes()).await;
+        let keep = |line: &[u8]| {
+            if early.len() < LINK_QUEUE {
+                early.push(line.to_vec());
+            }
+        };
+        read_until(&mark, read, &mut splitter, &mut answer, keep).await
+    });
+    match waiting.await {
+        Ok(Ok(())) => Ok((splitter, early)),
+        Ok(Err(Unexpected)) => Err(session.refused(command, &answer)),
+        Err(_) => Err(BoardError::TimedOut {
+            host: session.host().to_owned(),
+            step: "the topic, on which our own line should come back",
+            seconds: patience.as_secs(),
+        }),
+    }
 }
 
 fn command(config: &SshBoardConfig, topic: &Topic) -> String {

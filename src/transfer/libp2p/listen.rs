@@ -10,7 +10,10 @@ use libp2p::{Multiaddr, Swarm, futures::StreamExt, multiaddr::Protocol, swarm::S
 use tokio::time::timeout;
 
 use super::{Behaviour, Listening, MAX_ADDRESSES, lock};
-use crate::{ids::Address, transfer::NetworkError};
+use crate::{
+    ids::Address,
+    transfer::{NetworkError, Way},
+};
 
 /// How long the listeners may take to say where they listen.
 const LISTEN: Duration = Duration::from_secs(5);
@@ -133,6 +136,11 @@ fn is_settled(listening: &[Multiaddr]) -> bool {
     };
     let (quic, tcp) = (ips(true), ips(false));
     quic.is_empty() || tcp.is_empty() || quic == tcp
+}
+
+/// Which way an address goes.
+pub(super) fn way(address: &Multiaddr) -> Way {
+    if is_quic(address) { Way::Quic } else { Way::Tcp }
 }
 
 fn is_quic(address: &Multiaddr) -> bool {

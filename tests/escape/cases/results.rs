@@ -4,7 +4,7 @@
 use super::{results_forged as forged, results_scenarios as scenarios};
 use crate::{
     case::{Act, Case, Outcome::*},
-    world::Place,
+    world::{Driver, Place},
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -124,10 +124,35 @@ fn sandboxes() -> Vec<Case> {
             ..Case::new(83, Denied, "run where the sandbox fails half-way (EMFILE)", "all")
         },
         Case {
+            acts: later_rights,
             scenario: Some(scenarios::doctor),
-            gets: "what is in force is reported; older kernels: `tests/sabotage/kernel.rs` an_older_landlock_is_used_as_far_as_it_goes",
+            gets: "what is in force is reported, and is the kernel's; older kernels: `tests/sabotage/kernel.rs` an_older_landlock_is_used_as_far_as_it_goes",
             ..Case::new(84, Nothing, "use what an older Landlock (ABI 1 to 3) does not hold", "filesystem")
         },
+    ]
+}
+
+/// What an older Landlock does not hold is held by other layers too: by a read-only mount, a mount of its own, the filter. (TCP is
+/// case 62, abstract sockets are case 14, signals case 25.)
+fn later_rights(place: &Place<'_>) -> Vec<Act> {
+    let file = format!("{}/data.csv", place.world.shared().display());
+    let (from, to) = match place.driver {
+        Driver::None => {
+            let folder = place.world.sacrifice().display().to_string();
+            (format!("{folder}/inside/file"), format!("{folder}/renamed"))
+        }
+        Driver::Jail | Driver::Bubblewrap => {
+            ("/tmp/later".to_owned(), format!("{}/later", place.world.shared().display()))
+        }
+    };
+    vec![
+        // ABI 2: renaming and linking into another folder. Making the file is no attack.
+        Act::native(format!("open\t{from}\tc"), "ok").stated("no attack: what the next act is about"),
+        Act::native(format!("call\trename\ts:{from}\ts:{to}"), "EXDEV|EROFS|EACCES").bare("ok"),
+        Act::native(format!("call\tlink\ts:{file}\ts:{to}.linked"), "EXDEV|EROFS|EACCES").bare("ok|EEXIST"),
+        // ABI 3: truncation. ABI 5: ioctl on devices (RNDADDTOENTCNT, which only root may).
+        Act::native(format!("call\ttruncate\ts:{file}\t4"), "EROFS|EACCES").bare("ok"),
+        Act::native("call\tioctl\tfd:/dev/null\t0x540b\t0", "EPERM|EACCES").bare("ENOTTY"),
     ]
 }
 
