@@ -64,11 +64,11 @@ pub async fn run() -> Result<(), Failure> {
     match cli.command {
         None => worker::run(cli.worker).await,
         Some(Command::Board(args)) => {
-            let state = Folders::from_environment().make_state(args.state.as_deref())?;
+            // The folder of a board is its own, beside that of a worker of the same user.
+            let usual = || Ok::<_, Failure>(Folders::from_environment().make_state(None)?.join("board"));
+            let state = args.state.clone().map_or_else(usual, Ok)?;
             let shutdown = CancellationToken::new();
             common::cancel_on_interrupt(shutdown.clone())?;
-            // The folder of a board is its own, beside that of a worker of the same user.
-            let state = if args.state.is_some() { state } else { state.join("board") };
             let service = service::Service::of_the_manager();
             Ok(board::run(args, &state, &mut std::io::stdout(), |ready| service.ready(ready), shutdown.cancelled())
                 .await?)

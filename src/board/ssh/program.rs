@@ -78,6 +78,16 @@ fn find(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     let is_program =
         |path: &PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+/// A program in `$PATH`, or at its path if that is what the name is.
+fn find(name: impl AsRef<Path>) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let is_program = |path: &PathBuf| {
+        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let name = name.as_ref();
+    if name.components().nth(1).is_some() || name.is_absolute() {
+        return Some(name.to_owned()).filter(is_program);
+    }
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(is_program)
 }
 
@@ -176,6 +186,9 @@ impl Program {
 
     /// The kernel ends the child when the thread that started it ends, so that thread waits for the child.
     async fn spawn(&self, command: &str) -> io::Result<Started> {
+        if find(&self.program).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let mut to_start = match guard() {
             Some(guard) => {
                 let mut to_start = Command::new(guard);
