@@ -62,8 +62,14 @@ pub(crate) struct Sshd {
 }
 
 pub(crate) async fn measure(readers: &[usize], batches: usize, sshd: &Sshd) -> Result<(), Failure> {
-    let columns =
-        ["", "lines a second", "to all readers", "server's time for a line to a reader", "one line to all", "memory of a reader"];
+    let columns = [
+        "",
+        "lines a second",
+        "to all readers",
+        "server's time for a line to a reader",
+        "one line to all",
+        "memory of a reader",
+    ];
     let lines = batches * BATCH;
     let mut table = Table::new(format!("Lines of {LINE} bytes from one client to many, {lines} of them"), &columns);
     for &count in readers {
@@ -297,8 +303,11 @@ fn descendants(root: u32) -> Result<Vec<u32>, Failure> {
     }
     let mut found = HashSet::from([root]);
     loop {
-        let more: Vec<u32> =
-            parents.iter().filter(|(pid, parent)| found.contains(parent) && !found.contains(pid)).map(|(&pid, _)| pid).collect();
+        let more: Vec<u32> = parents
+            .iter()
+            .filter(|(pid, parent)| found.contains(parent) && !found.contains(pid))
+            .map(|(&pid, _)| pid)
+            .collect();
         if more.is_empty() {
             return Ok(found.into_iter().collect());
         }

@@ -70,6 +70,7 @@ enum Part {
         port: u16,
         /// What it adds to a round trip, in ms
         delay: u32,
+    },
     /// One client's lines to many readers of a board, beside sshd with tail -f
     Board {
         /// How many readers
@@ -124,7 +125,6 @@ async fn main() -> Result<(), Failure> {
         }
         Part::TransferWorker { folder } => transfer::worker(&folder).await,
         Part::Relay { kind, port, delay } => relay::run(&kind, port, delay).await,
-        Part::Transfer { mebibytes, runs, ssh_config } => transfer::measure(mebibytes, runs, ssh_config).await,
         Part::Board { readers, batches, sshd } => board::measure(&readers, batches, &sshd).await,
         Part::Idle { seconds } => idle::measure(seconds).await,
         Part::Soak { tasks, kills } => soak::measure(tasks, kills).await,

@@ -14,8 +14,8 @@ use std::{
     },
 };
 
-pub use super::inbox::{Ended, Inbox};
 use super::inbox::{ALL_BYTES, Queue, queue};
+pub use super::inbox::{Ended, Inbox};
 use crate::ids::{Topic, UserName};
 
 /// What public topics are stored under; no account may have this name.

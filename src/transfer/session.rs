@@ -79,7 +79,14 @@ impl Session {
         let (progress, progress_queue) = mpsc::channel(PROGRESS_QUEUE);
         let (cancel, cancelled) = watch::channel(None);
         let patience = caller.config.payload;
-        let actor = Actor { caller, commands: command_queue, progress: progress_queue, begun: None, printed: None, parcel: None };
+        let actor = Actor {
+            caller,
+            commands: command_queue,
+            progress: progress_queue,
+            begun: None,
+            printed: None,
+            parcel: None,
+        };
         tokio::spawn(actor.run(link, cancel));
         Self { commands, progress, cancelled, max_result, patience }
     }

@@ -61,8 +61,6 @@ impl<N: Network> Transfer<N> {
     pub async fn fetch(&self, invitation: Invitation) -> Result<(Spooled, Session), TransferError> {
         let redials = Redials::new(self.config);
         let due = Instant::now() + self.config.payload;
-        let mut caller =
-            Caller { network: Arc::clone(&self.network), config: self.config, invitation, due, redials, way: FIRST };
         let way = self.ways.to(&invitation.client);
         let (network, config) = (Arc::clone(&self.network), self.config);
         let mut caller = Caller { network, config, invitation, due, redials, way };

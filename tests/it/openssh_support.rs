@@ -87,7 +87,10 @@ impl Drop for Sshd {
     fn drop(&mut self) {
         // Each connection has processes of its own.
         for pid in descendants(self.process.id()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid.cast_signed()),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
         let _ = self.process.kill();
         let _ = self.process.wait();

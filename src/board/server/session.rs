@@ -159,7 +159,9 @@ impl Connection {
     /// Gives a stranger's key the account of a code; both sides of the answer are texts for the stranger.
     async fn redeem(&mut self, code: String) -> Result<String, String> {
         let Some(key) = self.proven.clone() else {
-            return Err("your key could not be proven, or nobody is invited: ask the owner of the board for a code".into());
+            return Err(
+                "your key could not be proven, or nobody is invited: ask the owner of the board for a code".into()
+            );
         };
         let (failures, address, now) = (&self.shared.failures, self.address.ip(), Instant::now());
         if !failures.may_try(address, now) || !failures.may_try_code(now) {
@@ -313,7 +315,8 @@ impl Handler for Connection {
         let id = write.id();
         self.opened = self.opened.saturating_add(1);
         let (gone, over) = (CancellationToken::new(), CancellationToken::new());
-        let (running, ended) = (pipe::run(read, write, to_join, self.cut.clone(), gone.clone()), over.clone().drop_guard());
+        let (running, ended) =
+            (pipe::run(read, write, to_join, self.cut.clone(), gone.clone()), over.clone().drop_guard());
         tokio::spawn(async move {
             running.await;
             drop(ended);

@@ -73,17 +73,11 @@ pub(super) async fn is_usual_for(config: &SshBoardConfig, target: &Target) -> bo
     tokio::task::spawn_blocking(look).await.unwrap_or(false)
 }
 
-/// A program in `$PATH`.
-fn find(name: &str) -> Option<PathBuf> {
-    let folders = std::env::var_os("PATH")?;
-    let is_program =
-        |path: &PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
 /// A program in `$PATH`, or at its path if that is what the name is.
 fn find(name: impl AsRef<Path>) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let is_program = |path: &PathBuf| {
-        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
+    let is_program =
+        |path: &PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
     let name = name.as_ref();
     if name.components().nth(1).is_some() || name.is_absolute() {
         return Some(name.to_owned()).filter(is_program);

@@ -81,14 +81,13 @@ fn compare(text: &str, host: &str) -> Result<(), String> {
         let shown = |values: &[String]| values.iter().map(yes).collect::<Vec<_>>().join(" | ").to_ascii_lowercase();
         // Times and flags are shown in one form by ssh.
         let (mut ours, theirs) = (shown(&ours), shown(&theirs));
-        if keyword == "connecttimeout"
-            && let Some(number) = seconds(&ours)
-        {
         // ssh takes the home from the list of accounts.
         let of_system = nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().unwrap().dir;
         let theirs = theirs.replace(&format!("{}/", of_system.display()).to_ascii_lowercase(), "~/");
         ours = ours.replace(&format!("{}/", of_system.display()).to_ascii_lowercase(), "~/");
-        if keyword == "connecttimeout" && let Some(number) = seconds(&ours) {
+        if keyword == "connecttimeout"
+            && let Some(number) = seconds(&ours)
+        {
             ours = number.to_string();
         }
         // Debian's ssh has another default in batch mode.
