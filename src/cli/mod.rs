@@ -7,6 +7,7 @@ mod doctor;
 mod exec;
 mod host;
 mod profile;
+mod service;
 mod submit;
 mod worker;
 
@@ -68,7 +69,9 @@ pub async fn run() -> Result<(), Failure> {
             let state = args.state.clone().map_or_else(usual, Ok)?;
             let shutdown = CancellationToken::new();
             common::cancel_on_interrupt(shutdown.clone())?;
-            Ok(board::run(args, &state, &mut std::io::stdout(), shutdown.cancelled()).await?)
+            let service = service::Service::of_the_manager();
+            Ok(board::run(args, &state, &mut std::io::stdout(), |ready| service.ready(ready), shutdown.cancelled())
+                .await?)
         }
         Some(Command::Host(args)) => host::run(args).await,
         Some(Command::Submit(args)) => submit::run(args).await,
