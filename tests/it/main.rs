@@ -22,6 +22,7 @@ mod board_ssh;
 mod board_ssh_program;
 mod board_support;
 mod board_terminal;
+mod client;
 mod control_groups;
 mod delegated;
 mod openssh_support;
