@@ -87,7 +87,10 @@ impl Drop for Sshd {
     fn drop(&mut self) {
         // Each connection has processes of its own.
         for pid in descendants(self.process.id()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid.cast_signed()),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -260,8 +263,7 @@ fn take_string(bytes: &[u8]) -> (&[u8], &[u8]) {
 
 /// SHA-256 and base64 by the programs that every system has.
 fn piped(program: &str, arguments: &[&str], input: &[u8]) -> String {
-    let mut child =
-        Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), input).unwrap();
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
 }
