@@ -15,6 +15,7 @@ mod board_broken;
 mod board_flood;
 mod board_host;
 mod board_openssh;
+mod board_pico;
 mod board_program;
 mod board_raw;
 mod board_signin;
