@@ -112,10 +112,8 @@ async fn board(count: usize, batches: usize) -> Result<Vec<String>, Failure> {
     posting.exec(true, "pub busy").await?;
     let (_, posting) = posting.split();
     let audience = Audience::of(count, &server, "sub busy").await?;
-    // A reader is on the topic when a line reaches it.
     let post = Post::Board(posting);
-    let row = audience.measure(&format!("p2p-worker board, {count} readers"), &server, post, batches).await?;
-    Ok(row)
+    audience.measure(&format!("p2p-worker board, {count} readers"), &server, post, batches).await
 }
 
 /// `sshd`, and `tail -f` of a file that this process writes to.
@@ -305,7 +303,7 @@ fn descendants(root: u32) -> Result<Vec<u32>, Failure> {
     loop {
         let more: Vec<u32> = parents
             .iter()
-            .filter(|(pid, parent)| found.contains(parent) && !found.contains(pid))
+            .filter(|(pid, parent)| found.contains(*parent) && !found.contains(*pid))
             .map(|(&pid, _)| pid)
             .collect();
         if more.is_empty() {

@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use super::inbox::{ALL_BYTES, Queue, queue};
+use super::inbox::{ALL_BYTES, LEAST_BYTES, Queue, queue};
 pub use super::inbox::{Ended, Inbox};
 use crate::ids::{Topic, UserName};
 
@@ -230,7 +230,11 @@ impl Topics {
     fn relieve(&mut self, waiting: &AtomicUsize) {
         while waiting.load(Ordering::Relaxed) > ALL_BYTES {
             let all = self.by_name.iter().flat_map(|(name, clients)| clients.iter().map(move |client| (name, client)));
-            let Some((name, client)) = all.max_by_key(|(_, client)| client.queue.waiting()) else { return };
+            let fullest = all.max_by_key(|(_, client)| client.queue.waiting());
+            // The rest may wait for clients that are off their topics already, who still may read it.
+            let Some((name, client)) = fullest.filter(|(_, client)| client.queue.waiting() > LEAST_BYTES) else {
+                return;
+            };
             let (name, id) = (name.clone(), client.id);
             self.remove(&name, &[id], Ended::TooSlow);
         }

@@ -21,6 +21,9 @@ pub const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// How many bytes wait for all clients before the slowest is cut off. A line that waits for several counts for each.
 pub const ALL_BYTES: usize = 64 * 1024 * 1024;
 
+/// Who has no more bytes waiting is not cut off for what waits for others.
+pub const LEAST_BYTES: usize = 64 * 1024;
+
 /// Why a client receives nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {

@@ -95,8 +95,7 @@ impl Connection {
             return session.channel_failure(channel);
         };
         session.channel_success(channel)?;
-        let command = commands::parse(command);
-        match (&self.who, command) {
+        match (&self.who, commands::parse(command)) {
             (Who::Member(identity, seat), Ok(Command::Join(join))) => match self.join(identity, seat, join) {
                 Ok(on_topic) => {
                     // If the channel's task has ended meanwhile, the client will hear of it from the SSH library.
@@ -106,16 +105,28 @@ impl Connection {
                 Err(error) => refuse(channel, &format!("{error}\r\n"), session)?,
             },
             (Who::Member(identity, _), command) => self.tell(channel, identity, command, terminal, session)?,
-            (Who::Stranger, Ok(Command::Redeem(code))) => match self.redeem(code).await {
-                Ok(welcome) => answer(channel, &welcome, session)?,
-                Err(why) => refuse(channel, &format!("{why}\r\n"), session)?,
-            },
-            (Who::Stranger, _) => refuse(channel, &commands::no_account(&self.known_by()), session)?,
+            (Who::Stranger, command) => self.tell_stranger(channel, command, session).await?,
             (Who::Nobody, _) => end(channel, 1, session)?,
         }
         // The SSH library does not tell when a client closes a channel that the board has closed.
         self.channels.remove(&channel);
         Ok(())
+    }
+
+    /// Answers somebody without an account.
+    async fn tell_stranger(
+        &mut self,
+        channel: ChannelId,
+        command: Result<Command, String>,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match command {
+            Ok(Command::Redeem(code)) => match self.redeem(code).await {
+                Ok(welcome) => answer(channel, &welcome, session),
+                Err(why) => refuse(channel, &format!("{why}\r\n"), session),
+            },
+            _ => refuse(channel, &commands::no_account(&self.known_by()), session),
+        }
     }
 
     /// Answers what is no topic.
@@ -158,15 +169,19 @@ impl Connection {
 
     /// Gives a stranger's key the account of a code; both sides of the answer are texts for the stranger.
     async fn redeem(&mut self, code: String) -> Result<String, String> {
-        let Some(key) = self.proven.clone() else {
-            return Err(
-                "your key could not be proven, or nobody is invited: ask the owner of the board for a code".into()
-            );
-        };
         let (failures, address, now) = (&self.shared.failures, self.address.ip(), Instant::now());
         if !failures.may_try(address, now) || !failures.may_try_code(now) {
             return Err("too many wrong codes lately: try again in a minute".to_owned());
         }
+        // The same for every reason: that nobody is invited at the moment is nothing for strangers either.
+        let wrong = || {
+            failures.add_wrong_code(address, now);
+            Err(format!(
+                "{}, or your key could not be proven: ask the owner of the board for a new one",
+                ServeError::Code
+            ))
+        };
+        let Some(key) = self.proven.clone() else { return wrong() };
         let (accounts, fingerprint) = (self.shared.accounts.clone(), fingerprint(&key));
         let joined = tokio::task::spawn_blocking(move || accounts.join(&code, &key)).await;
         match joined {
@@ -176,10 +191,7 @@ impl Connection {
                 self.shared.counts.joined();
                 Ok(format!("welcome, {}: your key {fingerprint} has this account from now on\n", account.name))
             }
-            Ok(Err(error @ ServeError::Code)) => {
-                failures.add_wrong_code(address, now);
-                Err(format!("{error}: ask the owner of the board for a new one"))
-            }
+            Ok(Err(ServeError::Code)) => wrong(),
             Ok(Err(error @ (ServeError::Account { .. } | ServeError::PublicKey { .. }))) => Err(error.to_string()),
             Ok(Err(error)) => {
                 tracing::error!(error = crate::error_chain(&error), "cannot add a key");
