@@ -85,27 +85,24 @@ fn magic_wormhole_of_python_through_the_relay() {
 #[test]
 fn a_relay_that_the_peer_names() {
     let world = World::new();
-    let file = world.file("sent", 823);
     let (_server, relay) = world.relay_on_localhost();
     let mut config = world.config(Way::Relayed);
     config.relay = "tcp:127.0.0.1:1".parse().unwrap(); // Nobody listens there.
-    let sender = |code: &str| {
-        let send = ["send", "--no-listen", "--hide-progress", "--code", code, file.to_str().unwrap()];
-        Running::start(world.python_with(&relay, &send))
-    };
-    let receive = |config: &WormholeConfig, code: &str| {
-        let ours = Program::new(config.clone());
-        run(ours.receive(&parsed(code), 823, world.folder.path(), quiet, &CancellationToken::new()))
+    let sender = |code: &str| Running::start(world.script("naughty.py", &[code, "relayed", &relay]));
+    let receive = |config: &WormholeConfig, code: &str, seen: &mut Vec<Progress>| {
+        let (ours, note) = (Program::new(config.clone()), |progress| seen.push(progress));
+        run(ours.receive(&parsed(code), 100, world.folder.path(), note, &CancellationToken::new()))
     };
     // A stranger's relay may not be on this machine, unless the owner says so.
     let stranger = sender(&code(0));
-    let refused = receive(&config, &code(0));
-    assert!(matches!(refused, Err(WormholeError::Failed(Failure::NoWay(_)))), "{refused:?}");
-    drop(stranger);
+    let refused = receive(&config, &code(0), &mut Vec::new());
+    assert!(matches!(refused, Err(WormholeError::Failed(Failure::NoWay(_)))), "{refused:?}\n{}", stranger.log());
     config.reach = Reach::Loopback;
-    let mut peer = sender(&code(1));
-    assert_eq!(receive(&config, &code(1)).unwrap().size(), 823);
-    assert!(peer.ends(), "{}", peer.log());
+    let (peer, mut seen) = (sender(&code(1)), Vec::new());
+    let received = receive(&config, &code(1), &mut seen);
+    assert_eq!(received.unwrap_or_else(|error| panic!("{error:?}\n{}", peer.log())).size(), 100);
+    peer.wait_for("receipt");
+    check_way(&seen, Way::Relayed, 100);
 }
 
 /// Both sides ours, a file that is larger than all the memory that the programs may have used for it.
