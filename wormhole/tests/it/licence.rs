@@ -6,7 +6,7 @@ fn tree(package: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let cargo = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none", "--format", "{p} {l}"])
-        .args(["--target", "all", "--package", package])
+        .args(["--package", package])
         .current_dir(root)
         .output()
         .unwrap();
