@@ -38,7 +38,7 @@ enum Command {
     /// Host a shared cluster: hold the list of those who may use it
     Host(host::Args),
     /// Post a future to a cluster and wait for its result
-    Submit(submit::Args),
+    Submit(Box<submit::Args>),
     /// Evaluate here, in the sandbox, with no board
     Exec(exec::Args),
     /// Show what this machine can enforce, each layer proven by a probe, and what to do about the rest
@@ -62,7 +62,7 @@ pub async fn run() -> Result<(), Failure> {
         "warn"
     });
     match cli.command {
-        None => worker::run(cli.worker).await,
+        None => Box::pin(worker::run(cli.worker)).await,
         Some(Command::Board(args)) => {
             // The folder of a board is its own, beside that of a worker of the same user.
             let usual = || Ok::<_, Failure>(Folders::from_environment().make_state(None)?.join("board"));
@@ -74,7 +74,7 @@ pub async fn run() -> Result<(), Failure> {
                 .await?)
         }
         Some(Command::Host(args)) => host::run(args).await,
-        Some(Command::Submit(args)) => submit::run(args).await,
+        Some(Command::Submit(args)) => Box::pin(submit::run(*args)).await,
         Some(Command::Exec(args)) => exec::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
         Some(Command::Profile(args)) => profile::run(args).await,

@@ -211,7 +211,7 @@ async fn tunnel(hop: &client::Handle<Client>, hop_name: &str, host: &Host) -> Re
     let channel = opened.map_err(|source| BoardError::Jump {
         through: hop_name.to_owned(),
         host: host.known_as.clone(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(channel.into_stream())
 }

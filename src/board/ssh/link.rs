@@ -82,7 +82,7 @@ impl Keeper {
             if began.elapsed() >= GOOD {
                 wait = FIRST_WAIT;
             }
-            pipe = match self.open_again(&mut wait).await {
+            pipe = match Box::pin(self.open_again(&mut wait)).await {
                 Ok(pipe) => pipe,
                 Err(Over) => return,
             };

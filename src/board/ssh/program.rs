@@ -175,7 +175,7 @@ impl Program {
         let failed = |source| BoardError::Program { program: self.program.clone(), source };
         let child = self.spawn(command).await.map_err(failed)?;
         let (input, output) = child.pipes().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Channel { read: Reading::System(output), write: Writing::System(input) })
+        Ok(Channel { read: Reading::System(Box::new(output)), write: Writing::System(input) })
     }
 
     /// The kernel ends the child when the thread that started it ends, so that thread waits for the child.
