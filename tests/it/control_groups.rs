@@ -156,7 +156,7 @@ fn a_worker() {
         println!("\nfolder {}", hierarchy.parent.display());
     }
     println!("\nready");
-    std::thread::sleep(Duration::from_secs(600));
+    std::thread::park_timeout(Duration::from_secs(600));
 }
 
 fn nothing_stays_of_a_killed_worker() {
@@ -185,7 +185,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
         if condition() {
             return;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::park_timeout(Duration::from_millis(10));
     }
     panic!("never: {what}");
 }

@@ -173,7 +173,8 @@ mod tests {
         let crowd = crowd(workers - 1, round_trip);
         let (mut offers, mut waits) = (0, 0);
         for number in 0..1000 {
-            let delay = |worker| -> u64 { crowd.delay(&name(worker), &bid(&key(number))).as_millis().try_into().unwrap() };
+            let delay =
+                |worker| -> u64 { crowd.delay(&name(worker), &bid(&key(number))).as_millis().try_into().unwrap() };
             let delays: Vec<u64> = (0..workers).map(delay).collect();
             let first = *delays.iter().min().unwrap();
             waits += first;

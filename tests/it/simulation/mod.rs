@@ -2,6 +2,8 @@
 //! restarts, while workers die and fall silent. In virtual time, from seeds: a failure names its seed, and
 //! `P2P_SIM_SEED=n` runs that one alone; `P2P_SIM_SEEDS=n` runs so many.
 
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of a simulation are small")]
+
 mod board;
 mod world;
 

@@ -70,6 +70,7 @@ enum Notice {
     Result,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there are fifty of them")]
 enum Role {
     Worker(Claims),
     Client(Postings),
