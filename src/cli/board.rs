@@ -83,15 +83,15 @@ pub(super) enum BoardCommand {
 
 /// Whom to invite.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false, id = "what", args = ["name", "list", "revoke"])]
 pub(super) struct InviteArgs {
     /// The account: a new one, or one that gets another key
+    #[arg(required_unless_present_any = ["list", "revoke"], conflicts_with_all = ["list", "revoke"])]
     name: Option<UserName>,
     /// How long the code can be used, at most 31 d
-    #[arg(long, value_name = "TIME", default_value = "1 d", requires = "name")]
+    #[arg(long, value_name = "TIME", default_value = "1 d")]
     valid: String,
     /// List the invitations that can still be used
-    #[arg(long)]
+    #[arg(long, conflicts_with = "revoke")]
     list: bool,
     /// Take back all invitations to an account
     #[arg(long, value_name = "NAME")]

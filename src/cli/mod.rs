@@ -55,15 +55,19 @@ enum Command {
 pub async fn run() -> Result<(), Failure> {
     let cli = Cli::parse();
     // A worker and a board tell what they do; a client shows its own progress.
-    observe::start(if matches!(cli.command, None | Some(Command::Board(_) | Command::Host(_))) { "info" } else { "warn" });
+    observe::start(if matches!(cli.command, None | Some(Command::Board(_) | Command::Host(_))) {
+        "info"
+    } else {
+        "warn"
+    });
     match cli.command {
         None => worker::run(cli.worker).await,
         Some(Command::Board(args)) => {
-            let state = Folders::from_environment().make_state(args.state.as_deref())?;
+            // The folder of a board is its own, beside that of a worker of the same user.
+            let usual = || Ok::<_, Failure>(Folders::from_environment().make_state(None)?.join("board"));
+            let state = args.state.clone().map_or_else(usual, Ok)?;
             let shutdown = CancellationToken::new();
             common::cancel_on_interrupt(shutdown.clone())?;
-            // The folder of a board is its own, beside that of a worker of the same user.
-            let state = if args.state.is_some() { state } else { state.join("board") };
             Ok(board::run(args, &state, &mut std::io::stdout(), shutdown.cancelled()).await?)
         }
         Some(Command::Host(args)) => host::run(args).await,

@@ -17,8 +17,8 @@ use tokio::time::sleep;
 use super::jail::{Jail, Pipes, StartError, Waiting, start};
 use crate::sandbox::LaunchPlan;
 
-/// The most that wait at a time: an idle worker shall stay small, and starting one takes two or three milliseconds.
-const MOST: usize = 2;
+/// The most that wait at a time: a worker and all that waits with it shall stay below 30 MB resident, and one takes 4 MiB.
+const MOST: usize = 1;
 
 /// When a task has begun, so that starting another jail does not slow it down.
 const BEGUN: Duration = Duration::from_secs(1);

@@ -98,7 +98,7 @@ impl<N: Network> Dispatcher<N> {
         let mut connected = true;
         // A client that accepts an offer of ours is served, even when it does so after we began to leave.
         while !(draining && self.running.is_empty() && !(connected && self.claims.has_offers())) {
-            let wakeup = self.claims.next_wakeup().map(|at| at - clock::now());
+            let wakeup = self.claims.next_wakeup(clock::now()).map(|at| at - clock::now());
             tokio::select! {
                 biased;
                 () = shutdown.stop.cancelled() => break,

@@ -115,6 +115,11 @@ impl<N: Network> Slot<N> {
                 },
             }
         };
+        tokio::select! {
+            () = pass_on_the_rest(&session, &provenance, waiting, happened) => {}
+            _ = session.cancelled() => {}
+            () = self.stop.cancelled() => {}
+        }
         match outcome {
             // Another worker may have it, which is better for the client than a result that says that this one left.
             Ok(outcome) if self.stop.is_cancelled() && outcome.ended.reason().is_some() => {
@@ -142,6 +147,10 @@ impl<N: Network> Slot<N> {
     }
 
     async fn deliver(&self, outcome: &Outcome, session: Session, provenance: Provenance) -> SlotEnd {
+        if !outcome.text.kept.is_empty() {
+            // That the session is over shows when the result is delivered.
+            let _ = session.printed(outcome.text.for_log()).await;
+        }
         let how = outcome.ended.reason().map_or_else(|| "finished".to_owned(), ToString::to_string);
         let delivery = session.deliver(&outcome.result, provenance);
         let delivered = tokio::select! {
@@ -151,6 +160,27 @@ impl<N: Network> Slot<N> {
         match delivered {
             Ok(()) => SlotEnd::Delivered(how),
             Err(error) => SlotEnd::Failed(format!("{how}; not delivered: {}", error_chain(&error))),
+        }
+    }
+}
+
+/// Passes on what the task said before it ended, as fast as its client takes it.
+async fn pass_on_the_rest(
+    session: &Session,
+    provenance: &Provenance,
+    mut waiting: Option<Vec<u8>>,
+    mut happened: mpsc::Receiver<AttemptEvent>,
+) {
+    loop {
+        if let Some(condition) = waiting.take() {
+            session.ready_for_progress().await;
+            let _ = session.progress(condition);
+        }
+        match happened.try_recv() {
+            Ok(AttemptEvent::Progress(condition)) => waiting = Some(condition),
+            Ok(AttemptEvent::Begun) => drop(session.begin(provenance.clone()).await),
+            Ok(AttemptEvent::Running) => {}
+            Err(_) => return,
         }
     }
 }

@@ -24,7 +24,9 @@ use crate::{ids::Ticket, proto::refusal::Refusal, sandbox::Provenance, spool::Sp
 /// Events that wait for their reader. When so many wait, no frame is taken from the worker until some are read, so that
 /// a slow reader slows down the task and fills no memory; [`DeliveryEvent::Sending`], [`DeliveryEvent::Receiving`],
 /// [`DeliveryEvent::Connected`] and [`DeliveryEvent::Disconnected`] are dropped, and no other one is.
-const EVENTS: usize = 16;
+const EVENTS: usize = 32;
+/// Room that events which may be dropped leave for progress, so that they alone never stop the listening.
+const SPARED: usize = EVENTS / 2;
 /// Room that is kept for the events that are never dropped, each of which comes once.
 const KEPT: usize = 4;
 
@@ -48,6 +50,8 @@ pub enum DeliveryEvent {
     Sent,
     /// The task began.
     Begun(Provenance),
+    /// What the task's programs printed past R; safe for a terminal.
+    Printed(String),
     /// One immediateCondition as RDS, at most 1 MiB; never read here.
     Progress(Vec<u8>),
     /// So much of the result arrived; at most one event for each hundredth.
@@ -108,6 +112,7 @@ impl<N: Network> Transfer<N> {
             receiving: None,
             sent: false,
             begun: false,
+            printed: false,
         };
         tokio::spawn(run.run(ticket));
         Ok(Delivery { ticket, events: receiver, _guard: cancel.clone().drop_guard(), cancel })
@@ -120,7 +125,7 @@ struct Teller(mpsc::Sender<DeliveryEvent>);
 impl Teller {
     /// For events that may be lost on a slow reader.
     fn mention(&self, event: DeliveryEvent) {
-        if self.has_room() {
+        if self.0.capacity() > SPARED {
             self.must(event);
         }
     }
@@ -158,6 +163,8 @@ struct Run<N: Network> {
     sent: bool,
     /// The task began.
     begun: bool,
+    /// What the task printed was told.
+    printed: bool,
 }
 
 type Outcome = (Spooled, Provenance);

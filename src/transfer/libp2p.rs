@@ -73,9 +73,6 @@ const MAX_STREAMS: u32 = 128;
 /// holds in 120 ms, so that distance alone slows nothing down.
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 24 << 20;
-/// The largest UDP payload that is tried (jumbo frames of Ethernet). What the path takes is found by probes, which are
-/// not counted as losses (RFC 8899).
-const LARGEST_DATAGRAM: u16 = 8952;
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -143,8 +140,8 @@ struct Command {
 /// On which connection.
 #[derive(Debug)]
 enum Target {
-    /// The newest that there is, by this way or by any.
-    There(Option<Way>),
+    /// The newest that there is, by this way, or else by the other one if that will do too.
+    There(By),
     /// A new one.
     At(Vec<Multiaddr>),
 }
@@ -200,12 +197,7 @@ impl Node {
     }
 
     /// Opens a stream on such a connection, which may take until then.
-    async fn open(
-        &self,
-        peer: PeerId,
-        target: Target,
-        until: Instant,
-    ) -> Result<(libp2p::Stream, Way), NetworkError> {
+    async fn open(&self, peer: PeerId, target: Target, until: Instant) -> Result<(libp2p::Stream, Way), NetworkError> {
         let (opened, connection) = oneshot::channel();
         self.commands.send(Command { peer, target, opened }).await.map_err(|_| NetworkError::Ended)?;
         let late = || NetworkError::Timeout { after: self.dial };
@@ -272,21 +264,18 @@ impl Network for Node {
         tellable(listening, self.loopback).iter().filter_map(|address| address.to_string().parse().ok()).collect()
     }
 
-    async fn dial(
-        &self,
-        peer: &NodeId,
-        addresses: &[Address],
-        by: By,
-    ) -> Result<(Self::Stream, Way), NetworkError> {
+    async fn dial(&self, peer: &NodeId, addresses: &[Address], by: By) -> Result<(Self::Stream, Way), NetworkError> {
         let peer = peer_id(peer)?;
         let until = Instant::now() + self.dial;
         let mut addresses: Vec<_> = addresses.iter().filter_map(diallable).take(MAX_ADDRESSES).collect();
-        let (first, only) = match by {
-            By::First(way) => (way, None),
-            By::Only(way) => (way, Some(way)),
+        let first = match by {
+            By::First(way) => way,
+            By::Only(way) => {
+                addresses.retain(|address| listen::way(address) == way);
+                way
+            }
         };
-        addresses.retain(|address| only.is_none_or(|way| listen::way(address) == way));
-        let there = self.open(peer, Target::There(only), until.min(Instant::now() + REUSE)).await;
+        let there = self.open(peer, Target::There(by), until.min(Instant::now() + REUSE)).await;
         let (stream, way) = match there {
             Ok(opened) => opened,
             Err(NetworkError::Ended) => return Err(NetworkError::Ended),
@@ -338,9 +327,7 @@ fn swarm(
         .map_err(|error| failed(&error))?;
     let all_at_once = NonZeroU8::new(MAX_ADDRESSES as u8).unwrap_or(NonZeroU8::MIN);
     Ok(builder
-        .with_swarm_config(|config| {
-            config.with_idle_connection_timeout(idle).with_dial_concurrency_factor(all_at_once)
-        })
+        .with_swarm_config(|config| config.with_idle_connection_timeout(idle).with_dial_concurrency_factor(all_at_once))
         .build())
 }
 
@@ -350,8 +337,7 @@ fn multiplexer() -> yamux::Config {
     config
 }
 
-fn quic(config: quic::Config) -> quic::Config {
-    let mut config = config.mtu_upper_bound(LARGEST_DATAGRAM);
+fn quic(mut config: quic::Config) -> quic::Config {
     config.max_concurrent_stream_limit = MAX_STREAMS;
     config.max_stream_data = STREAM_WINDOW;
     config.max_connection_data = CONNECTION_WINDOW;
@@ -392,8 +378,7 @@ impl Driver {
         if addresses.is_empty() {
             return drop(command.opened.send(Err(NetworkError::NoAddress)));
         }
-        let options =
-            DialOpts::peer_id(command.peer).addresses(addresses).condition(PeerCondition::Always).build();
+        let options = DialOpts::peer_id(command.peer).addresses(addresses).condition(PeerCondition::Always).build();
         let connection = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => drop(self.dialling.insert(connection, command)),

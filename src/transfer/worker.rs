@@ -10,6 +10,7 @@ use super::{
     link::{Link, heartbeat},
     payload::{Expected, Piece, Receiving},
     redials::Redials,
+    trial::Trial,
 };
 use crate::{
     ids::{Address, FutureId, NodeId, Ticket},
@@ -23,9 +24,6 @@ use crate::{
 /// The first pause before a worker dials again, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// The way with the head start: QUIC needs fewer round trips to its first byte.
-const FIRST: Way = Way::Quic;
 
 /// What a client's `accept` says.
 #[derive(Debug, Clone)]
@@ -63,19 +61,33 @@ impl<N: Network> Transfer<N> {
     pub async fn fetch(&self, invitation: Invitation) -> Result<(Spooled, Session), TransferError> {
         let redials = Redials::new(self.config);
         let due = Instant::now() + self.config.payload;
-        let mut caller = Caller { network: Arc::clone(&self.network), config: self.config, invitation, due, redials, way: FIRST };
+        let way = self.ways.to(&invitation.client);
+        let (network, config) = (Arc::clone(&self.network), self.config);
+        let mut caller = Caller { network, config, invitation, due, redials, way };
         let stream = caller.dial().await?;
         let mut call = caller.greet(stream, Stage::Fetch { held: None }).await;
         let mut partial = Partial::default();
+        let mut trial = Trial::new(caller.way, Instant::now());
         loop {
             caller.redials.connected(partial.received());
+            trial.stream(caller.way, Instant::now());
             let fetched = match call {
-                Ok((link, answer)) => caller.receive(link, answer, &mut partial).await,
+                Ok((link, answer)) => caller.receive(link, answer, &mut partial, &mut trial).await,
                 Err(interrupted) => Err(interrupted),
             };
             caller.redials.broke(partial.received());
             call = match fetched {
-                Ok((link, future, max_result)) => return Ok((future, Session::over(caller, link, max_result))),
+                Ok(Received::Whole(link, future, max_result)) => {
+                    self.ways.keep(&caller.invitation.client, &trial);
+                    return Ok((future, Session::over(caller, link, max_result)));
+                }
+                Ok(Received::Other(before, stream)) => {
+                    let held = partial.held().await?;
+                    let call = caller.greet(stream, Stage::Fetch { held }).await;
+                    // Only now, so that the client sees the new stream before the end of this one.
+                    drop(before);
+                    call
+                }
                 Err(Interrupted::Failed(error)) => return Err(error),
                 Err(Interrupted::Broken(_)) if caller.due <= Instant::now() => return Err(caller.stalled()),
                 Err(Interrupted::Broken(cause)) => {
@@ -85,6 +97,14 @@ impl<N: Network> Transfer<N> {
             };
         }
     }
+}
+
+/// How fetching over one stream ended.
+enum Received<N: Network> {
+    /// The future, and the largest result that the client takes.
+    Whole(ClientLink<N>, Spooled, u64),
+    /// Another stream is there, by the other way, and should be tried.
+    Other(ClientLink<N>, N::Stream),
 }
 
 /// What is here of a future, over all streams.
@@ -153,7 +173,9 @@ impl<N: Network> Caller<N> {
             Frame::Control(FromClient::Refuse(refusal)) => Err(TransferError::from(refusal).into()),
             Frame::Control(FromClient::Cancel) => Err(TransferError::Cancelled.into()),
             Frame::Control(answer) => Ok((link, answer)),
-            Frame::Progress(_) | Frame::Data(_) | Frame::Packed(_) => Err(TransferError::Protocol("no answer to hello").into()),
+            Frame::Progress(_) | Frame::Data(_) | Frame::Packed(_) => {
+                Err(TransferError::Protocol("no answer to hello").into())
+            }
         }
     }
 
@@ -186,16 +208,18 @@ impl<N: Network> Caller<N> {
 
     /// Receives the future that the answer announces, and says so, or why not.
     async fn receive(
-        &self,
+        &mut self,
         mut link: ClientLink<N>,
         answer: FromClient,
         partial: &mut Partial,
-    ) -> Result<(ClientLink<N>, Spooled, u64), Interrupted> {
-        match self.spool(&mut link, answer, partial).await {
-            Ok((future, max_result)) => {
+        trial: &mut Trial,
+    ) -> Result<Received<N>, Interrupted> {
+        match self.spool(&mut link, answer, partial, trial).await {
+            Ok(Spooling::Whole(future, max_result)) => {
                 link.out.say(&FromWorker::Received).await?;
-                Ok((link, future, max_result))
+                Ok(Received::Whole(link, future, max_result))
             }
+            Ok(Spooling::Other(stream)) => Ok(Received::Other(link, stream)),
             Err(Interrupted::Failed(error)) => {
                 link.close_with(&FromWorker::Refuse(error.refusal())).await;
                 Err(error.into())
@@ -205,11 +229,12 @@ impl<N: Network> Caller<N> {
     }
 
     async fn spool(
-        &self,
+        &mut self,
         link: &mut ClientLink<N>,
         answer: FromClient,
         Partial(partial): &mut Partial,
-    ) -> Result<(Spooled, u64), Interrupted> {
+        trial: &mut Trial,
+    ) -> Result<Spooling<N::Stream>, Interrupted> {
         let FromClient::Future { size, digest, max_result, start, whole } = answer else {
             return Err(TransferError::Protocol("no future").into());
         };
@@ -221,7 +246,24 @@ impl<N: Network> Caller<N> {
         if let Some(whole) = whole {
             receiving.take(Piece::AsItIs(whole)).await?;
         }
+        if let Some((stream, way)) = self.pull(link, receiving, trial).await? {
+            self.way = way;
+            return Ok(Spooling::Other(stream));
+        }
+        let whole = partial.take().ok_or(TransferError::Over)?;
+        Ok(Spooling::Whole(whole.finish().await?, max_result))
+    }
+
+    /// Takes pieces until all are here, or until the other way to the client is open and worth a trial.
+    async fn pull(
+        &self,
+        link: &mut ClientLink<N>,
+        receiving: &mut Receiving,
+        trial: &mut Trial,
+    ) -> Result<Option<(N::Stream, Way)>, Interrupted> {
         let mut beat = heartbeat(&self.config);
+        let (client, addresses) = (&self.invitation.client, &self.invitation.addresses);
+        let mut dialling = None;
         while !receiving.is_whole() {
             tokio::select! {
                 frame = link.frames.next() => match frame? {
@@ -234,9 +276,36 @@ impl<N: Network> Caller<N> {
                 },
                 _ = beat.tick() => link.out.beat(&FromWorker::Heartbeat)?,
                 error = receiving.late() => return Err(error.into()),
+                dialled = other(&mut dialling) => match dialled {
+                    Ok(other) => return Ok(Some(other)),
+                    Err(error) => {
+                        tracing::debug!(%client, %error, "no other way");
+                        trial.give_up();
+                        dialling = None;
+                    }
+                },
+            }
+            let left = receiving.size().saturating_sub(receiving.received());
+            if dialling.is_none()
+                && let Some(way) = trial.note(receiving.received(), left, Instant::now())
+            {
+                dialling = Some(Box::pin(self.network.dial(client, addresses, By::Only(way))));
             }
         }
-        let whole = partial.take().ok_or(TransferError::Over)?;
-        Ok((whole.finish().await?, max_result))
+        Ok(None)
+    }
+}
+
+/// How spooling from one stream ended.
+enum Spooling<S> {
+    Whole(Spooled, u64),
+    Other(S),
+}
+
+/// Waits for a dial, or for ever when there is none.
+async fn other<F: Future + Unpin>(dialling: &mut Option<F>) -> F::Output {
+    match dialling {
+        Some(dialling) => dialling.await,
+        None => std::future::pending().await,
     }
 }

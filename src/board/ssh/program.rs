@@ -63,7 +63,9 @@ pub(super) async fn is_usual_for(config: &SshBoardConfig, target: &Target) -> bo
         let is_it = is_public(&target.host.to_ascii_lowercase()) || resolved.is_some_and(|host| is_public(&host.name));
         if is_it && find("ssh").is_none() {
             config.memory.note_once("no ssh", |_| {
-                tracing::warn!("there is no ssh in $PATH; the connection to the public board may break every half minute");
+                tracing::warn!(
+                    "there is no ssh in $PATH; the connection to the public board may break every half minute"
+                );
             });
         }
         is_it && find("ssh").is_some()
@@ -71,12 +73,15 @@ pub(super) async fn is_usual_for(config: &SshBoardConfig, target: &Target) -> bo
     tokio::task::spawn_blocking(look).await.unwrap_or(false)
 }
 
-/// A program in `$PATH`.
-fn find(name: &str) -> Option<PathBuf> {
-    let folders = std::env::var_os("PATH")?;
-    let is_program = |path: &PathBuf| {
-        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
+/// A program in `$PATH`, or at its path if that is what the name is.
+fn find(name: impl AsRef<Path>) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let is_program =
+        |path: &PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    let name = name.as_ref();
+    if name.components().nth(1).is_some() || name.is_absolute() {
+        return Some(name.to_owned()).filter(is_program);
+    }
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(is_program)
 }
 
@@ -117,7 +122,12 @@ impl Program {
         // No terminal there, and nothing behind the host is an option.
         arguments.extend(["-T".to_owned(), "--".to_owned(), target.host.clone()]);
         let patience = if can_ask { PATIENCE_WITH_A_TERMINAL } else { PATIENCE };
-        Self { program: ssh.program.clone(), arguments, host: settings::with_port(&target.host, target.port.unwrap_or(22)), patience }
+        Self {
+            program: ssh.program.clone(),
+            arguments,
+            host: settings::with_port(&target.host, target.port.unwrap_or(22)),
+            patience,
+        }
     }
 
     pub(super) fn host(&self) -> &str {
@@ -148,7 +158,8 @@ impl Program {
     /// That ssh itself failed, as opposed to what it was to do there.
     pub(super) fn failure(&self, answer: &Answer) -> Option<BoardError> {
         let said = || answer.complaint();
-        let error = || BoardError::ProgramFailed { program: self.program.clone(), host: self.host.clone(), said: said() };
+        let error =
+            || BoardError::ProgramFailed { program: self.program.clone(), host: self.host.clone(), said: said() };
         (answer.status == Some(FAILED)).then(error)
     }
 
@@ -169,6 +180,9 @@ impl Program {
 
     /// The kernel ends the child when the thread that started it ends, so that thread waits for the child.
     async fn spawn(&self, command: &str) -> io::Result<Started> {
+        if find(&self.program).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let mut to_start = match guard() {
             Some(guard) => {
                 let mut to_start = Command::new(guard);

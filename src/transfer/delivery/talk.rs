@@ -122,7 +122,8 @@ impl<N: Network> Run<N> {
     ) -> Result<End<N::Stream>, Interrupted> {
         loop {
             let listens = self.events.has_room();
-            let receiving = self.receiving.as_ref().filter(|_| talk.announced && listens).map(|(receiving, _)| receiving);
+            let receiving =
+                self.receiving.as_ref().filter(|_| talk.announced && listens).map(|(receiving, _)| receiving);
             let sending = talk.sending.as_mut().filter(|sending| !sending.is_done());
             tokio::select! {
                 () = self.cancel.cancelled() => return Err(TransferError::Cancelled.into()),
@@ -170,6 +171,11 @@ impl<N: Network> Run<N> {
                 talk.announced = true;
                 if let Some(whole) = whole {
                     self.take(Piece::AsItIs(whole), talk).await?;
+                }
+            }
+            Frame::Control(FromWorker::Printed(text)) if self.begun && !talk.announced => {
+                if !std::mem::replace(&mut self.printed, true) {
+                    self.events.must(DeliveryEvent::Printed(text.into()));
                 }
             }
             Frame::Control(FromWorker::Refuse(refusal)) => return Err(TransferError::from(refusal).into()),

@@ -23,7 +23,10 @@ use libp2p::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::listen::way;
-use crate::{proto::frames::PROTOCOL, transfer::Way};
+use crate::{
+    proto::frames::PROTOCOL,
+    transfer::{By, Way},
+};
 
 /// Where a stream goes that was opened, or why it was not.
 pub(super) type Opened = oneshot::Sender<io::Result<Stream>>;
@@ -58,10 +61,13 @@ impl Behaviour {
         Self { allowed, incoming, connections: HashMap::new(), requests: VecDeque::new(), waker: None }
     }
 
-    /// The newest connection to a peer, by this way or by any.
-    pub(super) fn connection(&self, peer: &PeerId, by: Option<Way>) -> Option<(ConnectionId, Way)> {
-        let connections = self.connections.get(peer)?;
-        connections.iter().rev().find(|(_, way)| by.is_none_or(|by| by == *way)).copied()
+    /// The newest connection to a peer, by this way or, if that will do, by the other one.
+    pub(super) fn connection(&self, peer: &PeerId, by: By) -> Option<(ConnectionId, Way)> {
+        let newest = |by: Way| self.connections.get(peer)?.iter().rev().find(|(_, way)| *way == by).copied();
+        match by {
+            By::Only(way) => newest(way),
+            By::First(way) => newest(way).or_else(|| newest(way.other())),
+        }
     }
 
     /// Opens a stream on a connection. If the connection ends first, the sender is dropped.

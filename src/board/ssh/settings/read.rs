@@ -109,10 +109,15 @@ impl Found {
 /// # Errors
 /// [`Flaw`].
 pub(super) fn read(asked: &Asked, user_folder: &Path, system_folder: &Path) -> Result<Found, Flaw> {
-    let mut reader = Reader { asked, user_folder, system_folder, found: Found::default(), is_final: false };
+    let (name, found) = (asked.typed.clone(), Found::default());
+    let mut reader = Reader { asked, user_folder, system_folder, found, name, is_final: false };
     reader.both()?;
     if reader.found.wants_final {
-        reader.is_final = true;
+        // The name is settled then, and `Host` is about what it has become.
+        let settled = host_name(asked, &reader.found)?;
+        let value = Value { words: vec![settled.replace('%', "%%")], path: PathBuf::new(), line: 0 };
+        reader.found.values.insert("hostname".to_owned(), vec![value]);
+        (reader.is_final, reader.name) = (true, settled);
         reader.both()?;
     }
     Ok(reader.found)
@@ -130,6 +135,8 @@ struct Reader<'a> {
     user_folder: &'a Path,
     system_folder: &'a Path,
     found: Found,
+    /// What `Host` is about.
+    name: String,
     is_final: bool,
 }
 
@@ -153,7 +160,8 @@ impl Scope<'_> {
 
 impl Reader<'_> {
     fn both(&mut self) -> Result<(), Flaw> {
-        for (folder, name, is_users) in [(self.user_folder, "config", true), (self.system_folder, "ssh_config", false)] {
+        for (folder, name, is_users) in [(self.user_folder, "config", true), (self.system_folder, "ssh_config", false)]
+        {
             let path = folder.join(name);
             self.file(&path, is_users, 0, true)?;
         }
@@ -184,7 +192,7 @@ impl Reader<'_> {
                 }
                 // As typed, capitals included.
                 let patterns = words.iter().map(String::as_str);
-                scope.is_active = !scope.is_never && is_in_list(&self.asked.typed, patterns);
+                scope.is_active = !scope.is_never && is_in_list(&self.name, patterns);
                 Ok(())
             }
             "match" => {
@@ -199,8 +207,8 @@ impl Reader<'_> {
 
     fn value(&mut self, keyword: &str, words: Vec<String>, scope: &Scope<'_>) -> Result<(), Flaw> {
         let keyword = keywords::canonical(keyword);
-        let ignored = self.found.first("ignoreunknown").into_iter().flat_map(|value| &value.words);
-        let is_ignored = |keyword| is_in_list(keyword, ignored.flat_map(|list| list.split(',')));
+        let ignored = self.found.first("ignoreunknown").map(|value| value.words.join(",").to_ascii_lowercase());
+        let is_ignored = |keyword| ignored.is_some_and(|list| is_in_list(keyword, list.split(',')));
         match keywords::kind(keyword) {
             None if is_ignored(keyword) => Ok(()),
             None => Err(scope.flaw(format!("{keyword:?} is no keyword of ssh_config that is known here"))),
@@ -236,7 +244,8 @@ impl Reader<'_> {
 
     /// Whether the criteria of a `Match` all hold. Those that cannot be evaluated here do not, and are noted.
     fn matches(&mut self, words: &[String], scope: &Scope<'_>) -> Result<bool, Flaw> {
-        let words: Vec<&str> = words.iter().flat_map(|word| word.splitn(2, '=')).filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> =
+            words.iter().flat_map(|word| word.splitn(2, '=')).filter(|word| !word.is_empty()).collect();
         if words.is_empty() {
             return Err(scope.flaw("Match without a criterion"));
         }
@@ -274,7 +283,8 @@ impl Reader<'_> {
 
     fn note(&mut self, unknown: &[String], scope: &Scope<'_>) {
         let (path, line) = (scope.path.display(), scope.line);
-        let note = format!("{path}, line {line}: Match {} is not evaluated here, its block is passed over", unknown.join(" "));
+        let note =
+            format!("{path}, line {line}: Match {} is not evaluated here, its block is passed over", unknown.join(" "));
         if !self.found.notes.contains(&note) {
             self.found.notes.push(note);
         }
