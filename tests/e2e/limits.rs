@@ -188,7 +188,10 @@ fn both_times_are_hit(who: Who, root: Option<&Path>) {
 
 /// The newer R in the root file system that `scripts/test-root` makes.
 fn newer() -> std::path::PathBuf {
-    std::env::var_os("P2P_TEST_ROOT").expect("P2P_TEST_ROOT must be set, see scripts/test-root").into()
+    let Some(root) = std::env::var_os("P2P_TEST_ROOT") else {
+        panic!("P2P_TEST_ROOT must be set, see scripts/test-root")
+    };
+    root.into()
 }
 
 #[test]
