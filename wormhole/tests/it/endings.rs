@@ -86,8 +86,7 @@ fn a_peer_is_killed_in_the_middle() {
         let (ours, never) = (world.ours(Way::Direct), CancellationToken::new());
         let result = with_luck(peer, number, |code| {
             let sender = world.sender(peer, code, &file);
-            let result = ours.receive(&parsed(code), LARGE, world.folder.path(), killing(&sender), &never);
-            run(result).map(drop)
+            run(ours.receive(&parsed(code), LARGE, world.folder.path(), killing(&sender), &never)).map(drop)
         });
         assert!(lost(result), "{peer:?} sends");
         let result = with_luck(peer, number + 1, |code| {
