@@ -87,7 +87,8 @@ fails_with! {
 impl From<BoardError> for Failure {
     fn from(error: BoardError) -> Self {
         let hint = error.hint();
-        Self { hint, ..Self::new(Status::Network, error) }
+        let status = if error.is_configuration() { Status::Usage } else { Status::Network };
+        Self { hint, ..Self::new(status, error) }
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`proto`]: board lines, the worker's claims, the client's postings, transfer frames; no I/O, no clock
 //! - [`board`]: the message board, client and server
 //! - [`transfer`]: how bytes travel, over libp2p
+//! - [`wormhole`]: how they travel to and from the peers of future.p2p
 //! - [`sandbox`]: profiles, layers, drivers, probes
 //! - [`runner`]: the R side, and one attempt at one future
 //! - [`supervisor`]: the worker's dispatcher and its slots
@@ -30,6 +31,7 @@ pub mod spool;
 pub mod supervisor;
 pub mod text;
 pub mod transfer;
+pub mod wormhole;
 
 /// An error and its causes in one line, for the log.
 #[must_use]

@@ -5,6 +5,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -93,11 +94,16 @@ impl SpoolWriter {
         self.size
     }
 
+    /// BLAKE3 of the bytes so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(*self.hasher.finalize().as_bytes())
+    }
+
     /// Ends the file.
     #[must_use]
     pub fn finish(self) -> Spooled {
-        let digest = Digest(*self.hasher.finalize().as_bytes());
-        Spooled { file: self.file, size: self.size, digest }
+        Spooled { digest: self.digest(), file: self.file, size: self.size }
     }
 }
 
@@ -166,14 +172,51 @@ impl Spooled {
     /// # Errors
     /// [`SpoolError::Write`] and [`SpoolError::Read`].
     pub fn save_as(&self, path: &Path) -> Result<(), SpoolError> {
+        let (to, directory) = self.copy_beside(path)?;
+        to.persist(path).map_err(|error| SpoolError::Write { directory, source: error.error })?;
+        Ok(())
+    }
+
+    /// The same, but a file that is there already stays as it is, even if it came a moment ago.
+    ///
+    /// # Errors
+    /// As [`Spooled::save_as`]; the source is [`io::ErrorKind::AlreadyExists`] then.
+    pub fn save_as_new(&self, path: &Path) -> Result<(), SpoolError> {
+        let (to, directory) = self.copy_beside(path)?;
+        to.persist_noclobber(path).map_err(|error| SpoolError::Write { directory, source: error.error })?;
+        Ok(())
+    }
+
+    fn copy_beside(&self, path: &Path) -> Result<(tempfile::NamedTempFile, PathBuf), SpoolError> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let failed = |source| SpoolError::Write { directory: directory.to_owned(), source };
         let mut to = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
         io::copy(&mut self.reader()?, &mut to).map_err(failed)?;
         to.as_file().sync_all().map_err(failed)?;
-        to.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        Ok((to, directory.to_owned()))
     }
+}
+
+/// How much of a file is read at once for its digest.
+const PIECE: usize = 256 * 1024;
+
+/// BLAKE3 of the first bytes of a file, read by position: readers of the file are not disturbed. Blocking.
+///
+/// # Errors
+/// [`SpoolError::Read`], also when the file has fewer bytes.
+pub fn digest_of_first(file: &File, bytes: u64) -> Result<Digest, SpoolError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; PIECE];
+    let mut at = 0;
+    while at < bytes {
+        let length = usize::try_from(bytes - at).map_or(PIECE, |left| left.min(PIECE));
+        let piece = buffer.get_mut(..length).unwrap_or_default();
+        let read = file.read_exact_at(piece, at);
+        read.map_err(|source| SpoolError::Read { what: "a temporary file".to_owned(), source })?;
+        hasher.update(piece);
+        at += length as u64;
+    }
+    Ok(Digest(*hasher.finalize().as_bytes()))
 }
 
 #[cfg(test)]
@@ -197,7 +240,27 @@ mod tests {
         let path = directory.path().join("out.rds");
         spooled.save_as(&path).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"bytes");
+        let again = spooled.save_as_new(&path);
+        assert!(
+            matches!(again, Err(SpoolError::Write { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists)
+        );
+        spooled.save_as_new(&directory.path().join("new.rds")).unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
         assert_eq!(Spooled::from_path(&path, 5).unwrap().digest(), spooled.digest());
         assert!(matches!(Spooled::from_path(&path, 4), Err(SpoolError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn the_digest_so_far_is_that_of_the_first_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..PIECE * 2 + 7).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let mut writer = SpoolWriter::new(directory.path(), u64::MAX).unwrap();
+        writer.write(&bytes[..PIECE + 1]).unwrap();
+        let so_far = writer.digest();
+        writer.write(&bytes[PIECE + 1..]).unwrap();
+        let file = writer.finish().reader().unwrap();
+        assert_eq!(digest_of_first(&file, PIECE as u64 + 1).unwrap(), so_far);
+        assert_eq!(digest_of_first(&file, 0).unwrap().0, *blake3::hash(b"").as_bytes());
+        assert!(matches!(digest_of_first(&file, bytes.len() as u64 + 1), Err(SpoolError::Read { .. })));
     }
 }

@@ -28,6 +28,43 @@ fn visible(c: char) -> char {
     }
 }
 
+/// A quotation mark is not closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a quotation mark is not closed")]
+pub struct Unclosed;
+
+/// The words of a text, as ssh_config(5) has them: blanks separate, quotation marks of both kinds hold together, a backslash takes the next
+/// quotation mark, backslash or blank as it is, and a word that begins with `#` begins a comment.
+///
+/// # Errors
+/// [`Unclosed`].
+pub fn words(text: &str) -> Result<Vec<String>, Unclosed> {
+    let mut words = Vec::new();
+    let mut rest = text.chars().peekable();
+    loop {
+        while rest.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        match rest.peek() {
+            None | Some('#') => return Ok(words),
+            Some(_) => words.push(word(&mut rest)?),
+        }
+    }
+}
+
+fn word(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, Unclosed> {
+    let mut word = String::new();
+    let mut quote = None;
+    while let Some(c) = rest.next_if(|c| quote.is_some() || !c.is_ascii_whitespace()) {
+        let escaped = |next: &char| matches!(next, '\'' | '"' | '\\') || quote.is_none() && *next == ' ';
+        match c {
+            '\\' => word.push(rest.next_if(escaped).unwrap_or('\\')),
+            '"' | '\'' if quote.is_none() => quote = Some(c),
+            _ if quote == Some(c) => quote = None,
+            _ => word.push(c),
+        }
+    }
+    if quote.is_some() { Err(Unclosed) } else { Ok(word) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

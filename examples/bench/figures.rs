@@ -48,6 +48,11 @@ pub(crate) fn milliseconds(seconds: f64) -> String {
     format!("{:.2} ms", seconds * 1e3)
 }
 
+/// `123 µs`.
+pub(crate) fn microseconds(seconds: f64) -> String {
+    format!("{:.0} µs", seconds * 1e6)
+}
+
 /// A table with a title; the first column is text, the others are figures.
 #[derive(Debug)]
 pub(crate) struct Table {

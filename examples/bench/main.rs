@@ -7,6 +7,8 @@ mod board;
 mod figures;
 mod idle;
 mod jail;
+mod plain;
+mod relay;
 mod soak;
 mod start;
 mod transfer;
@@ -38,7 +40,7 @@ enum Part {
         #[arg(long, default_value_t = 20)]
         futures: usize,
     },
-    /// A large future over libp2p, beside scp
+    /// A large future over libp2p, beside scp and a plain copy over TCP
     Transfer {
         /// Its size in MiB
         #[arg(long, default_value_t = 256)]
@@ -46,9 +48,28 @@ enum Part {
         /// How often each
         #[arg(long, default_value_t = 5)]
         runs: usize,
+        /// What a relay adds to a round trip, in ms
+        #[arg(long, default_value_t = 0)]
+        delay: u32,
         /// A configuration of ssh that knows how to reach the host `bench`; without it, there is no scp
         #[arg(long)]
         ssh_config: Option<PathBuf>,
+    },
+    /// The worker's side of a large future
+    #[command(hide = true)]
+    TransferWorker {
+        /// Where its files are
+        folder: PathBuf,
+    },
+    /// A relay that holds everything back
+    #[command(hide = true)]
+    Relay {
+        /// tcp or udp
+        kind: String,
+        /// Where to, on loopback
+        port: u16,
+        /// What it adds to a round trip, in ms
+        delay: u32,
     },
     /// One client's lines to many readers of a board, beside sshd with tail -f
     Board {
@@ -99,7 +120,11 @@ async fn main() -> Result<(), Failure> {
     match Part::parse() {
         Part::Jail { runs } => jail::measure(runs),
         Part::Way { offers, futures } => way::measure(offers, futures).await,
-        Part::Transfer { mebibytes, runs, ssh_config } => transfer::measure(mebibytes, runs, ssh_config).await,
+        Part::Transfer { mebibytes, runs, delay, ssh_config } => {
+            transfer::measure(&transfer::Plan { mebibytes, runs, delay, ssh_config }).await
+        }
+        Part::TransferWorker { folder } => transfer::worker(&folder).await,
+        Part::Relay { kind, port, delay } => relay::run(&kind, port, delay).await,
         Part::Board { readers, batches, sshd } => board::measure(&readers, batches, &sshd).await,
         Part::Idle { seconds } => idle::measure(seconds).await,
         Part::Soak { tasks, kills } => soak::measure(tasks, kills).await,

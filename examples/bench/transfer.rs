@@ -1,16 +1,20 @@
-//! A large future from a client to a worker and back as its result, by QUIC and by TCP, beside `scp` of the same bytes.
+//! A large future from a client to a worker and back as its result, by QUIC and by TCP, beside `scp` of the same bytes and
+//! a plain copy over TCP.
 //!
-//! One process plays client and worker. As with scp, every run makes a new connection, both sides are on this machine,
-//! and the bytes end in a file; unlike scp, both sides digest them.
+//! Client and worker are two processes, as scp and sshd are. As with scp, every run makes a new connection, both sides are
+//! on this machine, and the bytes end in a file; unlike scp, both sides digest them. With a delay, everything goes
+//! through a relay in a third process (`relay`).
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::Arc,
+    time::Duration,
 };
 
 use p2p_worker::{
-    ids::{Address, FutureId},
+    ids::{Address, FutureId, NodeId, Ticket},
     sandbox::Provenance,
     spool::Spooled,
     transfer::{
@@ -18,56 +22,113 @@ use p2p_worker::{
         libp2p::{Listen, Node, NodeConfig},
     },
 };
-use tokio::{process::Command, time::Instant};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, stdin},
+    process::{Child, ChildStdout, Command},
+    time::Instant,
+};
 
 use crate::{
     Failure,
     figures::{Samples, Table, progress},
+    plain,
+    relay::Relay,
 };
 
 const MEBIBYTE: usize = 1 << 20;
 
-pub(crate) async fn measure(mebibytes: u32, runs: usize, ssh_config: Option<PathBuf>) -> Result<(), Failure> {
+/// What is measured.
+pub(crate) struct Plan {
+    pub(crate) mebibytes: u32,
+    pub(crate) runs: usize,
+    /// The whole round trip that is added, in milliseconds.
+    pub(crate) delay: u32,
+    /// How ssh reaches the host `bench`, if there is to be an scp.
+    pub(crate) ssh_config: Option<PathBuf>,
+}
+
+pub(crate) async fn measure(plan: &Plan) -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("p2p-bench-").tempdir()?;
     let path = folder.path().join("payload");
-    write_payload(&path, mebibytes)?;
+    write_payload(&path, plan.mebibytes)?;
     let payload = Arc::new(Spooled::from_path(&path, u64::MAX)?);
-    let (mut quic, mut quic_back) = (Samples::of("libp2p, QUIC: future"), Samples::of("libp2p, QUIC: result"));
-    let (mut tcp, mut tcp_back) = (Samples::of("libp2p, TCP: future"), Samples::of("libp2p, TCP: result"));
-    let (mut scp, mut sign_in) = (Samples::of("scp"), Samples::of("scp of an empty file"));
-    for run in 1..=runs {
-        progress(&format!("{mebibytes} MiB, run {run} of {runs}"));
-        for (address, there, back) in [
-            ("/ip4/127.0.0.1/udp/0/quic-v1", &mut quic, &mut quic_back),
-            ("/ip4/127.0.0.1/tcp/0", &mut tcp, &mut tcp_back),
-        ] {
-            Pair::new(address.parse()?, folder.path()).await?.run(&payload, there, back).await?;
+    let mut rows = Rows::new();
+    for run in 1..=plan.runs {
+        progress(&format!("{} MiB, {} ms of delay, run {run} of {}", plan.mebibytes, plan.delay, plan.runs));
+        for (address, way) in [("/ip4/127.0.0.1/udp/0/quic-v1", 0), ("/ip4/127.0.0.1/tcp/0", 1)] {
+            let took = once(address.parse()?, &payload, folder.path(), plan.delay).await?;
+            rows.add(way, took);
         }
-        if let Some(config) = &ssh_config {
-            copy(config, &path, &mut scp).await?;
+        rows.plain.add(plain::copy(&path, plan.delay).await?);
+        if let Some(config) = &plan.ssh_config {
+            let relay = Relay::tcp(ssh_port(config)?, plan.delay).await?;
+            copy(config, &path, relay.port(), &mut rows.scp).await?;
             let empty = folder.path().join("empty");
             fs::write(&empty, "")?;
-            copy(config, &empty, &mut sign_in).await?;
+            copy(config, &empty, relay.port(), &mut rows.sign_in).await?;
         }
     }
-    let columns = ["over loopback, each on a new connection", "median", "p95", "MiB/s", "of scp"];
-    let mut table = Table::new(format!("{mebibytes} MiB, {runs} runs each, taking turns"), &columns);
-    let rows = [&quic, &quic_back, &tcp, &tcp_back, &scp];
-    for samples in rows.into_iter().filter(|samples| samples.len() > 0) {
-        let rate = |samples: &Samples| f64::from(mebibytes) / samples.median();
-        let ratio = if scp.len() > 0 { format!("{:.2} ×", rate(samples) / rate(&scp)) } else { String::new() };
+    rows.print(plan)
+}
+
+/// The samples of one table.
+struct Rows {
+    libp2p: [[Samples; 2]; 2],
+    scp: Samples,
+    sign_in: Samples,
+    plain: Samples,
+    peak: u64,
+}
+
+impl Rows {
+    fn new() -> Self {
+        let of = |name: &str| [Samples::of(format!("{name}: future")), Samples::of(format!("{name}: result"))];
+        Self {
+            libp2p: [of("libp2p, QUIC"), of("libp2p, TCP")],
+            scp: Samples::of("scp"),
+            sign_in: Samples::of("scp of an empty file"),
+            plain: Samples::of("plain copy over TCP"),
+            peak: 0,
+        }
+    }
+
+    fn add(&mut self, way: usize, Took { there, back, peak }: Took) {
+        if let Some([future, result]) = self.libp2p.get_mut(way) {
+            future.add(there);
+            result.add(back);
+        }
+        self.peak = self.peak.max(peak);
+    }
+
+    fn print(&self, plan: &Plan) -> Result<(), Failure> {
+        let mebibytes = f64::from(plan.mebibytes);
+        let path = match plan.delay {
+            0 => "over loopback".to_owned(),
+            delay => format!("through a relay that adds {delay} ms to a round trip"),
+        };
+        let columns = [path.as_str(), "median", "p95", "MiB/s", "of scp"];
+        let title = format!("{} MiB, {} runs each, taking turns, each on a new connection", plan.mebibytes, plan.runs);
+        let mut table = Table::new(title, &columns);
+        let rate = |samples: &Samples| mebibytes / samples.median();
         let seconds = |seconds: f64| format!("{seconds:.3} s");
-        let rate = format!("{:.0}", rate(samples));
-        table.row([samples.name.clone(), seconds(samples.median()), seconds(samples.p95()), rate, ratio]);
+        for samples in self.libp2p.iter().flatten().chain([&self.plain, &self.scp]).filter(|samples| samples.len() > 0)
+        {
+            let ratio =
+                if self.scp.len() > 0 { format!("{:.2} ×", rate(samples) / rate(&self.scp)) } else { String::new() };
+            let rate = format!("{:.0}", rate(samples));
+            table.row([samples.name.clone(), seconds(samples.median()), seconds(samples.p95()), rate, ratio]);
+        }
+        if self.sign_in.len() > 0 {
+            table.row([self.sign_in.name.clone(), seconds(self.sign_in.median())]);
+            let without = self.scp.median() - self.sign_in.median();
+            let ratio = format!("{:.2} ×", self.scp.median() / without);
+            let name = "scp, without what it takes for an empty file".to_owned();
+            table.row([name, seconds(without), String::new(), format!("{:.0}", mebibytes / without), ratio]);
+        }
+        table.print()?;
+        progress(&format!("the largest process of these transfers had {} MiB resident", self.peak / 1024));
+        Ok(())
     }
-    if sign_in.len() > 0 {
-        table.row([sign_in.name.clone(), format!("{:.3} s", sign_in.median())]);
-        let (without, name) = (scp.median() - sign_in.median(), "scp, without what it takes for an empty file");
-        let ratio = format!("{:.2} ×", scp.median() / without);
-        let rate = format!("{:.0}", f64::from(mebibytes) / without);
-        table.row([name.to_owned(), format!("{without:.3} s"), String::new(), rate, ratio]);
-    }
-    Ok(table.print()?)
 }
 
 /// Bytes that nothing compresses.
@@ -83,12 +144,19 @@ fn write_payload(path: &Path, mebibytes: u32) -> Result<(), Failure> {
     Ok(file.sync_all()?)
 }
 
+fn ssh_port(config: &Path) -> Result<u16, Failure> {
+    let text = fs::read_to_string(config)?;
+    let port = text.lines().find_map(|line| line.trim().strip_prefix("Port "));
+    Ok(port.ok_or("the configuration of ssh names no port")?.trim().parse()?)
+}
+
 /// `scp` to the host `bench`, beside the file itself.
-async fn copy(config: &Path, path: &Path, took: &mut Samples) -> Result<(), Failure> {
+async fn copy(config: &Path, path: &Path, port: u16, took: &mut Samples) -> Result<(), Failure> {
     let target = path.with_extension("copy");
     let begin = Instant::now();
     let mut scp = Command::new("scp");
-    scp.arg("-q").arg("-F").arg(config).arg(path).arg(format!("bench:{}", target.display()));
+    scp.arg("-q").arg("-F").arg(config).arg("-P").arg(port.to_string());
+    scp.arg(path).arg(format!("bench:{}", target.display()));
     let status = scp.status().await?;
     took.add(begin.elapsed());
     if !status.success() || fs::metadata(&target)?.len() != fs::metadata(path)?.len() {
@@ -97,56 +165,91 @@ async fn copy(config: &Path, path: &Path, took: &mut Samples) -> Result<(), Fail
     Ok(fs::remove_file(&target)?)
 }
 
-/// A client that listens and a worker that will dial.
-struct Pair {
-    client: Transfer<Node>,
-    worker: Transfer<Node>,
-    folder: PathBuf,
+/// One payload there and back.
+struct Took {
+    there: Duration,
+    back: Duration,
+    /// The most that either process had resident, in KiB.
+    peak: u64,
 }
 
-impl Pair {
-    async fn new(address: Address, folder: &Path) -> Result<Self, Failure> {
-        let listen = Listen::On(vec![address]);
-        let client = Node::start(NodeConfig { listen, ..NodeConfig::default() }).await?;
-        let worker = Node::start(NodeConfig::default()).await?;
-        let transfer = |node| Transfer::new(Arc::new(node), TransferConfig::default());
-        Ok(Self { client: transfer(client), worker: transfer(worker), folder: folder.to_owned() })
-    }
-
-    /// From the invitation to the whole future, and from there to the acknowledged result.
-    async fn run(&self, payload: &Arc<Spooled>, there: &mut Samples, back: &mut Samples) -> Result<(), Failure> {
-        let future: FutureId = "bench".parse()?;
-        let mut delivery = self.client.grant(Grant {
-            worker: self.worker.network().id().clone(),
-            future: future.clone(),
-            payload: Arc::clone(payload),
-            max_result: u64::MAX,
-            spool_directory: self.folder.clone(),
-        })?;
-        let begin = Instant::now();
-        let invitation = Invitation {
-            client: self.client.network().id().clone(),
-            addresses: self.client.network().addresses(),
-            ticket: delivery.ticket,
-            future,
-            max_future: u64::MAX,
-            spool_directory: self.folder.clone(),
-        };
-        let (arrived, session) = self.worker.fetch(invitation).await?;
-        there.add(begin.elapsed());
-        let begin = Instant::now();
-        let provenance = Provenance { driver: "none".into(), profile: "none".into(), layers: Vec::new() };
-        session.deliver(&arrived, provenance).await?;
-        back.add(begin.elapsed());
-        while let Some(event) = delivery.events.recv().await {
-            match event {
-                DeliveryEvent::Failed(error) => return Err(error.into()),
-                DeliveryEvent::Done { result, .. } if result.digest() != payload.digest() => {
-                    return Err("the bytes that came back are others".into());
-                }
-                _ => {}
+/// This process is the client, a new one the worker.
+async fn once(address: Address, payload: &Arc<Spooled>, folder: &Path, delay: u32) -> Result<Took, Failure> {
+    let node = Node::start(NodeConfig { listen: Listen::On(vec![address]), ..NodeConfig::default() }).await?;
+    let client = Transfer::new(Arc::new(node), TransferConfig::default());
+    let told = client.network().addresses().first().ok_or("the client listens nowhere")?.clone();
+    let (relay, at) = Relay::before(&told, delay).await?;
+    let (mut child, mut lines) = worker_process(folder)?;
+    let worker: NodeId = lines.next_line().await?.ok_or("the worker ended")?.parse()?;
+    let mut delivery = client.grant(Grant {
+        worker,
+        future: "bench".parse()?,
+        payload: Arc::clone(payload),
+        max_result: u64::MAX,
+        spool_directory: folder.to_owned(),
+    })?;
+    let order = format!("{} {at} {}\n", client.network().id(), delivery.ticket);
+    let mut orders = child.stdin.take().ok_or("no way to the worker")?;
+    orders.write_all(order.as_bytes()).await?;
+    loop {
+        match delivery.events.recv().await.ok_or("the delivery ended")? {
+            DeliveryEvent::Failed(error) => return Err(error.into()),
+            DeliveryEvent::Done { result, .. } if result.digest() != payload.digest() => {
+                return Err("the bytes that came back are others".into());
             }
+            DeliveryEvent::Done { .. } => break,
+            _ => {}
         }
-        Ok(())
     }
+    let line = lines.next_line().await?.ok_or("the worker ended")?;
+    let mut words = line.split(' ');
+    let mut word = || words.next().ok_or("too few figures");
+    let (there, back, theirs) = (word()?.parse()?, word()?.parse()?, word()?.parse()?);
+    drop(orders);
+    child.wait().await?;
+    drop(relay);
+    let peak = peak_resident()?.max(theirs);
+    Ok(Took { there: Duration::from_secs_f64(there), back: Duration::from_secs_f64(back), peak })
+}
+
+fn worker_process(folder: &Path) -> Result<(Child, Lines<BufReader<ChildStdout>>), Failure> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("transfer-worker").arg(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let lines = BufReader::new(child.stdout.take().ok_or("no way from the worker")?).lines();
+    Ok((child, lines))
+}
+
+/// The worker: says its name, takes one order (client, address, ticket), says how long future and result took, in
+/// seconds, and what it had resident, in KiB.
+pub(crate) async fn worker(folder: &Path) -> Result<(), Failure> {
+    let node = Node::start(NodeConfig::default()).await?;
+    println(node.id())?;
+    let worker = Transfer::new(Arc::new(node), TransferConfig::default());
+    let order = BufReader::new(stdin()).lines().next_line().await?.ok_or("no order")?;
+    let mut words = order.split(' ');
+    let mut word = || words.next().ok_or("too short an order");
+    let (client, address, ticket): (NodeId, Address, Ticket) = (word()?.parse()?, word()?.parse()?, word()?.parse()?);
+    let future: FutureId = "bench".parse()?;
+    let spool_directory = folder.to_owned();
+    let begin = Instant::now();
+    let invitation =
+        Invitation { client, addresses: vec![address], ticket, future, max_future: u64::MAX, spool_directory };
+    let (arrived, session) = worker.fetch(invitation).await?;
+    let there = begin.elapsed().as_secs_f64();
+    let begin = Instant::now();
+    let provenance = Provenance { driver: "none".into(), profile: "none".into(), layers: Vec::new() };
+    session.deliver(&arrived, provenance).await?;
+    println(&format!("{there} {} {}", begin.elapsed().as_secs_f64(), peak_resident()?))
+}
+
+fn println(line: &impl std::fmt::Display) -> Result<(), Failure> {
+    Ok(std::io::Write::write_all(&mut std::io::stdout(), format!("{line}\n").as_bytes())?)
+}
+
+/// The most that this process ever had resident, in KiB.
+fn peak_resident() -> Result<u64, Failure> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    Ok(peak.trim().trim_end_matches(" kB").parse()?)
 }

@@ -10,3 +10,8 @@ pub(crate) fn now() -> Duration {
     // and memory would still hold.
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
+
+/// The same in microseconds: enough for half a million years.
+pub(crate) fn now_us() -> u64 {
+    u64::try_from(now().as_micros()).unwrap_or(u64::MAX)
+}

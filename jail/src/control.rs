@@ -1,17 +1,18 @@
 //! The control socket, seen from `p2p-jail run`: the spec comes in, reports go out, its end means *stop*.
 
 use std::fs::File;
-use std::io::{IoSlice, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use std::os::fd::AsRawFd;
 
+use crate::clock;
 use crate::failure::{At, Failure, Outcome};
 use crate::message;
-use crate::spec::{Report, Spec, Stage};
+use crate::spec::{Ahead, Report, Spec, Stage};
 use crate::status::receive_with_fds;
 
 /// What becomes the task's descriptors.
@@ -22,6 +23,35 @@ pub(crate) struct TaskDescriptors {
     pub(crate) frames: OwnedFd,
     /// fd 1 and fd 2.
     pub(crate) text: OwnedFd,
+}
+
+/// A message with a spec, as it came.
+pub(crate) struct Order {
+    header: [u8; 4],
+    body: Vec<u8>,
+}
+
+impl Order {
+    /// What it says.
+    pub(crate) fn spec(&self) -> Outcome<Spec> {
+        message::decode(&self.body).map_err(refused)
+    }
+
+    /// Passes it on to a process that reads it as this one did; waits until it is on its way.
+    pub(crate) fn pass_on(&self, mut to: &UnixStream, descriptors: &TaskDescriptors) -> Outcome<()> {
+        let TaskDescriptors { stdin, frames, text } = descriptors;
+        let numbers = [stdin, frames, text].map(AsRawFd::as_raw_fd);
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let bytes = [&self.header[..], &self.body].concat();
+        let failed = || "passing the spec on to the init".to_owned();
+        let sent = sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None);
+        let sent = sent.at(Stage::Spec, failed)?;
+        to.write_all(bytes.get(sent..).unwrap_or_default()).at(Stage::Spec, failed)
+    }
+}
+
+fn refused(error: message::MessageError) -> Failure {
+    Failure::new(Stage::Spec, chain(&error))
 }
 
 /// The control socket.
@@ -39,15 +69,24 @@ impl Control {
 
     /// Reads the spec and the three descriptors attached to its first byte; waits for them.
     pub(crate) fn receive(&mut self) -> Outcome<(Spec, TaskDescriptors)> {
+        let (order, descriptors) = self.receive_order()?;
+        Ok((order.spec()?, descriptors))
+    }
+
+    /// Reads what is to be made before the spec is there; waits for it.
+    pub(crate) fn receive_ahead(&mut self) -> Outcome<Ahead> {
+        message::read(&mut self.socket).map_err(refused)
+    }
+
+    /// The same as [`Self::receive`], not looked at yet.
+    pub(crate) fn receive_order(&mut self) -> Outcome<(Order, TaskDescriptors)> {
         let (header, descriptors) = self.receive_header()?;
-        let refused = |error: message::MessageError| Failure::new(Stage::Spec, chain(&error));
         let mut body = vec![0u8; message::body_length(header).map_err(refused)?];
         self.socket.read_exact(&mut body).at(Stage::Spec, || "reading the spec".into())?;
-        let spec = message::decode(&body).map_err(refused)?;
         let [stdin, frames, text] = <[OwnedFd; 3]>::try_from(descriptors).map_err(|fds| {
             Failure::new(Stage::Spec, format!("{} descriptors came with the spec instead of three", fds.len()))
         })?;
-        Ok((spec, TaskDescriptors { stdin, frames, text }))
+        Ok((Order { header, body }, TaskDescriptors { stdin, frames, text }))
     }
 
     fn receive_header(&mut self) -> Outcome<([u8; 4], Vec<OwnedFd>)> {
@@ -67,6 +106,11 @@ impl Control {
             Ok(bytes) => self.unsent.extend(bytes),
             Err(_) => self.deaf = true,
         }
+    }
+
+    /// Takes in that a stage is in force since now.
+    pub(crate) fn stage(&mut self, stage: Stage, detail: String) {
+        self.report(&Report::Stage(stage, detail, clock::now_us()));
     }
 
     /// Sends what was reported without ever waiting: reports are few and small, so a supervisor whose buffer is full has

@@ -9,12 +9,7 @@ use crate::spec::{Container, Identity, Stage};
 const STAGE: Stage = Stage::Identity;
 
 /// Takes on the identity that the spec names, for good. Returns a line for the owner.
-pub(crate) fn assume(container: &Container) -> Outcome<String> {
-    let wanted = match container {
-        Container::Builtin(builtin) => builtin.become_user,
-        Container::External(external) => external.become_user,
-        Container::None { become_user } => *become_user,
-    };
+pub(crate) fn assume(wanted: Option<Identity>) -> Outcome<String> {
     match wanted {
         None if geteuid().is_root() => Err(Failure::new(STAGE, "started by root, and no user to become is named")),
         None => Ok(format!("uid {}", geteuid())),
@@ -27,6 +22,15 @@ pub(crate) fn assume(container: &Container) -> Outcome<String> {
             STAGE,
             format!("only root can become uid {}, and this is uid {}", identity.uid, geteuid()),
         )),
+    }
+}
+
+/// The identity that a container names.
+pub(crate) fn wanted(container: &Container) -> Option<Identity> {
+    match container {
+        Container::Builtin(builtin) => builtin.become_user,
+        Container::External(external) => external.become_user,
+        Container::None { become_user } => *become_user,
     }
 }
 

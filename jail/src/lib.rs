@@ -1,6 +1,6 @@
 //! `p2p-jail`: puts one process into namespaces, limits, Landlock and seccomp, and watches it until it ends.
 //!
-//! The trusted computing base of p2p-worker: a small single-threaded program with three modes, [`main`]. It knows no
+//! The trusted computing base of p2p-worker: a small single-threaded program with five modes, [`main`]. It knows no
 //! policy: everything that it does to a task is in the [`spec`] that it is given.
 
 #![deny(unsafe_code)]
@@ -19,6 +19,7 @@ mod prepared;
 mod run;
 mod stages;
 mod status;
+mod sweep;
 #[expect(unsafe_code, reason = "system calls that no crate wraps; the one file of this crate with unsafe code")]
 mod sys;
 
@@ -48,16 +49,20 @@ pub fn check_spec(spec: spec::Spec) -> Result<(), String> {
     prepared::Prepared::new(spec).map(drop).map_err(|failure| failure.to_string())
 }
 
-/// The program: `run`, `confine` or `check`, of which only the first is for others than the sandbox drivers.
+/// The program: `run`, `ahead`, `confine`, `check` or `sweep`; `confine` and `check` are for the sandbox drivers alone.
 #[must_use]
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("run") => run::run(),
+        Some("ahead") => run::ahead::ahead(),
+        Some("sweep") => sweep::sweep(arguments.map(Into::into).collect()),
         Some("confine") => confine::confine(),
         Some("check") => check::check(arguments.map(Into::into).collect()),
         _ => {
-            eprintln!("usage: p2p-jail run|confine|check [PATH...] (started by p2p-worker, not by hand)");
+            eprintln!(
+                "usage: p2p-jail run|ahead|confine|check [PATH...]|sweep PATH... (started by p2p-worker, not by hand)"
+            );
             ExitCode::from(2)
         }
     }

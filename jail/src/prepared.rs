@@ -75,7 +75,8 @@ impl Program {
     }
 }
 
-fn check_group(group: &ControlGroup) -> Outcome<()> {
+/// Refuses control groups that could not work.
+pub(crate) fn check_group(group: &ControlGroup) -> Outcome<()> {
     if group.hierarchies.is_empty() || group.hierarchies.len() > MAX_HIERARCHIES {
         return Err(refused(format!("{} hierarchies of control groups", group.hierarchies.len())));
     }

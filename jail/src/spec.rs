@@ -36,6 +36,38 @@ pub struct Spec {
     pub command: Command,
 }
 
+/// What `p2p-jail ahead` makes before there is a task: the process that becomes the init of one task, in its control
+/// groups and in all of its namespaces but for the mounts. Sent before the [`Spec`], as a message of its own and without
+/// descriptors. It then waits for one spec, which must say the same of all this, and serves no other.
+///
+/// If something fails before the spec is there, the program ends without a report; once it has taken one, it says so at
+/// once with the report of [`Stage::Spec`]. So without any report nothing of the task has run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// See [`Builtin::become_user`].
+    pub become_user: Option<Identity>,
+    /// See [`Builtin::inside`].
+    pub inside: Identity,
+    /// See [`Builtin::hostname`].
+    pub hostname: String,
+    /// See [`Spec::control_group`].
+    pub control_group: Option<ControlGroup>,
+}
+
+impl Ahead {
+    /// What can be made ahead of this spec; `None` unless `p2p-jail` itself makes the container.
+    #[must_use]
+    pub fn of(spec: &Spec) -> Option<Self> {
+        let Container::Builtin(builtin) = &spec.container else { return None };
+        Some(Self {
+            become_user: builtin.become_user,
+            inside: builtin.inside,
+            hostname: builtin.hostname.clone(),
+            control_group: spec.control_group.clone(),
+        })
+    }
+}
+
 /// Who makes the task's namespaces and mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Container {
@@ -359,8 +391,8 @@ pub struct Command {
 /// What `p2p-jail run` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
-    /// This stage is in force.
-    Stage(Stage, String),
+    /// This stage is in force, since that many microseconds on the monotonic clock (`CLOCK_MONOTONIC`).
+    Stage(Stage, String, u64),
     /// A stage failed and nothing of the task was executed.
     Refused {
         /// Which stage.

@@ -16,6 +16,7 @@ use nix::sys::socket::{
 use nix::unistd::write;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::failure::{At, Failure, Outcome};
 use crate::spec::Stage;
 use crate::sys;
@@ -28,8 +29,8 @@ const MAX_PACKET: usize = 8192;
 /// One message of a process inside.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Note {
-    /// This stage is in force.
-    Stage(Stage, String),
+    /// This stage is in force, since that many microseconds on the monotonic clock.
+    Stage(Stage, String, u64),
     /// A stage failed; the sender ends now.
     Refused {
         /// Which.
@@ -82,7 +83,7 @@ impl AsFd for Notes {
 impl Status {
     /// Says that a stage is in force.
     pub(crate) fn stage(&self, stage: Stage, detail: impl Into<String>) -> Outcome<()> {
-        self.send(&Note::Stage(stage, detail.into()), &[]).at(stage, || "reporting the stage".into())
+        self.send(&Note::Stage(stage, detail.into(), clock::now_us()), &[]).at(stage, || "reporting the stage".into())
     }
 
     /// Says that a stage failed. If nobody listens any more, there is nobody to tell.

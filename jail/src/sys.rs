@@ -101,6 +101,40 @@ pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, info, 0) }).map(drop)
 }
 
+/// `struct sched_attr` of sched_setattr(2), as Linux 3.14 had it.
+#[repr(C)]
+struct SchedulingAttributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Asks the kernel for short turns on the processor: who asks for little at a time is let on soon after it wakes up (a slice
+/// of its own, Linux 6.12; an older kernel takes no notice). Nobody's share changes, and children have ordinary turns again.
+pub(crate) fn ask_for_short_turns() -> Result<()> {
+    const SLICE_NS: u64 = 100_000; // The shortest that there is.
+    const RESET_ON_FORK_AND_KEEP_POLICY: u64 = 0x01 | 0x08;
+    // SAFETY: no effect on memory; 0 stands for this process, which is there.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let attributes = SchedulingAttributes {
+        size: u32::try_from(size_of::<SchedulingAttributes>()).unwrap_or(0),
+        policy: 0,
+        flags: RESET_ON_FORK_AND_KEEP_POLICY,
+        nice,
+        priority: 0,
+        runtime: SLICE_NS,
+        deadline: 0,
+        period: 0,
+    };
+    // SAFETY: the kernel reads one `struct sched_attr`, which outlives the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
+}
+
 /// Waits for a child that has ended, any or a certain one: its number and how it ended (wait4(2)). `None` if `nonblocking`
 /// and none has.
 pub(crate) fn wait(child: Option<Pid>, nonblocking: bool) -> Result<Option<(Pid, Exit)>> {

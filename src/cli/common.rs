@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Status};
 use crate::{
-    board::ssh::{SshBoard, SshBoardConfig},
+    board::ssh::{SshBoard, SshBoardConfig, SshChoice, SshProgram},
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
-    runner::{Verdict, Workbench, scan::Carried},
+    runner::{Shown, Verdict, Workbench, scan::Carried},
     sandbox::{Known, Machine, Provenance, SandboxError, Surroundings, show_bytes},
     spool::Spooled,
     text,
@@ -37,13 +37,13 @@ pub(super) struct PlaceArgs {
 /// The board and how to sign in.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct BoardArgs {
-    /// The message board [default: pipe.pico.sh]
+    /// The message board; ~/.ssh/config may say more of the host [default: pipe.pico.sh]
     #[arg(long, value_name = "HOST[:PORT]", env = "P2P_WORKER_BOARD")]
     pub board: Option<String>,
     /// The cluster [default: the personal cluster of your account]
     #[arg(long, value_name = "OWNER/NAME", env = "P2P_WORKER_CLUSTER")]
     pub cluster: Option<String>,
-    /// SSH key to sign in with; may be repeated [default: the keys of ssh-agent, then ~/.ssh/id_*]
+    /// SSH key to sign in with, and no other; may be repeated [default: as ssh: ~/.ssh/config, ssh-agent, ~/.ssh/id_*]
     #[arg(short, long, value_name = "KEYFILE", env = "P2P_WORKER_IDENTITY")]
     pub identity: Vec<PathBuf>,
     /// SSH login name, where the board cares [default: your user name here]
@@ -52,6 +52,12 @@ pub(super) struct BoardArgs {
     /// Accept and remember the key of a board that was never seen before
     #[arg(long, env = "P2P_WORKER_ACCEPT_NEW")]
     pub accept_new: bool,
+    /// Connect with this ssh, which reads its own configuration; "none": with none [default: ssh for pipe.pico.sh]
+    #[arg(long, value_name = "PROGRAM", env = "P2P_WORKER_SSH_PROGRAM")]
+    pub ssh_program: Option<String>,
+    /// Arguments for that ssh, as a shell takes them: "-J jump.example.org"
+    #[arg(long, value_name = "ARGS", env = "P2P_WORKER_SSH_ARGS", allow_hyphen_values = true)]
+    pub ssh_args: Option<String>,
 }
 
 /// The sandbox.
@@ -148,13 +154,31 @@ impl BoardArgs {
         let cluster = self.cluster.as_deref().or(file.cluster.as_deref());
         let cluster = cluster.map(|text| config::name("cluster", text)).transpose()?;
         let named = file.identity.clone().unwrap_or_default();
+        let program = self.ssh_program.as_deref().or(file.ssh_program.as_deref());
+        let ssh = ssh_choice(program, self.ssh_args.as_deref().or(file.ssh_args.as_deref()))?;
         let board = SshBoard::new(SshBoardConfig {
             login: self.login.clone().or(file.login.clone()),
             identities: if self.identity.is_empty() { named } else { self.identity.clone() },
             accept_new: self.accept_new || file.accept_new.unwrap_or(false),
+            passphrases: true,
+            ssh,
             ..SshBoardConfig::new(address, &place.state)
         });
         Ok((board, cluster))
+    }
+}
+
+/// Whose SSH connects.
+fn ssh_choice(program: Option<&str>, arguments: Option<&str>) -> Result<SshChoice, config::ConfigError> {
+    let arguments = arguments.map(config::arguments).transpose()?;
+    match (program, arguments) {
+        (None, None) => Ok(SshChoice::Usual),
+        (Some("none"), None) => Ok(SshChoice::Own),
+        (Some("none"), Some(_)) => Err(config::ConfigError::SshArguments { why: "there is no ssh that they are for" }),
+        (program, arguments) => Ok(SshChoice::System(SshProgram {
+            program: program.unwrap_or("ssh").into(),
+            arguments: arguments.unwrap_or_default(),
+        })),
     }
 }
 
@@ -182,24 +206,41 @@ impl Source {
         workbench: &Workbench,
         cancel: &CancellationToken,
     ) -> Result<(FutureId, Spooled), Failure> {
-        let limit = workbench.max_future();
-        let (id, future) = match (&self.file, &self.expression) {
-            (Some(path), _) => {
-                let (path, failed) = (path.clone(), |error| Failure::new(Status::Usage, error));
-                let read = tokio::task::spawn_blocking(move || Spooled::from_path(&path, limit)).await;
-                let future = read.map_err(|error| Failure::new(Status::Usage, error))?.map_err(failed)?;
-                (workbench.identify(&future, cancel).await?, future)
-            }
-            (None, Some(code)) => workbench.make(code, cancel).await?,
-            (None, None) => return Err(Failure::new(Status::Usage, "nothing to evaluate")),
-        };
-        if future.size() > limit {
-            let error =
-                format!("the future of {} is over --max-future {}", show_bytes(future.size()), show_bytes(limit));
-            return Err(Failure::new(Status::Usage, error));
+        match (&self.file, &self.expression) {
+            (Some(path), _) => future_of_file(path, workbench, cancel).await,
+            (None, Some(code)) => future_of_code(code, workbench, cancel).await,
+            (None, None) => Err(Failure::new(Status::Usage, "nothing to evaluate")),
         }
-        Ok((id, future))
     }
+}
+
+/// The future in an RDS file, and its name, which R finds out in the sandbox.
+pub(super) async fn future_of_file(
+    path: &Path,
+    workbench: &Workbench,
+    cancel: &CancellationToken,
+) -> Result<(FutureId, Spooled), Failure> {
+    let (path, limit) = (path.to_owned(), workbench.max_future());
+    let read = tokio::task::spawn_blocking(move || Spooled::from_path(&path, limit)).await;
+    let future = read
+        .map_err(|error| Failure::new(Status::Usage, error))?
+        .map_err(|error| Failure::new(Status::Usage, error))?;
+    Ok((workbench.identify(&future, cancel).await?, future))
+}
+
+/// A future that does what `Rscript -e` would do with this code.
+pub(super) async fn future_of_code(
+    code: &str,
+    workbench: &Workbench,
+    cancel: &CancellationToken,
+) -> Result<(FutureId, Spooled), Failure> {
+    let (id, future) = workbench.make(code, cancel).await?;
+    let limit = workbench.max_future();
+    if future.size() > limit {
+        let error = format!("the future of {} is over --max-future {}", show_bytes(future.size()), show_bytes(limit));
+        return Err(Failure::new(Status::Usage, error));
+    }
+    Ok((id, future))
 }
 
 impl SandboxArgs {
@@ -239,35 +280,68 @@ pub(super) async fn conclude(
     workbench: &Workbench,
     id: &FutureId,
     result: &Spooled,
-    output: Option<&Path>,
+    output: Option<&Output>,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
     let shown = workbench.show(id, result, cancel).await?;
     match output {
-        // What is no result, or that of another future, does not take a result's place.
-        Some(_) if shown.verdict == Verdict::NoResult => {}
-        Some(path) => {
-            result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?;
-            note_what_runs(&shown.carried)?;
-        }
+        Some(output) => drop(output.take(result, &shown)?),
         None => print(&shown.stdout, io::stdout())?,
     }
     // What the code said on stderr goes there in either case, and is made harmless for a terminal.
     print(&shown.stderr, io::stderr())?;
-    match shown.verdict {
-        Verdict::Fine => Ok(()),
-        Verdict::CodeFailed => Err(Failure::silent(Status::Code)),
-        Verdict::Stopped => Err(Failure::silent(Status::Stopped)),
-        Verdict::NoResult => Err(Failure::silent(Status::Network)),
+    status_of(shown.verdict).map_or(Ok(()), |status| Err(Failure::silent(status)))
+}
+
+/// What the process exits with after such a result; `None` is success.
+pub(super) fn status_of(verdict: Verdict) -> Option<Status> {
+    match verdict {
+        Verdict::Fine => None,
+        Verdict::CodeFailed => Some(Status::Code),
+        Verdict::Stopped => Some(Status::Stopped),
+        Verdict::NoResult => Some(Status::Network),
+    }
+}
+
+/// The file that a result goes to.
+#[derive(Debug, Clone)]
+pub(super) struct Output {
+    path: PathBuf,
+    /// Whether a file that is there already is replaced.
+    force: bool,
+}
+
+impl Output {
+    /// A file that is not there yet, or may be replaced.
+    pub(super) fn new(path: PathBuf, force: bool) -> Result<Self, Failure> {
+        if !force && path.symlink_metadata().is_ok() {
+            let error = format!("{} is there already", path.display());
+            return Err(Failure::new(Status::Usage, error).hint("move it away, or say --force to replace it"));
+        }
+        Ok(Self { path, force })
+    }
+
+    /// Saves the result, whole or not at all; where it went. What is no result, or that of another future, does not take a
+    /// result's place.
+    pub(super) fn take(&self, result: &Spooled, shown: &Shown) -> Result<Option<&Path>, Failure> {
+        if shown.verdict == Verdict::NoResult {
+            return Ok(None);
+        }
+        let saved = if self.force { result.save_as(&self.path) } else { result.save_as_new(&self.path) };
+        saved.map_err(|error| Failure::new(Status::Usage, error))?;
+        note_what_runs(&self.path, &shown.carried)?;
+        Ok(Some(&self.path))
     }
 }
 
 /// Tells who saved a result what of it is code of a stranger that may run when it is looked at.
-fn note_what_runs(carried: &Carried) -> Result<(), Failure> {
+fn note_what_runs(path: &Path, carried: &Carried) -> Result<(), Failure> {
     if *carried == Carried::default() {
         return Ok(());
     }
-    let note = format!("p2p-worker: the result can run code when it is used ({carried}): look at it in a sandbox\n");
+    let path = path.display();
+    let note =
+        format!("p2p-worker: the result can run code when it is used ({carried}): look at {path} in a sandbox\n");
     print(note.as_bytes(), io::stderr())
 }
 

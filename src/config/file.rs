@@ -43,6 +43,8 @@ pub struct ConfigFile {
     pub identity: Option<Vec<PathBuf>>,
     pub login: Option<String>,
     pub accept_new: Option<bool>,
+    pub ssh_program: Option<String>,
+    pub ssh_args: Option<String>,
     pub users: Option<Vec<String>>,
     pub users_file: Option<PathBuf>,
     pub state: Option<PathBuf>,
@@ -52,6 +54,7 @@ pub struct ConfigFile {
     pub task_user: Option<String>,
     pub slots: Option<usize>,
     pub duration: Option<String>,
+    pub drain_time: Option<String>,
     pub max_future: Option<String>,
     pub max_result: Option<String>,
 }

@@ -11,6 +11,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use crate::{
     ids::IdError,
     sandbox::{UnitError, parse_bytes, parse_duration},
+    text,
 };
 pub use file::{ConfigFile, FileError};
 pub use folders::Folders;
@@ -54,6 +55,12 @@ pub enum ConfigError {
     TooSmall {
         /// What was typed.
         bytes: u64,
+    },
+    /// Arguments for ssh that are none.
+    #[error("--ssh-args: {why}")]
+    SshArguments {
+        /// What is wrong.
+        why: &'static str,
     },
     /// No slot at all, or absurdly many.
     #[error("--slots {value}: a worker has 1 to 1024 slots")]
@@ -109,6 +116,14 @@ pub fn max_result(text: Option<&str>) -> Result<u64, ConfigError> {
 pub fn duration(flag: &'static str, text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
     text.map(|text| parse_duration(text).map_err(|source| ConfigError::Unit { flag, value: text.to_owned(), source }))
         .transpose()
+}
+
+/// Reads `--ssh-args`: words, with quotation marks where they have blanks.
+///
+/// # Errors
+/// [`ConfigError::SshArguments`].
+pub fn arguments(text: &str) -> Result<Vec<String>, ConfigError> {
+    text::words(text).map_err(|_| ConfigError::SshArguments { why: "a quotation mark is not closed" })
 }
 
 /// Checks `--slots`.

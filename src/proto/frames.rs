@@ -1,45 +1,59 @@
-//! The frames of stream `/p2p-worker/future/1`, by which one future and its result travel: data and a codec, no I/O.
+//! The frames of stream `/p2p-worker/future/2`, by which one future and its result travel: data and a codec, no I/O.
 //!
-//! A frame is a header of [`HEADER`] bytes, `kind: u8, length: u32 LE`, and then `length` bytes. There are three kinds,
+//! A frame is a header of [`HEADER`] bytes, `kind: u8, length: u32 LE`, and then `length` bytes. There are four kinds,
 //! each with a limit of its own that is checked on the header alone, before a byte of the body is waited for:
 //! control (postcard of [`FromWorker`] or [`FromClient`], to [`MAX_CONTROL`]), progress (the RDS of one
-//! immediateCondition, opaque, to [`MAX_PROGRESS`]) and data (a piece of the future or of the result, to [`MAX_DATA`]).
+//! immediateCondition, opaque, to [`MAX_PROGRESS`]), data (a piece of the future or of the result, to [`MAX_DATA`]) and
+//! packed (such a piece as one zstd frame of its own, RFC 8878, so that a piece can be unpacked without any other).
 //!
 //! ```text
-//! worker                                        client
-//!   | Hello{ticket, future, limit, Fetch} ------> |
-//!   | <------------- Future{size, digest, limit}  |   or Refuse
-//!   | <------------------------------------ data… |
-//!   | Received ---------------------------------> |   or Refuse
-//!   | Begin{provenance}, progress… -------------> |
-//!   | Result{size, digest, provenance}, data… --> |   or Refuse
-//!   | <------------------------------ Acknowledge |   or Refuse
+//! worker                                            client
+//!   | Hello{ticket, future, limit, Fetch{held}} ----> |
+//!   | <-------- Future{size, digest, limit, start, …} |   or Refuse
+//!   | <----------------------------- data or packed…  |
+//!   | Received -------------------------------------> |   or Refuse
+//!   | Begin{provenance}, progress… -----------------> |
+//!   | Result{size, digest, provenance, start, …} ---> |   or Refuse
+//!   | data or packed… ------------------------------> |
+//!   | <---------------------------------- Acknowledge |   or Refuse
 //! ```
 //!
-//! A worker sends `Heartbeat` every few seconds and the client answers each. The client may say `Cancel` at any time,
-//! also between two pieces of data. A worker whose stream broke dials again and says Hello with [`Stage::Resume`]; the
-//! client answers `Resume`, or `Acknowledge` when it has the result already. Each side tells its limit before the other
-//! side has to send anything, so what is too large is refused before its bytes flow.
+//! A payload of at most [`MAX_WHOLE`] bytes rides in the frame that announces it, and no data follow. Each side tells
+//! its limit before the other side has to send anything, so what is too large is refused before its bytes flow.
+//!
+//! **A broken stream.** The worker dials again and says Hello: with [`Stage::Fetch`] as long as it does not have the
+//! whole future, else with [`Stage::Resume`], which the client answers with `Resume`, or with `Acknowledge` when it has
+//! the result already. The receiver of a payload says what it [holds](Held) of it: the worker in its Hello, the client
+//! in its Resume. The sender digests as many bytes of its own; if they are the same, it goes on at that byte (`start`),
+//! else it begins anew at byte 0. Positions count bytes of the payload itself, never packed ones.
+//!
+//! **Heartbeats.** Each side sends `Heartbeat` every few seconds for as long as the stream is open, whatever else it
+//! does, and answers none. A side that hears nothing for a few of these intervals takes the stream for broken.
+//!
+//! The client may say `Cancel` at any time, also between two pieces of data.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::refusal::{Refusal, sanitise};
+use super::refusal::Refusal;
 use crate::{
     ids::{Digest, FutureId, Ticket},
-    sandbox::{Enforcement, Provenance},
+    sandbox::Provenance,
+    text::for_terminal,
 };
 
 /// The libp2p protocol name.
-pub const PROTOCOL: &str = "/p2p-worker/future/1";
+pub const PROTOCOL: &str = "/p2p-worker/future/2";
 /// The version of these frames that a [`Hello`] tells.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a frame's header.
 pub const HEADER: usize = 5;
-/// The longest body of a control frame, in bytes.
-pub const MAX_CONTROL: usize = 64 * 1024;
+/// The largest payload that rides in the frame that announces it, in bytes.
+pub const MAX_WHOLE: usize = 64 * 1024;
+/// The longest body of a control frame, in bytes: a whole payload, and what is said about it.
+pub const MAX_CONTROL: usize = MAX_WHOLE + 32 * 1024;
 /// The longest progress message, in bytes.
 pub const MAX_PROGRESS: usize = 1024 * 1024;
-/// The longest piece of data, in bytes.
+/// The longest piece of data, in bytes; packed, unpacked.
 pub const MAX_DATA: usize = 256 * 1024;
 
 /// Why bytes are not a frame.
@@ -83,6 +97,8 @@ pub enum Kind {
     Progress = 1,
     /// A piece of the future or of the result.
     Data = 2,
+    /// Such a piece as a zstd frame of its own.
+    Packed = 3,
 }
 
 impl Kind {
@@ -92,7 +108,7 @@ impl Kind {
         match self {
             Self::Control => MAX_CONTROL,
             Self::Progress => MAX_PROGRESS,
-            Self::Data => MAX_DATA,
+            Self::Data | Self::Packed => MAX_DATA,
         }
     }
 
@@ -120,6 +136,7 @@ impl Kind {
             0 => Self::Control,
             1 => Self::Progress,
             2 => Self::Data,
+            3 => Self::Packed,
             _ => return Err(FrameError::Kind { kind }),
         };
         let length = u32::from_le_bytes([a, b, c, d]) as usize;
@@ -136,6 +153,8 @@ pub enum Frame<M> {
     Progress(Vec<u8>),
     /// A piece of the future or of the result.
     Data(Vec<u8>),
+    /// Such a piece as a zstd frame; nothing is known of what it unpacks to.
+    Packed(Vec<u8>),
 }
 
 impl<M: DeserializeOwned> Frame<M> {
@@ -147,6 +166,7 @@ impl<M: DeserializeOwned> Frame<M> {
         Ok(match kind {
             Kind::Progress => Self::Progress(body),
             Kind::Data => Self::Data(body),
+            Kind::Packed => Self::Packed(body),
             Kind::Control => {
                 let (message, rest) = postcard::take_from_bytes(&body).map_err(FrameError::Malformed)?;
                 if !rest.is_empty() {
@@ -186,11 +206,23 @@ pub fn encode_body(kind: Kind, body: &[u8]) -> Result<Vec<u8>, FrameError> {
     Ok([kind.header(body.len())?.as_slice(), body].concat())
 }
 
+/// What a receiver holds of a payload after a broken stream: its first bytes, without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// How many bytes.
+    pub size: u64,
+    /// BLAKE3 of them.
+    pub digest: Digest,
+}
+
 /// Where a worker is with a future when it dials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
-    /// It does not have the whole future yet, and wants it from its first byte.
-    Fetch,
+    /// It does not have the whole future yet.
+    Fetch {
+        /// What it has of it.
+        held: Option<Held>,
+    },
     /// It has it, and comes back after a broken stream.
     Resume,
 }
@@ -223,9 +255,9 @@ pub enum FromWorker {
         #[serde(with = "wire")]
         provenance: Provenance,
     },
-    /// The worker is alive.
+    /// The worker is alive. Not answered: the client has heartbeats of its own.
     Heartbeat,
-    /// The result's data follow.
+    /// The result's data follow, unless it is here already.
     Result {
         /// Bytes.
         size: u64,
@@ -234,15 +266,52 @@ pub enum FromWorker {
         /// Under what the task ran.
         #[serde(with = "wire")]
         provenance: Provenance,
+        /// The position of the first byte that follows: 0, or what the client said that it holds.
+        start: u64,
+        /// All of it, if it is small.
+        whole: Option<Vec<u8>>,
     },
     /// The worker will not go on with this future. The last frame.
     Refuse(Refusal),
+    /// What the task's programs printed past R, if they did; once, before the result.
+    Printed(Printed),
+}
+
+/// The most of a task's text that a client is told, in bytes.
+pub const MAX_PRINTED: usize = 16 * 1024;
+
+/// The most bytes of a note on what was left out.
+const MAX_NOTE: usize = 64;
+
+/// Text that a task printed past R, safe for a terminal wherever it came from: its first [`MAX_PRINTED`] bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Printed(String);
+
+impl From<String> for Printed {
+    fn from(text: String) -> Self {
+        let mut text = for_terminal(&text);
+        if text.len() > MAX_PRINTED {
+            // The note has room within the bound, so that what was cut once is not cut again.
+            let end = (0..=MAX_PRINTED - MAX_NOTE).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+            let left_out = text.len() - end;
+            text.truncate(end);
+            text.push_str(&format!("\n[{left_out} more bytes were left out]"));
+        }
+        Self(text)
+    }
+}
+
+impl From<Printed> for String {
+    fn from(printed: Printed) -> Self {
+        printed.0
+    }
 }
 
 /// What a client says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromClient {
-    /// The future's data follow.
+    /// The future's data follow, unless it is here already.
     Future {
         /// Bytes.
         size: u64,
@@ -250,10 +319,17 @@ pub enum FromClient {
         digest: Digest,
         /// The largest result that the client takes, in bytes.
         max_result: u64,
+        /// The position of the first byte that follows: 0, or what the worker said that it holds.
+        start: u64,
+        /// All of it, if it is small.
+        whole: Option<Vec<u8>>,
     },
-    /// Go on where the broken stream ended; a result is sent from its first byte.
-    Resume,
-    /// The answer to a heartbeat.
+    /// Go on where the broken stream ended.
+    Resume {
+        /// What the client has of the result.
+        held: Option<Held>,
+    },
+    /// The client is alive. Not answered: the worker has heartbeats of its own.
     Heartbeat,
     /// The future is not wanted any more: drop it, or stop it. The last frame.
     Cancel,
@@ -266,50 +342,8 @@ pub enum FromClient {
 /// How many layers a provenance can tell of: there are twelve.
 const MAX_LAYERS: usize = 16;
 
-/// A provenance on the wire: bounded and cleaned where it comes in. It has a form of its own because postcard cannot
-/// read the tagged form that [`Enforcement`] has in JSON.
-mod wire {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::{Enforcement, MAX_LAYERS, Provenance, sanitise};
-    use crate::sandbox::Layer;
-
-    #[derive(Serialize, Deserialize)]
-    enum State {
-        Enforced,
-        Partly,
-        Missing,
-        Reduced,
-        Untried,
-    }
-
-    type Layers = Vec<(Layer, State, String)>;
-
-    pub(super) fn serialize<S: Serializer>(provenance: &Provenance, to: S) -> Result<S::Ok, S::Error> {
-        let layer = |(layer, enforcement): &(Layer, Enforcement)| match enforcement {
-            Enforcement::Enforced(text) => (*layer, State::Enforced, sanitise(text)),
-            Enforcement::Partly(text) => (*layer, State::Partly, sanitise(text)),
-            Enforcement::Missing(text) => (*layer, State::Missing, sanitise(text)),
-            Enforcement::Reduced(text) => (*layer, State::Reduced, sanitise(text)),
-            Enforcement::Untried(text) => (*layer, State::Untried, sanitise(text)),
-        };
-        let layers: Layers = provenance.layers.iter().take(MAX_LAYERS).map(layer).collect();
-        (sanitise(&provenance.driver), sanitise(&provenance.profile), layers).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Provenance, D::Error> {
-        let (driver, profile, layers) = <(String, String, Layers)>::deserialize(from)?;
-        let layer = |(layer, state, text): (Layer, State, String)| match state {
-            State::Enforced => (layer, Enforcement::Enforced(sanitise(&text))),
-            State::Partly => (layer, Enforcement::Partly(sanitise(&text))),
-            State::Missing => (layer, Enforcement::Missing(sanitise(&text))),
-            State::Reduced => (layer, Enforcement::Reduced(sanitise(&text))),
-            State::Untried => (layer, Enforcement::Untried(sanitise(&text))),
-        };
-        let layers = layers.into_iter().take(MAX_LAYERS).map(layer).collect();
-        Ok(Provenance { driver: sanitise(&driver), profile: sanitise(&profile), layers })
-    }
-}
+#[path = "frames_wire.rs"]
+mod wire;
 
 #[cfg(test)]
 #[path = "frames_tests.rs"]

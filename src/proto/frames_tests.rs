@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    proto::refusal::{MAX_TEXT, Payload, Reason},
-    sandbox::Layer,
+    proto::refusal::{MAX_TEXT, Payload, Reason, sanitise},
+    sandbox::{Enforcement, Layer},
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -35,37 +35,58 @@ fn refusal() -> impl Strategy<Value = Refusal> {
     ]
 }
 
+fn held() -> impl Strategy<Value = Option<Held>> {
+    prop::option::of((any::<u64>(), any::<[u8; 32]>()).prop_map(|(size, digest)| Held { size, digest: Digest(digest) }))
+}
+
+fn stage() -> impl Strategy<Value = Stage> {
+    prop_oneof![held().prop_map(|held| Stage::Fetch { held }), Just(Stage::Resume)]
+}
+
+fn whole() -> impl Strategy<Value = Option<Vec<u8>>> {
+    prop::option::of(prop::collection::vec(any::<u8>(), 0..2000))
+}
+
 fn from_worker() -> impl Strategy<Value = FromWorker> {
     prop_oneof![
-        (any::<u16>(), any::<[u8; 16]>(), "[a-z0-9-]{1,128}", any::<u64>()).prop_map(
-            |(version, ticket, future, max_future)| FromWorker::Hello(Hello {
+        (any::<u16>(), any::<[u8; 16]>(), "[a-z0-9-]{1,128}", any::<u64>(), stage()).prop_map(
+            |(version, ticket, future, max_future, stage)| FromWorker::Hello(Hello {
                 version,
                 ticket: Ticket(ticket),
                 future: future.parse().unwrap(),
                 max_future,
-                stage: Stage::Resume
+                stage
             })
         ),
         Just(FromWorker::Received),
         Just(FromWorker::Heartbeat),
         provenance().prop_map(|provenance| FromWorker::Begin { provenance }),
-        (any::<u64>(), any::<[u8; 32]>(), provenance()).prop_map(|(size, digest, provenance)| FromWorker::Result {
-            size,
-            digest: Digest(digest),
-            provenance
-        }),
+        (any::<u64>(), any::<[u8; 32]>(), provenance(), any::<u64>(), whole()).prop_map(
+            |(size, digest, provenance, start, whole)| FromWorker::Result {
+                size,
+                digest: Digest(digest),
+                provenance,
+                start,
+                whole
+            }
+        ),
         refusal().prop_map(FromWorker::Refuse),
+        ".{0,200}".prop_map(|text| FromWorker::Printed(text.into())),
     ]
 }
 
 fn from_client() -> impl Strategy<Value = FromClient> {
     prop_oneof![
-        (any::<u64>(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(size, digest, max_result)| FromClient::Future {
-            size,
-            digest: Digest(digest),
-            max_result
-        }),
-        Just(FromClient::Resume),
+        (any::<u64>(), any::<[u8; 32]>(), any::<u64>(), any::<u64>(), whole()).prop_map(
+            |(size, digest, max_result, start, whole)| FromClient::Future {
+                size,
+                digest: Digest(digest),
+                max_result,
+                start,
+                whole
+            }
+        ),
+        held().prop_map(|held| FromClient::Resume { held }),
         Just(FromClient::Heartbeat),
         Just(FromClient::Cancel),
         Just(FromClient::Acknowledge),
@@ -92,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_can_panic_the_decoder(bytes in any::<Vec<u8>>(), kind in 0u8..4, cut in any::<u16>()) {
+    fn no_bytes_can_panic_the_decoder(bytes in any::<Vec<u8>>(), kind in 0u8..5, cut in any::<u16>()) {
         let _ = Frame::<FromWorker>::decode(&bytes);
         let _ = Frame::<FromClient>::decode(&bytes);
         let mut framed = vec![kind];
@@ -122,14 +143,20 @@ proptest! {
 
 #[test]
 fn each_kind_has_its_limit_on_the_header_alone() {
-    for (kind, limit) in [(Kind::Control, MAX_CONTROL), (Kind::Progress, MAX_PROGRESS), (Kind::Data, MAX_DATA)] {
+    let limits = [
+        (Kind::Control, MAX_CONTROL),
+        (Kind::Progress, MAX_PROGRESS),
+        (Kind::Data, MAX_DATA),
+        (Kind::Packed, MAX_DATA),
+    ];
+    for (kind, limit) in limits {
         let mut header = kind.header(limit).unwrap();
         assert_eq!(Kind::parse(header).unwrap(), (kind, limit));
         header[1..].copy_from_slice(&u32::try_from(limit + 1).unwrap().to_le_bytes());
         assert!(matches!(Frame::<FromWorker>::decode(&header), Err(FrameError::TooLong { .. })));
         assert!(matches!(kind.header(0), Err(FrameError::Empty)));
     }
-    assert!(matches!(Kind::parse([3, 1, 0, 0, 0]), Err(FrameError::Kind { kind: 3 })));
+    assert!(matches!(Kind::parse([4, 1, 0, 0, 0]), Err(FrameError::Kind { kind: 4 })));
     assert!(matches!(Kind::parse([2, 0, 0, 0, 0]), Err(FrameError::Empty)));
 }
 
@@ -169,4 +196,23 @@ fn a_provenance_is_bounded_and_clean() {
     assert_eq!(provenance.profile.chars().count(), MAX_TEXT + 1);
     assert_eq!(provenance.layers.len(), MAX_LAYERS);
     assert_eq!(provenance.layers[0].1, Enforcement::Partly("\u{fffd}31mred".into()));
+}
+
+#[test]
+fn the_largest_whole_payload_fits_its_frame_beside_the_longest_provenance() {
+    let text = "\u{10ffff}".repeat(MAX_TEXT);
+    let layers = vec![(Layer::Time, Enforcement::Partly(text.clone())); MAX_LAYERS];
+    let provenance = Provenance { driver: text.clone(), profile: text, layers };
+    let (size, digest) = (MAX_WHOLE as u64, Digest([255; 32]));
+    let whole = Some(vec![255; MAX_WHOLE]);
+    assert!(encode(&FromWorker::Result { size, digest, provenance, start: u64::MAX, whole }).is_ok());
+}
+
+#[test]
+fn what_a_task_printed_is_cut_once_and_harmless() {
+    let long = Printed::from("ä\u{1b}".repeat(MAX_PRINTED));
+    let text = String::from(long.clone());
+    assert!(text.len() <= MAX_PRINTED && text.ends_with("more bytes were left out]") && !text.contains('\u{1b}'));
+    assert_eq!(Printed::from(text), long);
+    assert!(encode(&FromWorker::Printed(long)).is_ok());
 }

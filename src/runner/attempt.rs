@@ -10,9 +10,10 @@ use crate::{
     clock::{self, Timestamp},
     ids::FutureId,
     runner::{
+        ahead::{self, Pool},
         frames::FrameError,
         interrupted::{self, Reason},
-        jail::{self, Jail, Pipes, Reports},
+        jail::{Jail, Pipes, Reports},
         outcome::{AttemptEvent, Ended, Evidence, Outcome, Text, judge},
         streams::{Fault, FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
     },
@@ -42,6 +43,19 @@ pub async fn run(
     cancel: CancellationToken,
     events: mpsc::Sender<AttemptEvent>,
 ) -> Result<Outcome, SpoolError> {
+    run_in(None, plan, input, future, spool_directory, cancel, events).await
+}
+
+/// The same; the jail may be one that was started ahead.
+pub(super) async fn run_in(
+    pool: Option<&Pool>,
+    plan: &LaunchPlan,
+    input: &Spooled,
+    future: &FutureId,
+    spool_directory: &Path,
+    cancel: CancellationToken,
+    events: mpsc::Sender<AttemptEvent>,
+) -> Result<Outcome, SpoolError> {
     let own_result = SpoolWriter::in_memory(MAX_OWN_RESULT)?;
     let input = input.reader()?;
     let started = clock::now();
@@ -49,7 +63,7 @@ pub async fn run(
     let observed = if cancel.is_cancelled() {
         Observed { ended: Ended::Stopped(Reason::Cancelled), ..Observed::default() }
     } else {
-        match jail::start(plan).await {
+        match ahead::start_in(pool, plan).await {
             Ok((jail, pipes)) => {
                 let task = Task { plan, directory: spool_directory, cancel: &cancel, events: &events };
                 task.observe(jail, pipes, input).await

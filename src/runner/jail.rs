@@ -6,6 +6,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
     },
+    path::Path,
     process::Stdio,
     time::Duration,
 };
@@ -13,14 +14,14 @@ use std::{
 use nix::{
     fcntl::OFlag,
     sys::{
-        socket::{ControlMessage, MsgFlags, sendmsg},
+        socket::{ControlMessage, MsgFlags, recv, sendmsg},
         stat::{Mode, fchmod},
     },
     unistd::pipe2,
 };
 use p2p_jail::{
     message::{self, MessageError},
-    spec::{Report, Stage},
+    spec::{Ahead, Report, Stage},
 };
 use tokio::{
     io::{AsyncWriteExt, Interest},
@@ -74,6 +75,7 @@ pub(crate) enum StartError {
 }
 
 /// A `p2p-jail` that has been told what to do. Dropping it stops the task.
+#[derive(Debug)]
 pub(crate) struct Jail {
     /// The program.
     child: Child,
@@ -108,23 +110,69 @@ pub(crate) struct Reports {
 /// [`StartError`]; nothing was run.
 pub(crate) async fn start(plan: &LaunchPlan) -> Result<(Jail, Pipes), StartError> {
     let (pipes, theirs) = pipes()?;
-    let made = |source| StartError::Descriptor { what: "socket pair", source };
-    let (ours, its) = StdUnixStream::pair().map_err(made)?;
-    ours.set_nonblocking(true).map_err(made)?;
-    let control = UnixStream::from_std(ours).map_err(made)?;
-    let errors = theirs.text.try_clone().map_err(made)?;
-    let child = Command::new(&plan.jail)
-        .arg("run")
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(its)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(errors))
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|source| StartError::Execute { program: plan.jail.display().to_string(), source })?;
-    let mut jail = Jail { child, control };
+    let errors = theirs.text.try_clone().map_err(|source| StartError::Descriptor { what: "pipe", source })?;
+    let mut jail = Jail::spawn(&plan.jail, "run", Stdio::from(errors), true)?;
     jail.send_spec(plan, &theirs).await?;
     Ok((jail, pipes))
+}
+
+/// A `p2p-jail ahead` that waits for the one spec that it will take. Dropped, it ends by itself, and tidies up.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    jail: Jail,
+}
+
+impl Waiting {
+    /// Starts the program and tells it what to make.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub(crate) async fn start(program: &Path, ahead: &Ahead) -> Result<Self, StartError> {
+        let mut jail = Jail::spawn(program, "ahead", Stdio::null(), false)?;
+        let bytes = message::encode(ahead).map_err(StartError::Spec)?;
+        jail.control.write_all(&bytes).await.map_err(StartError::Deaf)?;
+        Ok(Self { jail })
+    }
+
+    /// Whether it still waits.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.jail.child.try_wait(), Ok(None))
+    }
+
+    /// Hands it the task. `None` if it did not take it: then nothing of the task has run, and nothing will.
+    pub(crate) async fn take(self, plan: &LaunchPlan) -> Option<(Jail, Pipes)> {
+        let mut jail = self.jail;
+        let taken = async {
+            let (pipes, theirs) = pipes()?;
+            jail.send_spec(plan, &theirs).await?;
+            // It says that it took the spec before it lets anything of the task run.
+            let socket = jail.control.as_raw_fd();
+            let first = || Ok(recv(socket, &mut [0u8; 1], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?);
+            match jail.control.async_io(Interest::READABLE, first).await {
+                Ok(1..) => Ok(pipes),
+                Ok(_) => Err(StartError::Deaf(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) => Err(StartError::Deaf(error)),
+            }
+        };
+        let taken = timeout(STOP_PATIENCE, taken).await;
+        match taken {
+            Ok(Ok(pipes)) => Some((jail, pipes)),
+            failed => {
+                let why = failed.err().map_or("it ended", |_| "it does not answer");
+                tracing::debug!(why, "a p2p-jail that was started ahead cannot be used");
+                // It may only be slow: what is dead takes no task.
+                let _ = timeout(STOP_PATIENCE, jail.child.kill()).await;
+                None
+            }
+        }
+    }
+
+    /// Asks it to end, and returns what to wait for.
+    pub(crate) fn dismiss(self) -> Child {
+        let Jail { child, control } = self.jail;
+        drop(control);
+        child
+    }
 }
 
 /// The task's ends of the pipes.
@@ -156,6 +204,23 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Jail {
+    fn spawn(program: &Path, mode: &str, errors: Stdio, kill_on_drop: bool) -> Result<Self, StartError> {
+        let made = |source| StartError::Descriptor { what: "socket pair", source };
+        let (ours, its) = StdUnixStream::pair().map_err(made)?;
+        ours.set_nonblocking(true).map_err(made)?;
+        let control = UnixStream::from_std(ours).map_err(made)?;
+        let child = Command::new(program)
+            .arg(mode)
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(its)))
+            .stdout(Stdio::null())
+            .stderr(errors)
+            .kill_on_drop(kill_on_drop)
+            .spawn()
+            .map_err(|source| StartError::Execute { program: program.display().to_string(), source })?;
+        Ok(Self { child, control })
+    }
+
     async fn send_spec(&mut self, plan: &LaunchPlan, ends: &TaskEnds) -> Result<(), StartError> {
         let bytes = message::encode(&plan.spec).map_err(StartError::Spec)?;
         let fds = [ends.input.as_raw_fd(), ends.frames.as_raw_fd(), ends.text.as_raw_fd()];
@@ -227,7 +292,7 @@ async fn hear(
         let (report, descriptor) = next_report(&from).await?;
         match report {
             Report::Asks => asks(descriptor.ok_or("nothing came with what it asks on")?)?,
-            Report::Stage(stage, detail) if stages.len() < MAX_STAGES => stages.push((stage, detail)),
+            Report::Stage(stage, detail, _) if stages.len() < MAX_STAGES => stages.push((stage, detail)),
             Report::Stage(..) => return Err("it reports without end".to_owned()),
             Report::Running { .. } => running(),
             last @ (Report::Refused { .. } | Report::Ended { .. }) => return Ok(last),

@@ -12,6 +12,7 @@
 //! - [`scan`]: a look at a result before any R reads it
 //! - [`replay()`]: what a future printed, as `Rscript` would have printed it
 
+mod ahead;
 mod attempt;
 mod command;
 mod frames;

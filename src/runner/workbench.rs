@@ -3,7 +3,10 @@
 //! Everything that reads R data runs in the sandbox: the evaluation itself, and the small R programs that make a future
 //! of an expression, tell a future's name, and show what a result printed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use p2p_jail::spec::Usage;
 use tokio::sync::mpsc;
@@ -11,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
-    SCRIPT_PATH, attempt, command, interrupted,
+    SCRIPT_PATH,
+    ahead::Pool,
+    attempt, command, interrupted,
     outcome::Text,
     replay,
     scan::{Carried, ScanError, scan},
@@ -124,6 +129,8 @@ pub struct Shown {
 /// A place to evaluate futures in.
 #[derive(Debug)]
 pub struct Workbench {
+    /// Ended before the control groups go, which are the sandbox's.
+    pool: Option<Arc<Pool>>,
     ready: Ready,
     r: RInstallation,
     provenance: Provenance,
@@ -162,13 +169,38 @@ impl Workbench {
             layers: ready.layers().to_vec(),
         };
         let time_zone = clock::time_zone();
-        Self { ready, r, provenance, spool_directory, time_zone, max_future: u64::MAX, max_result: u64::MAX }
+        Self {
+            pool: None,
+            ready,
+            r,
+            provenance,
+            spool_directory,
+            time_zone,
+            max_future: u64::MAX,
+            max_result: u64::MAX,
+        }
     }
 
     /// With limits in bytes; that of the profile on results holds too.
     #[must_use]
     pub fn with_limits(self, max_future: u64, max_result: u64) -> Self {
         Self { max_future, max_result, ..self }
+    }
+
+    /// From now on keeps some jails ready for futures, of which at most `slots` are evaluated at a time, and has the folders of
+    /// control groups removed even if this program is killed. For workers: each future is evaluated sooner, at the price of
+    /// some memory between two.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::Sandbox`], if no task could be planned.
+    pub async fn kept_ready(mut self, slots: usize) -> Result<Self, WorkbenchError> {
+        let plan = self.plan(Mode::Run, &fresh_name()?, 0)?;
+        self.ready.machine().sweep_after_death();
+        self.pool = Pool::new(&plan, slots).map(Arc::new);
+        if let Some(pool) = &self.pool {
+            pool.fill().await;
+        }
+        Ok(self)
     }
 
     /// The largest future that is taken, in bytes.
@@ -228,7 +260,11 @@ impl Workbench {
             }
         };
         plan.max_result = plan.max_result.min(self.max_result).min(client_max);
-        Ok(attempt::run(&plan, future, id, &self.spool_directory, cancel, events).await?)
+        let busy = self.pool.as_ref().map(Pool::begin);
+        let pool = self.pool.as_deref();
+        let outcome = attempt::run_in(pool, &plan, future, id, &self.spool_directory, cancel, events).await;
+        drop(busy);
+        Ok(outcome?)
     }
 
     /// Evaluates a future of the owner's, who wants to know what the profile denies: it is in the outcome. Not for futures of

@@ -17,6 +17,7 @@ pub(super) fn layers_of(stage: Stage) -> &'static [Layer] {
         Stage::Namespaces => &[Layer::Filesystem, Layer::Network, Layer::Processes, Layer::Ipc, Layer::Privileges],
         Stage::Mounts | Stage::Descriptors | Stage::Landlock => &[Layer::Filesystem],
         Stage::Init | Stage::Session => &[Layer::Processes],
+        Stage::ControlGroup => &[Layer::Memory, Layer::Cpu, Layer::Pids],
         Stage::Limits => &[Layer::Memory, Layer::Cpu, Layer::Pids, Layer::Disk],
         Stage::Seccomp => &[Layer::Syscalls],
         Stage::Watch => &[Layer::Memory, Layer::Cpu, Layer::Time],
@@ -49,7 +50,9 @@ pub(super) fn fix(stage: Stage, errno: i32, machine: &Machine) -> Option<String>
         (Stage::Namespaces | Stage::Init, Errno::EAGAIN) => {
             Some("this user has too many processes: ulimit -u (systemd: TasksMax=, LimitNPROC=)".into())
         }
+        (Stage::ControlGroup, errno) => Some(control_group(errno).to_owned()),
         (Stage::Landlock, errno) => Some(landlock(errno, machine)),
+        (Stage::Namespaces, Errno::EACCES) => habitat.obstacle().or_else(|| habitat.denied()),
         (Stage::Namespaces, Errno::ENOSPC | Errno::EUSERS) => habitat.switched_off().or_else(|| {
             Some("a limit on namespaces is reached: see sysctl user, the lines user.max_*_namespaces".into())
         }),
@@ -72,6 +75,24 @@ pub(super) fn fix(stage: Stage, errno: i32, machine: &Machine) -> Option<String>
         }
         (Stage::Spec, _) => Some(SAME_BUILD.to_owned()),
         _ => habitat.filter(),
+    }
+}
+
+/// What to do where a group for the task cannot be made below the one that was found writable when the program started.
+fn control_group(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOSPC | Errno::EAGAIN => {
+            "there are too many control groups: see cgroup.max.descendants, and what other programs have left in /sys/fs/cgroup"
+        }
+        Errno::EINVAL => {
+            "the group that this program runs in has less than the profile gives a task (CPUQuota=, cpu.cfs_quota_us): raise \
+             that, or lower the profile's cpus"
+        }
+        Errno::ENOENT => "somebody removed the control groups of this program: start it again",
+        _ => {
+            "start it in a control group of its own (systemd-run --user --scope -p Delegate=yes p2p-worker), or in one that it \
+             may not write to: then rlimits and the watch hold the limits"
+        }
     }
 }
 
@@ -99,7 +120,7 @@ mod tests {
     use p2p_jail::spec::Identity;
 
     use super::*;
-    use crate::sandbox::{Around, Habitat};
+    use crate::sandbox::{Around, Habitat, SecurityModule};
 
     fn said(stage: Stage, errno: Errno, machine: &Machine) -> String {
         fix(stage, errno as i32, machine).unwrap_or_default()
@@ -111,6 +132,8 @@ mod tests {
         let docker = Habitat { around: Some(Around::Docker), filtered: true, ..Habitat::default() };
         let docker = Machine { habitat: docker, ..plain.clone() };
         let old = Machine { kernel: "5.10.0".into(), ..Machine::default() };
+        let apparmor = Habitat { can_deny_userns: vec![SecurityModule::AppArmor], ..Habitat::default() };
+        let apparmor = Machine { habitat: apparmor, ..plain.clone() };
         let root = Machine { become_user: Some(Identity { uid: 65534, gid: 65534 }), ..plain.clone() };
         for (stage, errno, machine, word) in [
             (Stage::Landlock, Errno::ENOSYS, &plain, "CONFIG_SECURITY_LANDLOCK"),
@@ -119,6 +142,12 @@ mod tests {
             (Stage::Landlock, Errno::EOPNOTSUPP, &plain, "update-grub"),
             (Stage::Namespaces, Errno::EPERM, &docker, "systempaths=unconfined"),
             (Stage::Namespaces, Errno::ENOSPC, &plain, "user.max_*_namespaces"),
+            (
+                Stage::Namespaces,
+                Errno::EACCES,
+                &apparmor,
+                "AppArmor denies p2p-jail user namespaces: p2p-worker doctor",
+            ),
             (Stage::Mounts, Errno::ENOSYS, &plain, "5.12"),
             (Stage::Mounts, Errno::EACCES, &root, "root's tasks"),
             (Stage::Seccomp, Errno::EINVAL, &plain, "CONFIG_SECCOMP_FILTER"),

@@ -8,7 +8,8 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
-    process::{Command, Stdio},
+    path::Path,
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -20,7 +21,7 @@ use nix::{
 };
 use p2p_jail::{
     message::{self, MessageError},
-    spec::{Exit, Report, Stage, Stop, Usage},
+    spec::{Ahead, Exit, Report, Stage, Stop, Usage},
 };
 
 use super::LaunchPlan;
@@ -37,6 +38,8 @@ pub(super) const SAME_BUILD: &str =
 pub struct Finished {
     /// The stages that were reported in force, with their details.
     pub stages: Vec<(Stage, String)>,
+    /// When they were: since the start of the monotonic clock.
+    pub reached: Vec<(Stage, Duration)>,
     /// How the command ended, and why it was stopped, if it was.
     pub exit: Exit,
     /// Why it was stopped, if it was.
@@ -76,23 +79,67 @@ pub enum LaunchError {
 /// # Errors
 /// [`LaunchError`]: nothing was executed, or nobody knows how it ended. In any case nothing is left of it.
 pub fn run_to_end(plan: &LaunchPlan, patience: Duration) -> Result<Finished, LaunchError> {
-    let start = LaunchError::Start;
-    let (mut ours, theirs) = UnixStream::pair().map_err(start)?;
-    ours.set_read_timeout(Some(patience)).map_err(start)?;
-    ours.set_write_timeout(Some(patience)).map_err(start)?;
-    let mut child = Command::new(&plan.jail)
-        .arg("run")
-        .env_clear()
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(start)?;
-    let finished = converse(plan, &mut ours);
-    // Whatever happened, this stops everything and p2p-jail ends.
-    drop(ours);
-    let _ = child.wait();
-    finished
+    Waiting::start(&plan.jail).map_err(LaunchError::Start)?.run_to_end(plan, patience)
+}
+
+/// A `p2p-jail run` that waits for its one spec, for measurements: the runner has its own. Dropped, it ends.
+#[derive(Debug)]
+pub struct Waiting {
+    socket: Option<UnixStream>,
+    child: Child,
+}
+
+impl Waiting {
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn start(jail: &Path) -> io::Result<Self> {
+        Self::start_mode(jail, "run")
+    }
+
+    /// Starts the program, which makes what it can before it has a spec.
+    ///
+    /// # Errors
+    /// [`LaunchError::Start`], [`LaunchError::Report`].
+    pub fn start_ahead(jail: &Path, ahead: &Ahead) -> Result<Self, LaunchError> {
+        let started = Self::start_mode(jail, "ahead").map_err(LaunchError::Start)?;
+        let bytes = message::encode(ahead).map_err(LaunchError::Report)?;
+        started.socket.iter().try_for_each(|mut socket| socket.write_all(&bytes)).map_err(LaunchError::Start)?;
+        Ok(started)
+    }
+
+    fn start_mode(jail: &Path, mode: &str) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let child = Command::new(jail)
+            .arg(mode)
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { socket: Some(ours), child })
+    }
+
+    /// As [`run_to_end`].
+    ///
+    /// # Errors
+    /// As [`run_to_end`].
+    pub fn run_to_end(mut self, plan: &LaunchPlan, patience: Duration) -> Result<Finished, LaunchError> {
+        let start = LaunchError::Start;
+        let socket = self.socket.as_mut().ok_or_else(|| start(io::ErrorKind::NotConnected.into()))?;
+        socket.set_read_timeout(Some(patience)).map_err(start)?;
+        socket.set_write_timeout(Some(patience)).map_err(start)?;
+        converse(plan, socket)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // Whatever happened, this stops everything and p2p-jail ends.
+        self.socket = None;
+        let _ = self.child.wait();
+    }
 }
 
 fn converse(plan: &LaunchPlan, socket: &mut UnixStream) -> Result<Finished, LaunchError> {
@@ -117,16 +164,19 @@ fn converse(plan: &LaunchPlan, socket: &mut UnixStream) -> Result<Finished, Laun
 }
 
 fn reports(socket: &mut UnixStream) -> Result<Finished, LaunchError> {
-    let mut stages = Vec::new();
+    let (mut stages, mut reached) = (Vec::new(), Vec::new());
     loop {
         match message::read(socket).map_err(LaunchError::Report)? {
-            Report::Stage(stage, detail) => stages.push((stage, detail)),
+            Report::Stage(stage, detail, since) => {
+                stages.push((stage, detail));
+                reached.push((stage, Duration::from_micros(since)));
+            }
             Report::Refused { stage, what, errno } => {
                 return Err(LaunchError::Refused { stage, what, errno, text: String::new() });
             }
             Report::Running { .. } | Report::Asks => {}
             Report::Ended { exit, stopped, usage } => {
-                return Ok(Finished { stages, exit, stopped, usage, text: String::new() });
+                return Ok(Finished { stages, reached, exit, stopped, usage, text: String::new() });
             }
         }
     }

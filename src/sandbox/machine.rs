@@ -230,6 +230,13 @@ impl Machine {
         Ok(machine)
     }
 
+    /// From now on, the folders of control groups are removed even if this program is killed (`p2p-jail sweep`).
+    pub fn sweep_after_death(&self) {
+        if let Some(groups) = self.limits.control_groups() {
+            groups.sweep_after_death(&self.jail);
+        }
+    }
+
     /// Looks what is at these paths.
     pub fn look<'path>(&mut self, paths: impl IntoIterator<Item = &'path Path>) {
         for path in paths {

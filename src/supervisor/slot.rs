@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const NO_ROOM: Duration = Duration::from_secs(30);
 
 /// Events of the task that wait for the stream.
-const EVENT_QUEUE: usize = 32;
+const EVENT_QUEUE: usize = 4;
 
 pub(super) struct Slot<N: Network> {
     pub(super) number: usize,
@@ -93,6 +93,9 @@ impl<N: Network> Slot<N> {
         );
         tokio::pin!(attempt);
         let mut listening = true;
+        // Progress that the client is too slow for. Until it is gone, nothing more is taken from the task, whose pipe
+        // fills then: it waits for its client, and no memory fills up.
+        let mut waiting: Option<Vec<u8>> = None;
         let outcome = loop {
             tokio::select! {
                 outcome = &mut attempt => break outcome,
@@ -100,11 +103,11 @@ impl<N: Network> Slot<N> {
                     tracing::info!(future = %self.job.key.future, ?cause, "stopping");
                     cancel.cancel();
                 }
-                event = happened.recv(), if listening => match event {
-                    Some(AttemptEvent::Progress(condition)) => {
-                        // A client that is too slow for progress goes without.
-                        let _ = session.progress(condition);
-                    }
+                () = session.ready_for_progress(), if waiting.is_some() => {
+                    let _ = waiting.take().map(|condition| session.progress(condition));
+                }
+                event = happened.recv(), if listening && waiting.is_none() => match event {
+                    Some(AttemptEvent::Progress(condition)) => waiting = Some(condition),
                     // That the session is over shows when the result is delivered.
                     Some(AttemptEvent::Begun) => drop(session.begin(provenance.clone()).await),
                     Some(AttemptEvent::Running) => {}
@@ -112,6 +115,11 @@ impl<N: Network> Slot<N> {
                 },
             }
         };
+        tokio::select! {
+            () = pass_on_the_rest(&session, &provenance, waiting, happened) => {}
+            _ = session.cancelled() => {}
+            () = self.stop.cancelled() => {}
+        }
         match outcome {
             // Another worker may have it, which is better for the client than a result that says that this one left.
             Ok(outcome) if self.stop.is_cancelled() && outcome.ended.reason().is_some() => {
@@ -139,6 +147,10 @@ impl<N: Network> Slot<N> {
     }
 
     async fn deliver(&self, outcome: &Outcome, session: Session, provenance: Provenance) -> SlotEnd {
+        if !outcome.text.kept.is_empty() {
+            // That the session is over shows when the result is delivered.
+            let _ = session.printed(outcome.text.for_log()).await;
+        }
         let how = outcome.ended.reason().map_or_else(|| "finished".to_owned(), ToString::to_string);
         let delivery = session.deliver(&outcome.result, provenance);
         let delivered = tokio::select! {
@@ -148,6 +160,27 @@ impl<N: Network> Slot<N> {
         match delivered {
             Ok(()) => SlotEnd::Delivered(how),
             Err(error) => SlotEnd::Failed(format!("{how}; not delivered: {}", error_chain(&error))),
+        }
+    }
+}
+
+/// Passes on what the task said before it ended, as fast as its client takes it.
+async fn pass_on_the_rest(
+    session: &Session,
+    provenance: &Provenance,
+    mut waiting: Option<Vec<u8>>,
+    mut happened: mpsc::Receiver<AttemptEvent>,
+) {
+    loop {
+        if let Some(condition) = waiting.take() {
+            session.ready_for_progress().await;
+            let _ = session.progress(condition);
+        }
+        match happened.try_recv() {
+            Ok(AttemptEvent::Progress(condition)) => waiting = Some(condition),
+            Ok(AttemptEvent::Begun) => drop(session.begin(provenance.clone()).await),
+            Ok(AttemptEvent::Running) => {}
+            Err(_) => return,
         }
     }
 }

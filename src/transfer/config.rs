@@ -9,9 +9,10 @@ pub struct TransferConfig {
     pub nobody_came: Duration,
     /// For the first frame of a stream and for its answer: 10 s.
     pub hello: Duration,
-    /// Between two heartbeats of a worker: 2 s.
+    /// Between two heartbeats of either side: 2 s.
     pub heartbeat: Duration,
-    /// Without a byte from the other side, after which a stream counts as broken: 10 s.
+    /// Without a byte from the other side, after which a stream counts as broken: 7 s, which is three heartbeats and a
+    /// little.
     pub silence: Duration,
     /// Without a byte of a payload that is due, or without a byte taken by the other side: 30 s.
     pub stall: Duration,
@@ -22,8 +23,11 @@ pub struct TransferConfig {
     pub payload: Duration,
     /// For how long a ticket whose run is over is still known, so that a late worker learns what became of it: 60 s.
     pub linger: Duration,
-    /// How often one run may be dialled again after a broken stream: 20 times.
+    /// How often in a row one run may be dialled again: 20 times. It begins to count anew after a stream that lasted for
+    /// [`TransferConfig::grace`] or brought a payload on by [`TransferConfig::headway`].
     pub redials: u32,
+    /// Bytes of a payload after which a broken stream was not for nothing: 1 MiB.
+    pub headway: u64,
 }
 
 impl Default for TransferConfig {
@@ -33,12 +37,13 @@ impl Default for TransferConfig {
             nobody_came: seconds(30),
             hello: seconds(10),
             heartbeat: seconds(2),
-            silence: seconds(10),
+            silence: seconds(7),
             stall: seconds(30),
             grace: seconds(30),
             payload: seconds(60 * 60),
             linger: seconds(60),
             redials: 20,
+            headway: 1 << 20,
         }
     }
 }

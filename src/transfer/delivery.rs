@@ -1,34 +1,32 @@
 //! The client's side of one run: a task that outlives broken streams and ends in exactly one
 //! [`DeliveryEvent::Done`] or [`DeliveryEvent::Failed`].
 
+mod talk;
+
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::talk::End;
 use super::{
     Grant, Network, Transfer, TransferError,
     error::Interrupted,
     grants::{Attachment, Grants, State},
-    link::{Link, Outbox},
-    payload::{Expected, Receiving, Sending, advance},
+    payload::Receiving,
+    redials::Redials,
 };
-use crate::{
-    ids::Ticket,
-    proto::{
-        frames::{Frame, FromClient, FromWorker, Stage},
-        refusal::{Payload, Refusal},
-    },
-    sandbox::Provenance,
-    spool::Spooled,
-};
+use crate::{ids::Ticket, proto::refusal::Refusal, sandbox::Provenance, spool::Spooled};
 
-/// Events that wait for their reader. When so many wait, [`DeliveryEvent::Sending`], [`DeliveryEvent::Receiving`],
-/// [`DeliveryEvent::Progress`] and [`DeliveryEvent::Connected`] are dropped; the others never are.
-const EVENTS: usize = 64;
+/// Events that wait for their reader. When so many wait, no frame is taken from the worker until some are read, so that
+/// a slow reader slows down the task and fills no memory; [`DeliveryEvent::Sending`], [`DeliveryEvent::Receiving`],
+/// [`DeliveryEvent::Connected`] and [`DeliveryEvent::Disconnected`] are dropped, and no other one is.
+const EVENTS: usize = 32;
+/// Room that events which may be dropped leave for progress, so that they alone never stop the listening.
+const SPARED: usize = EVENTS / 2;
 /// Room that is kept for the events that are never dropped, each of which comes once.
 const KEPT: usize = 4;
 
@@ -37,6 +35,10 @@ const KEPT: usize = 4;
 pub enum DeliveryEvent {
     /// The worker is here, for the first time or again.
     Connected,
+    /// The stream broke, or nothing was heard for [`super::TransferConfig::silence`], for this reason. The worker has
+    /// [`super::TransferConfig::grace`] to come back, and then goes on where it was: [`DeliveryEvent::Connected`] or
+    /// [`DeliveryEvent::Failed`] follows. Who does not want to wait cancels.
+    Disconnected(String),
     /// So much of the future was sent; at most one event for each hundredth.
     Sending {
         /// Bytes handed to the network.
@@ -48,6 +50,8 @@ pub enum DeliveryEvent {
     Sent,
     /// The task began.
     Begun(Provenance),
+    /// What the task's programs printed past R; safe for a terminal.
+    Printed(String),
     /// One immediateCondition as RDS, at most 1 MiB; never read here.
     Progress(Vec<u8>),
     /// So much of the result arrived; at most one event for each hundredth.
@@ -105,8 +109,10 @@ impl<N: Network> Transfer<N> {
             cancel: cancel.clone(),
             future_due: None,
             result_due: None,
+            receiving: None,
             sent: false,
             begun: false,
+            printed: false,
         };
         tokio::spawn(run.run(ticket));
         Ok(Delivery { ticket, events: receiver, _guard: cancel.clone().drop_guard(), cancel })
@@ -119,16 +125,25 @@ struct Teller(mpsc::Sender<DeliveryEvent>);
 impl Teller {
     /// For events that may be lost on a slow reader.
     fn mention(&self, event: DeliveryEvent) {
-        if self.0.capacity() > KEPT {
+        if self.0.capacity() > SPARED {
             self.must(event);
         }
     }
 
-    /// For events that come once: there is room for them.
+    /// For events that come once, and those for which [`Teller::has_room`]: there is room for them.
     fn must(&self, event: DeliveryEvent) {
         if self.0.try_send(event).is_err() {
             tracing::debug!("nobody reads the events of a delivery any more");
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.capacity() > KEPT || self.0.is_closed()
+    }
+
+    /// Waits until [`Teller::has_room`]. Cancel-safe.
+    async fn room(&self) {
+        let _ = self.0.reserve_many(KEPT + 1).await;
     }
 }
 
@@ -142,28 +157,17 @@ struct Run<N: Network> {
     future_due: Option<Instant>,
     /// When the whole result must be here: counted from its first announcement.
     result_due: Option<Instant>,
+    /// What is here of the result, over all streams.
+    receiving: Option<(Receiving, Provenance)>,
     /// The worker has the whole future.
     sent: bool,
     /// The task began.
     begun: bool,
+    /// What the task printed was told.
+    printed: bool,
 }
 
 type Outcome = (Spooled, Provenance);
-
-/// How a conversation over one stream ended well.
-enum End<S> {
-    Delivered(Outcome),
-    /// The worker dialled again before this side saw that the stream is broken.
-    Replaced(Attachment<S>),
-}
-
-/// What is under way on one stream.
-struct Talk {
-    sending: Option<Sending>,
-    receiving: Option<(Receiving, Provenance)>,
-    /// When the worker must have the whole future.
-    due: Instant,
-}
 
 impl<N: Network> Run<N> {
     async fn run(mut self, ticket: Ticket) {
@@ -187,20 +191,33 @@ impl<N: Network> Run<N> {
         let config = self.grants.config;
         let first = self.next(config.nobody_came).await?;
         let mut attachment = first.ok_or(TransferError::NobodyCame { after: config.nobody_came })?;
-        for _ in 0..=config.redials {
-            attachment = match self.converse(attachment).await {
+        let mut redials = Redials::new(config);
+        loop {
+            let mut bytes = self.received() + attachment.hello.held();
+            redials.connected(bytes);
+            let end = self.converse(attachment, &mut bytes).await;
+            redials.broke(bytes);
+            attachment = match end {
                 Ok(End::Delivered(outcome)) => return Ok(outcome),
-                Ok(End::Replaced(next)) => next,
+                Ok(End::Replaced(next)) if redials.take() => next,
                 Err(Interrupted::Failed(error)) => return Err(error),
-                Err(Interrupted::Broken(source)) => {
+                Err(Interrupted::Broken(source)) if redials.take() => {
                     tracing::info!(worker = %self.grant.worker, future = %self.grant.future, %source, "stream broken");
+                    self.events.mention(DeliveryEvent::Disconnected(source.to_string()));
                     let next = self.next(config.grace).await?;
                     next.ok_or(TransferError::WorkerSilent { after: config.grace, source })?
                 }
+                Ok(End::Replaced(_)) | Err(Interrupted::Broken(_)) => {
+                    let source = io::Error::other("the stream broke too often");
+                    return Err(TransferError::WorkerSilent { after: config.grace, source });
+                }
             };
         }
-        let source = io::Error::other("the stream broke too often");
-        Err(TransferError::WorkerSilent { after: config.grace, source })
+    }
+
+    /// Bytes of the result that are here.
+    fn received(&self) -> u64 {
+        self.receiving.as_ref().map_or(0, |(receiving, _)| receiving.received())
     }
 
     /// The worker's next stream, or none in this time.
@@ -208,129 +225,6 @@ impl<N: Network> Run<N> {
         tokio::select! {
             () = self.cancel.cancelled() => Err(TransferError::Cancelled),
             next = timeout(within, self.attachments.recv()) => Ok(next.ok().flatten()),
-        }
-    }
-
-    /// Talks over one stream and ends it with the word that belongs there.
-    async fn converse(&mut self, attachment: Attachment<N::Stream>) -> Result<End<N::Stream>, Interrupted> {
-        let Attachment { mut link, hello } = attachment;
-        self.events.mention(DeliveryEvent::Connected);
-        let end = match self.answer(&link.out, hello.stage, hello.max_future).await {
-            Ok(talk) => self.talk(&mut link, talk).await,
-            Err(error) => Err(error),
-        };
-        match &end {
-            Ok(End::Delivered(_)) => link.close_with(&FromClient::Acknowledge).await,
-            Err(Interrupted::Failed(TransferError::Cancelled)) => link.close_with(&FromClient::Cancel).await,
-            Err(Interrupted::Failed(error)) => link.close_with(&FromClient::Refuse(error.refusal())).await,
-            Ok(End::Replaced(_)) | Err(Interrupted::Broken(_)) => drop(link),
-        }
-        end
-    }
-
-    /// Answers the hello.
-    async fn answer(&mut self, out: &Outbox, stage: Stage, max_future: u64) -> Result<Talk, Interrupted> {
-        let Grant { payload, max_result, .. } = &self.grant;
-        let (size, digest, max_result) = (payload.size(), payload.digest(), *max_result);
-        let sending = match stage {
-            Stage::Resume => {
-                out.say(&FromClient::Resume).await?;
-                self.note_sent();
-                None
-            }
-            Stage::Fetch if self.sent => return Err(TransferError::Protocol("fetched twice").into()),
-            Stage::Fetch => {
-                Expected { what: Payload::Future, size, digest }.within(max_future)?;
-                out.say(&FromClient::Future { size, digest, max_result }).await?;
-                Some(Sending::new(payload.reader()?, size))
-            }
-        };
-        let due = *self.future_due.get_or_insert_with(|| Instant::now() + self.grants.config.payload);
-        Ok(Talk { sending, receiving: None, due })
-    }
-
-    async fn talk(
-        &mut self,
-        link: &mut Link<N::Stream, FromWorker>,
-        mut talk: Talk,
-    ) -> Result<End<N::Stream>, Interrupted> {
-        loop {
-            let sending = talk.sending.as_mut().filter(|sending| !sending.is_done());
-            tokio::select! {
-                () = self.cancel.cancelled() => return Err(TransferError::Cancelled.into()),
-                Some(next) = self.attachments.recv() => return Ok(End::Replaced(next)),
-                frame = link.frames.next() => self.hear(frame?, &link.out, &mut talk).await?,
-                sent = advance(sending, &link.out) => {
-                    let total = self.grant.payload.size();
-                    sent?.into_iter().for_each(|bytes| self.events.mention(DeliveryEvent::Sending { bytes, total }));
-                }
-                error = late(&talk.receiving, talk.due, self.sent, self.grants.config.payload) => {
-                    return Err(error.into());
-                }
-            }
-            if let Some((receiving, provenance)) = talk.receiving.take_if(|(receiving, _)| receiving.is_whole()) {
-                return Ok(End::Delivered((receiving.finish().await?, provenance)));
-            }
-        }
-    }
-
-    /// Acts on one frame.
-    async fn hear(&mut self, frame: Frame<FromWorker>, out: &Outbox, talk: &mut Talk) -> Result<(), Interrupted> {
-        match frame {
-            Frame::Control(FromWorker::Heartbeat) => out.beat(&FromClient::Heartbeat)?,
-            Frame::Control(FromWorker::Received) => match &talk.sending {
-                Some(sending) if sending.is_done() => self.note_sent(),
-                _ => return Err(TransferError::Protocol("received what was not sent").into()),
-            },
-            Frame::Control(FromWorker::Begin { provenance }) if self.sent => {
-                if !std::mem::replace(&mut self.begun, true) {
-                    self.events.must(DeliveryEvent::Begun(provenance));
-                }
-            }
-            Frame::Control(FromWorker::Result { size, digest, provenance })
-                if self.sent && talk.receiving.is_none() =>
-            {
-                let expected = Expected { what: Payload::Result, size, digest }.within(self.grant.max_result)?;
-                let directory = self.grant.spool_directory.clone();
-                let config = self.grants.config;
-                let end = *self.result_due.get_or_insert_with(|| Instant::now() + config.payload);
-                talk.receiving = Some((Receiving::new(expected, directory, end, config), provenance));
-            }
-            Frame::Control(FromWorker::Refuse(refusal)) => return Err(TransferError::from(refusal).into()),
-            Frame::Progress(rds) if self.begun => self.events.mention(DeliveryEvent::Progress(rds)),
-            Frame::Data(piece) => self.take(piece, talk).await?,
-            Frame::Control(_) | Frame::Progress(_) => {
-                return Err(TransferError::Protocol("a frame in the wrong place").into());
-            }
-        }
-        Ok(())
-    }
-
-    async fn take(&self, piece: Vec<u8>, talk: &mut Talk) -> Result<(), TransferError> {
-        let unasked = TransferError::Protocol("data that were not announced");
-        let (receiving, _) = talk.receiving.as_mut().ok_or(unasked)?;
-        let total = receiving.size();
-        if let Some(bytes) = receiving.take(piece).await? {
-            self.events.mention(DeliveryEvent::Receiving { bytes, total });
-        }
-        Ok(())
-    }
-
-    fn note_sent(&mut self) {
-        if !std::mem::replace(&mut self.sent, true) {
-            self.events.must(DeliveryEvent::Sent);
-        }
-    }
-}
-
-/// Waits until a payload is late; for ever while none is under way.
-async fn late(receiving: &Option<(Receiving, Provenance)>, due: Instant, sent: bool, after: Duration) -> TransferError {
-    match receiving {
-        Some((receiving, _)) => receiving.late().await,
-        None if sent => std::future::pending().await,
-        None => {
-            sleep_until(due).await;
-            TransferError::Stalled { what: Payload::Future, after }
         }
     }
 }

@@ -109,7 +109,7 @@ impl<N: Network> Grants<N> {
         match (&entry.state, hello.stage) {
             (State::Live(delivery), _) => Ok(Admission::Welcome(delivery.clone())),
             (State::Delivered, Stage::Resume) => Ok(Admission::Acknowledge),
-            (State::Delivered, Stage::Fetch) => Err(Refusal::Used),
+            (State::Delivered, Stage::Fetch { .. }) => Err(Refusal::Used),
             (State::Over(refusal), _) => Err(refusal.clone()),
         }
     }

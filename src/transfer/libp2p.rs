@@ -3,7 +3,12 @@
 //! One task owns the swarm. It acts on commands and on the network's events and does nothing else: there is no ping, no
 //! discovery, nothing periodic, so an idle node sleeps. Connections are kept for a minute after their last stream, so
 //! that the next future of the same client needs no handshake.
+//!
+//! A peer is dialled at all its addresses at once, first by one [`Way`] and, when that is not there within [`HEAD_START`],
+//! by the other one too; the first connection is taken. So neither dead addresses nor a network that swallows UDP cost
+//! more than that.
 
+mod crowd;
 mod key;
 mod listen;
 mod streams;
@@ -11,7 +16,11 @@ mod warm;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    num::NonZeroU8,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +28,7 @@ use ::libp2p::{
     Multiaddr, PeerId, Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
     futures::StreamExt,
-    noise,
+    noise, quic,
     swarm::{
         ConnectionId, NetworkBehaviour, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -28,7 +37,7 @@ use ::libp2p::{
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{
     compat::{Compat, FuturesAsyncReadCompatExt},
@@ -42,7 +51,7 @@ use self::{
     listen::{diallable, listen, tellable},
     streams::{Allowed, Opened},
 };
-use super::{Network, NetworkError};
+use super::{By, Network, NetworkError, Way};
 use crate::ids::{Address, NodeId};
 
 /// The most addresses that a node tells, and that it tries of those that it is told.
@@ -51,11 +60,19 @@ pub const MAX_ADDRESSES: usize = 16;
 const BACKLOG: usize = 64;
 /// How long a connection that is there already may take for a new stream before another connection is made: it may
 /// be dead without anybody having noticed.
-const REUSE: Duration = Duration::from_secs(3);
+const REUSE: Duration = Duration::from_secs(1);
+/// How long one way to a peer is tried before the other one is tried too.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// Connections: being made by strangers, made by others, to one peer.
-const MAX_PENDING: u32 = 64;
+const MAX_PENDING: u32 = 256;
 const MAX_INCOMING: u32 = 512;
 const MAX_PER_PEER: u32 = 16;
+/// Streams of one connection at a time, which is more futures than a worker has slots.
+const MAX_STREAMS: u32 = 128;
+/// Bytes of one stream, and of one connection, that a peer may send by QUIC before they were read: what a link of 1 Gbit/s
+/// holds in 120 ms, so that distance alone slows nothing down.
+const STREAM_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 24 << 20;
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -94,6 +111,7 @@ pub struct Node {
     incoming: AsyncMutex<mpsc::Receiver<(PeerId, libp2p::Stream)>>,
     allowed: Allowed,
     listening: Listening,
+    connections: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -107,6 +125,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     limits: connection_limits::Behaviour,
+    crowd: crowd::Behaviour,
     streams: streams::Behaviour,
 }
 
@@ -114,16 +133,23 @@ struct Behaviour {
 #[derive(Debug)]
 struct Command {
     peer: PeerId,
-    addresses: Vec<Multiaddr>,
-    /// Whether a connection that is there already will not do.
-    fresh: bool,
+    target: Target,
     opened: oneshot::Sender<Result<OnConnection, NetworkError>>,
+}
+
+/// On which connection.
+#[derive(Debug)]
+enum Target {
+    /// The newest that there is, by this way, or else by the other one if that will do too.
+    There(By),
+    /// A new one.
+    At(Vec<Multiaddr>),
 }
 
 /// A connection on which the stream was asked for.
 #[derive(Debug)]
 struct OnConnection {
-    reused: bool,
+    way: Way,
     stream: oneshot::Receiver<std::io::Result<libp2p::Stream>>,
 }
 
@@ -144,7 +170,13 @@ impl Node {
         let mut swarm = swarm(key, streams::Behaviour::new(allowed.clone(), incoming), config.idle)?;
         listen(&mut swarm, &config.listen, &listening).await?;
         let (commands, command_queue) = mpsc::channel(BACKLOG);
-        let driver = Driver { swarm, listening: Arc::clone(&listening), dialling: HashMap::new() };
+        let connections = Arc::default();
+        let driver = Driver {
+            swarm,
+            listening: Arc::clone(&listening),
+            connections: Arc::clone(&connections),
+            dialling: HashMap::new(),
+        };
         Ok(Self {
             id,
             loopback: config.loopback,
@@ -153,44 +185,70 @@ impl Node {
             incoming: AsyncMutex::new(incoming_queue),
             allowed,
             listening,
+            connections,
             _task: AbortOnDropHandle::new(tokio::spawn(driver.run(command_queue))),
         })
     }
 
-    /// Opens a stream on a connection of the swarm's choice.
-    async fn open(
+    /// How many connections there are at the moment, to and from others, those without streams included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Opens a stream on such a connection, which may take until then.
+    async fn open(&self, peer: PeerId, target: Target, until: Instant) -> Result<(libp2p::Stream, Way), NetworkError> {
+        let (opened, connection) = oneshot::channel();
+        self.commands.send(Command { peer, target, opened }).await.map_err(|_| NetworkError::Ended)?;
+        let late = || NetworkError::Timeout { after: self.dial };
+        let connection = timeout_at(until, connection).await.map_err(|_| late())?;
+        let OnConnection { way, stream } = connection.map_err(|_| NetworkError::Ended)??;
+        match timeout_at(until, stream).await {
+            Ok(Ok(Ok(stream))) => Ok((stream, way)),
+            Ok(Ok(Err(error))) => Err(NetworkError::Unreachable(error.to_string())),
+            Ok(Err(_)) => Err(NetworkError::Closed),
+            Err(_) => Err(late()),
+        }
+    }
+
+    /// A stream on whichever new connection is there first.
+    async fn race(
         &self,
         peer: PeerId,
+        first: Way,
         addresses: &[Multiaddr],
-        fresh: bool,
         until: Instant,
-    ) -> Result<libp2p::Stream, Unopened> {
-        let (opened, connection) = oneshot::channel();
-        let command = Command { peer, addresses: addresses.to_vec(), fresh, opened };
-        self.commands.send(command).await.map_err(|_| NetworkError::Ended)?;
-        let after = self.dial;
-        let connection = timeout_at(until, connection).await.map_err(|_| NetworkError::Timeout { after })?;
-        let OnConnection { reused, stream } = connection.map_err(|_| NetworkError::Ended)??;
-        let patience = if reused { until.min(Instant::now() + REUSE) } else { until };
-        let error = match timeout_at(patience, stream).await {
-            Ok(Ok(Ok(stream))) => return Ok(stream),
-            Ok(Ok(Err(error))) => NetworkError::Unreachable(error.to_string()),
-            Ok(Err(_)) => NetworkError::Closed,
-            Err(_) => NetworkError::Timeout { after },
+    ) -> Result<(libp2p::Stream, Way), NetworkError> {
+        let by = |way| addresses.iter().filter(|address| listen::way(address) == way).cloned().collect::<Vec<_>>();
+        let (early, late) = (by(first), by(first.other()));
+        let (early, late) = if early.is_empty() { (late, early) } else { (early, late) };
+        let leader = self.open(peer, Target::At(early), until);
+        tokio::pin!(leader);
+        let lead = tokio::select! {
+            lead = &mut leader => Some(lead),
+            () = sleep(HEAD_START) => None,
         };
-        Err(Unopened { reused, error })
-    }
-}
-
-/// Why there is no stream, and whether another connection may help.
-struct Unopened {
-    reused: bool,
-    error: NetworkError,
-}
-
-impl From<NetworkError> for Unopened {
-    fn from(error: NetworkError) -> Self {
-        Self { reused: false, error }
+        match lead {
+            Some(Err(error)) if late.is_empty() => Err(error),
+            // The other way's error says more only if this one has none.
+            Some(Err(error)) => self.open(peer, Target::At(late), until).await.map_err(|_| error),
+            Some(lead) => lead,
+            None if late.is_empty() => leader.await,
+            None => {
+                let follower = self.open(peer, Target::At(late), until);
+                tokio::pin!(follower);
+                tokio::select! {
+                    lead = &mut leader => match lead {
+                        Err(error) => follower.await.map_err(|_| error),
+                        lead => lead,
+                    },
+                    follow = &mut follower => match follow {
+                        Err(_) => leader.await,
+                        follow => follow,
+                    },
+                }
+            }
+        }
     }
 }
 
@@ -206,15 +264,24 @@ impl Network for Node {
         tellable(listening, self.loopback).iter().filter_map(|address| address.to_string().parse().ok()).collect()
     }
 
-    async fn dial(&self, peer: &NodeId, addresses: &[Address]) -> Result<Self::Stream, NetworkError> {
+    async fn dial(&self, peer: &NodeId, addresses: &[Address], by: By) -> Result<(Self::Stream, Way), NetworkError> {
         let peer = peer_id(peer)?;
-        let addresses: Vec<_> = addresses.iter().filter_map(diallable).take(MAX_ADDRESSES).collect();
         let until = Instant::now() + self.dial;
-        let stream = match self.open(peer, &addresses, false, until).await {
-            Err(Unopened { reused: true, .. }) => self.open(peer, &addresses, true, until).await,
-            result => result,
+        let mut addresses: Vec<_> = addresses.iter().filter_map(diallable).take(MAX_ADDRESSES).collect();
+        let first = match by {
+            By::First(way) => way,
+            By::Only(way) => {
+                addresses.retain(|address| listen::way(address) == way);
+                way
+            }
         };
-        stream.map(FuturesAsyncReadCompatExt::compat).map_err(|unopened| unopened.error)
+        let there = self.open(peer, Target::There(by), until.min(Instant::now() + REUSE)).await;
+        let (stream, way) = match there {
+            Ok(opened) => opened,
+            Err(NetworkError::Ended) => return Err(NetworkError::Ended),
+            Err(_) => self.race(peer, first, &addresses, until).await?,
+        };
+        Ok((stream.compat(), way))
     }
 
     async fn accept(&self) -> Option<(NodeId, Self::Stream)> {
@@ -253,18 +320,35 @@ fn swarm(
     let failed = |error: &dyn std::error::Error| NetworkError::Start(error.to_string());
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::new(), noise::Config::new, yamux::Config::default)
+        .with_tcp(tcp::Config::new(), noise::Config::new, multiplexer)
         .map_err(|error| failed(&error))?
-        .with_quic()
-        .with_behaviour(|_| Behaviour { limits, streams })
+        .with_quic_config(quic)
+        .with_behaviour(|_| Behaviour { limits, crowd: crowd::Behaviour::default(), streams })
         .map_err(|error| failed(&error))?;
-    Ok(builder.with_swarm_config(|config| config.with_idle_connection_timeout(idle).with_smart_dial()).build())
+    let all_at_once = u8::try_from(MAX_ADDRESSES).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MIN);
+    Ok(builder
+        .with_swarm_config(|config| config.with_idle_connection_timeout(idle).with_dial_concurrency_factor(all_at_once))
+        .build())
+}
+
+fn multiplexer() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(MAX_STREAMS as usize);
+    config
+}
+
+fn quic(mut config: quic::Config) -> quic::Config {
+    config.max_concurrent_stream_limit = MAX_STREAMS;
+    config.max_stream_data = STREAM_WINDOW;
+    config.max_connection_data = CONNECTION_WINDOW;
+    config
 }
 
 /// Owns the swarm.
 struct Driver {
     swarm: Swarm<Behaviour>,
     listening: Listening,
+    connections: Arc<AtomicUsize>,
     dialling: HashMap<ConnectionId, Command>,
 }
 
@@ -282,17 +366,19 @@ impl Driver {
     }
 
     fn on_command(&mut self, command: Command) {
-        let there = self.swarm.behaviour().streams.connection(&command.peer).filter(|_| !command.fresh);
-        if let Some(connection) = there {
-            return self.open(connection, command, true);
-        }
-        if command.addresses.is_empty() {
+        let addresses = match command.target {
+            Target::There(by) => {
+                return match self.swarm.behaviour().streams.connection(&command.peer, by) {
+                    Some((connection, way)) => self.open(connection, way, command),
+                    None => drop(command.opened.send(Err(NetworkError::Closed))),
+                };
+            }
+            Target::At(ref addresses) => addresses.clone(),
+        };
+        if addresses.is_empty() {
             return drop(command.opened.send(Err(NetworkError::NoAddress)));
         }
-        let options = DialOpts::peer_id(command.peer)
-            .addresses(command.addresses.clone())
-            .condition(PeerCondition::Always)
-            .build();
+        let options = DialOpts::peer_id(command.peer).addresses(addresses).condition(PeerCondition::Always).build();
         let connection = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => drop(self.dialling.insert(connection, command)),
@@ -300,20 +386,23 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, connection: ConnectionId, command: Command, reused: bool) {
+    fn open(&mut self, connection: ConnectionId, way: Way, command: Command) {
         let (opened, stream): (Opened, _) = oneshot::channel();
-        self.swarm.behaviour_mut().streams.open(command.peer, connection, opened);
-        let _ = command.opened.send(Ok(OnConnection { reused, stream }));
+        if command.opened.send(Ok(OnConnection { way, stream })).is_ok() {
+            self.swarm.behaviour_mut().streams.open(command.peer, connection, opened);
+        }
     }
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { connection_id, peer_id, endpoint, .. } => {
                 tracing::debug!(peer = %peer_id, address = %endpoint.get_remote_address(), "connected");
+                self.connections.fetch_add(1, Ordering::Relaxed);
                 if let Some(command) = self.dialling.remove(&connection_id) {
-                    self.open(connection_id, command, false);
+                    self.open(connection_id, listen::way(endpoint.get_remote_address()), command);
                 }
             }
+            SwarmEvent::ConnectionClosed { .. } => drop(self.connections.fetch_sub(1, Ordering::Relaxed)),
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some(command) = self.dialling.remove(&connection_id) {
                     let _ = command.opened.send(Err(NetworkError::Unreachable(one_line(&error.to_string()))));

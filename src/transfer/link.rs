@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::mpsc,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -87,10 +87,40 @@ impl Outbox {
         }
     }
 
+    /// Queues a control frame behind all data and progress that wait. Cancel-safe.
+    pub(super) async fn follow(&self, message: &impl Serialize) -> Result<(), Interrupted> {
+        let bytes = encode(message)?;
+        self.bulk().await?.send(bytes);
+        Ok(())
+    }
+
     /// Room for one encoded data or progress frame. Cancel-safe.
     pub(super) async fn bulk(&self) -> Result<mpsc::Permit<'_, Vec<u8>>, Interrupted> {
         self.bulk.reserve().await.map_err(|_| stuck().into())
     }
+}
+
+/// Waits for something that takes long, and says meanwhile that this side is alive.
+pub(super) async fn while_beating<T>(
+    beat: &mut Interval,
+    message: &impl Serialize,
+    out: &Outbox,
+    work: impl Future<Output = T>,
+) -> Result<T, Interrupted> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            _ = beat.tick() => out.beat(message)?,
+        }
+    }
+}
+
+/// The heartbeats of a stream.
+pub(super) fn heartbeat(config: &TransferConfig) -> Interval {
+    let mut beat = interval(config.heartbeat);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
 }
 
 /// The writer ended, so the stream did not take our bytes.
@@ -145,9 +175,12 @@ impl<S: AsyncRead + AsyncWrite> Writer<S> {
 /// Reads frames. [`FrameReader::next`] is cancel-safe: what was read of a frame stays here.
 pub(super) struct FrameReader<S, In> {
     stream: ReadHalf<S>,
-    /// The kind and the length of the frame whose body is being read.
-    head: Option<(Kind, usize)>,
+    /// The kind of the frame whose body is being read.
+    kind: Option<Kind>,
+    /// Room for the header or the body that is being read, and how much of it is filled. All of it is initialised, or
+    /// every read would initialise the rest once more.
     buffer: Vec<u8>,
+    filled: usize,
     silence: Duration,
     deadline: Instant,
     hears: PhantomData<fn() -> In>,
@@ -155,43 +188,44 @@ pub(super) struct FrameReader<S, In> {
 
 impl<S: AsyncRead + AsyncWrite, In: DeserializeOwned> FrameReader<S, In> {
     fn new(stream: ReadHalf<S>, silence: Duration) -> Self {
-        let deadline = Instant::now() + silence;
-        Self { stream, head: None, buffer: Vec::new(), silence, deadline, hears: PhantomData }
+        let (buffer, deadline) = (vec![0; HEADER], Instant::now() + silence);
+        Self { stream, kind: None, buffer, filled: 0, silence, deadline, hears: PhantomData }
     }
 
     /// The next frame; an end of the stream and too long a silence are errors.
     pub(super) async fn next(&mut self) -> Result<Frame<In>, Interrupted> {
-        let (kind, length) = match self.head {
-            Some(head) => head,
+        let kind = match self.kind {
+            Some(kind) => kind,
             None => {
-                let head = self.head().await?;
-                *self.head.insert(head)
+                let header = self.fill().await?;
+                let header = header.first_chunk().copied().ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+                let (kind, length) = Kind::parse(header)?;
+                self.buffer = vec![0; length];
+                *self.kind.insert(kind)
             }
         };
-        self.fill(length).await?;
-        self.head = None;
-        Ok(Frame::from_body(kind, std::mem::take(&mut self.buffer))?)
+        let body = self.fill().await?;
+        (self.kind, self.buffer) = (None, vec![0; HEADER]);
+        Ok(Frame::from_body(kind, body)?)
     }
 
-    async fn head(&mut self) -> Result<(Kind, usize), Interrupted> {
-        self.fill(HEADER).await?;
-        let header = self.buffer.first_chunk::<HEADER>().copied().ok_or(io::ErrorKind::UnexpectedEof);
-        let head = Kind::parse(header.map_err(io::Error::from)?)?;
-        self.buffer = Vec::with_capacity(head.1);
-        Ok(head)
+    /// Does not count a time in which nobody called [`FrameReader::next`].
+    pub(super) fn excuse(&mut self) {
+        self.deadline = Instant::now() + self.silence;
     }
 
-    /// Reads until the buffer holds so many bytes.
-    async fn fill(&mut self, length: usize) -> Result<(), Interrupted> {
-        while let Some(missing) = length.checked_sub(self.buffer.len()).filter(|&missing| missing > 0) {
-            let mut rest = (&mut self.stream).take(missing as u64);
-            let read = timeout_at(self.deadline, rest.read_buf(&mut self.buffer));
+    /// Reads until the buffer is full, and hands it out.
+    async fn fill(&mut self) -> Result<Vec<u8>, Interrupted> {
+        while let Some(rest) = self.buffer.get_mut(self.filled..).filter(|rest| !rest.is_empty()) {
+            let read = timeout_at(self.deadline, self.stream.read(rest));
             let count = read.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "nothing was heard"))??;
             if count == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended").into());
             }
+            self.filled += count;
             self.deadline = Instant::now() + self.silence;
         }
-        Ok(())
+        self.filled = 0;
+        Ok(std::mem::take(&mut self.buffer))
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
 };
 
-use super::{Network, NetworkError};
+use super::{By, Network, NetworkError, Way};
 use crate::ids::{Address, NodeId};
 
 /// Bytes that a pipe holds.
@@ -66,7 +66,10 @@ impl Network for MemoryNode {
         Vec::new()
     }
 
-    async fn dial(&self, peer: &NodeId, _: &[Address]) -> Result<DuplexStream, NetworkError> {
+    async fn dial(&self, peer: &NodeId, _: &[Address], by: By) -> Result<(DuplexStream, Way), NetworkError> {
+        if by == By::Only(Way::Quic) {
+            return Err(NetworkError::NoAddress);
+        }
         let door = lock(&self.hub.nodes).get(peer).cloned().ok_or(NetworkError::NoAddress)?;
         if !lock(&door.allowed).contains(&self.id) {
             return Err(NetworkError::Closed);
@@ -74,7 +77,7 @@ impl Network for MemoryNode {
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let gone = || NetworkError::Unreachable("the node is gone".to_owned());
         door.incoming.try_send((self.id.clone(), theirs)).map_err(|_| gone())?;
-        Ok(ours)
+        Ok((ours, Way::Tcp))
     }
 
     async fn accept(&self) -> Option<(NodeId, DuplexStream)> {

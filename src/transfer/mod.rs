@@ -9,6 +9,8 @@
 //! the worker's) runs over anything that gives authenticated byte streams between peer ids ([`Network`]): libp2p for
 //! real ([`libp2p::Node`]), pipes in memory for tests ([`memory::Hub`]).
 //!
+//! A broken stream is dialled again and goes on at its byte; a large future tries both ways to its client ([`Way`]).
+//!
 //! What this does not do: it never looks into the bytes, decides nothing about claims, and keeps nothing on disk that
 //! outlives the process, apart from the node's key.
 //!
@@ -24,7 +26,9 @@ mod lobby;
 pub mod memory;
 mod network;
 mod payload;
+mod redials;
 mod session;
+mod trial;
 mod worker;
 
 use std::{fmt, sync::Arc};
@@ -35,11 +39,12 @@ pub use config::TransferConfig;
 pub use delivery::{Delivery, DeliveryEvent};
 pub use error::{NetworkError, TransferError};
 pub use grants::Grant;
-pub use network::Network;
+pub use network::{By, Network, Way};
 pub use session::{CancelCause, Session};
 pub use worker::Invitation;
 
 use grants::Grants;
+use trial::Ways;
 
 /// Both sides of the transfer over one node of a network. Cheap to clone; when the last clone is dropped no stream is
 /// taken any more, while deliveries and sessions that are under way go on.
@@ -47,6 +52,7 @@ pub struct Transfer<N: Network> {
     network: Arc<N>,
     config: TransferConfig,
     grants: Arc<Grants<N>>,
+    ways: Arc<Ways>,
     _lobby: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -55,7 +61,7 @@ impl<N: Network> Transfer<N> {
     pub fn new(network: Arc<N>, config: TransferConfig) -> Self {
         let grants = Arc::new(Grants::new(Arc::clone(&network), config));
         let lobby = AbortOnDropHandle::new(tokio::spawn(lobby::attend(Arc::clone(&network), Arc::clone(&grants))));
-        Self { network, config, grants, _lobby: Arc::new(lobby) }
+        Self { network, config, grants, ways: Arc::default(), _lobby: Arc::new(lobby) }
     }
 
     /// The node that this runs over.
@@ -71,6 +77,7 @@ impl<N: Network> Clone for Transfer<N> {
             network: Arc::clone(&self.network),
             config: self.config,
             grants: Arc::clone(&self.grants),
+            ways: Arc::clone(&self.ways),
             _lobby: Arc::clone(&self._lobby),
         }
     }

@@ -5,20 +5,20 @@ use std::{fs::File, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, Interval, sleep_until},
 };
 
 use super::{
     Network, TransferError,
     error::Interrupted,
-    link::Outbox,
-    payload::{Expected, Sending, advance},
-    worker::{Caller, ClientLink, heartbeat},
+    link::{Outbox, heartbeat, while_beating},
+    payload::{Expected, Opening, Sending, advance},
+    worker::{Caller, ClientLink},
 };
 use crate::{
     error_chain,
     proto::{
-        frames::{Frame, FromClient, FromWorker, Kind, Stage, encode_body},
+        frames::{Frame, FromClient, FromWorker, Held, Kind, Printed, Stage, encode_body},
         refusal::{Payload, Reason, Refusal},
     },
     sandbox::Provenance,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Progress messages that wait, of at most 1 MiB each.
-const PROGRESS_QUEUE: usize = 16;
+const PROGRESS_QUEUE: usize = 4;
 const COMMAND_QUEUE: usize = 4;
 
 /// Why a task should be stopped.
@@ -56,6 +56,7 @@ pub struct Session {
 #[derive(Debug)]
 enum Command {
     Begin(Provenance),
+    Printed(Printed),
     Deliver(Parcel),
     Abandon(Reason),
 }
@@ -78,7 +79,14 @@ impl Session {
         let (progress, progress_queue) = mpsc::channel(PROGRESS_QUEUE);
         let (cancel, cancelled) = watch::channel(None);
         let patience = caller.config.payload;
-        let actor = Actor { caller, commands: command_queue, progress: progress_queue, begun: None, parcel: None };
+        let actor = Actor {
+            caller,
+            commands: command_queue,
+            progress: progress_queue,
+            begun: None,
+            printed: None,
+            parcel: None,
+        };
         tokio::spawn(actor.run(link, cancel));
         Self { commands, progress, cancelled, max_result, patience }
     }
@@ -97,8 +105,14 @@ impl Session {
         self.commands.send(Command::Begin(provenance)).await.map_err(|_| self.end())
     }
 
-    /// Passes on one immediateCondition as RDS. Never waits: when the client is so slow that 16 messages wait already,
-    /// or when it is over 1 MiB, the message is lost, and `false` says so.
+    /// Waits until [`Session::progress`] finds room, or the session is over. A task that is not listened to meanwhile is
+    /// as slow as its client. Cancel-safe.
+    pub async fn ready_for_progress(&self) {
+        let _ = self.progress.reserve().await;
+    }
+
+    /// Passes on one immediateCondition as RDS. Never waits: when the client is so slow that 4 messages wait already,
+    /// or when it is over 1 MiB, the message is lost, and `false` says so; see [`Session::ready_for_progress`].
     pub fn progress(&self, rds: Vec<u8>) -> bool {
         encode_body(Kind::Progress, &rds).is_ok_and(|frame| self.progress.try_send(frame).is_ok())
     }
@@ -114,8 +128,16 @@ impl Session {
         }
     }
 
+    /// Tells the client what the task's programs printed past R, before the result.
+    ///
+    /// # Errors
+    /// As [`Session::deliver`], when the session is over.
+    pub async fn printed(&self, text: String) -> Result<(), TransferError> {
+        self.commands.send(Command::Printed(text.into())).await.map_err(|_| self.end())
+    }
+
     /// Brings the result to the client and waits until the client says that it has it. A broken stream is dialled again
-    /// for [`super::TransferConfig::grace`]. Dropping this future does not stop the result.
+    /// for [`super::TransferConfig::grace`], and the result goes on at the byte where it broke. Dropping this future does not stop the result.
     ///
     /// # Errors
     /// [`TransferError::TooLarge`] when the result is over [`Session::max_result`]: nothing was sent, and another
@@ -154,6 +176,7 @@ struct Actor<N: Network> {
     commands: mpsc::Receiver<Command>,
     progress: mpsc::Receiver<Vec<u8>>,
     begun: Option<Provenance>,
+    printed: Option<Printed>,
     parcel: Option<Parcel>,
 }
 
@@ -181,24 +204,37 @@ impl<N: Network> Actor<N> {
 
     /// From the first stream to the last.
     async fn attend(&mut self, mut link: ClientLink<N>) -> Result<(), TransferError> {
+        let mut held = None;
         loop {
-            let cause = match self.converse(link).await {
+            let mut sent = held.map_or(0, |held: Held| held.size);
+            self.caller.redials.connected(sent);
+            let cause = match self.converse(link, held, &mut sent).await {
                 Ok(()) => return Ok(()),
                 Err(Interrupted::Failed(error)) => return Err(error),
                 Err(Interrupted::Broken(cause)) => cause,
             };
+            self.caller.redials.broke(sent);
             let (next, answer) = self.caller.again(Stage::Resume, cause).await?;
             match answer {
-                FromClient::Resume => link = next,
+                FromClient::Resume { held: theirs } => (link, held) = (next, theirs),
                 FromClient::Acknowledge if self.parcel.is_some() => return Ok(()),
                 _ => return Err(TransferError::Protocol("a frame in the wrong place")),
             }
         }
     }
 
-    /// Talks over one stream and ends it with the word that belongs there.
-    async fn converse(&mut self, mut link: ClientLink<N>) -> Result<(), Interrupted> {
-        let last = match self.talk(&mut link).await {
+    /// Talks over one stream and ends it with the word that belongs there. The client has so much of the result already;
+    /// `sent` is how far it came.
+    async fn converse(
+        &mut self,
+        mut link: ClientLink<N>,
+        held: Option<Held>,
+        sent: &mut u64,
+    ) -> Result<(), Interrupted> {
+        let mut sending = None;
+        let ended = self.talk(&mut link, held, &mut sending).await;
+        *sent = sending.as_ref().map_or(*sent, Sending::sent);
+        let last = match ended {
             Ok(End::Delivered) => return Ok(()),
             Ok(End::Abandoned(reason)) => (Refusal::GaveUp(reason), Ok(())),
             Err(Interrupted::Failed(error)) => (error.refusal(), Err(error.into())),
@@ -208,13 +244,23 @@ impl<N: Network> Actor<N> {
         last.1
     }
 
-    async fn talk(&mut self, link: &mut ClientLink<N>) -> Result<End, Interrupted> {
+    async fn talk(
+        &mut self,
+        link: &mut ClientLink<N>,
+        held: Option<Held>,
+        sending: &mut Option<Sending>,
+    ) -> Result<End, Interrupted> {
         if let Some(provenance) = self.begun.clone() {
             link.out.say(&FromWorker::Begin { provenance }).await?;
         }
-        let mut sending = self.announce(&link.out).await?;
         let mut beat = heartbeat(&self.caller.config);
         loop {
+            // Progress goes behind the beginning of the task and before its result.
+            let has_begun = self.begun.is_some();
+            if self.parcel.is_some() && sending.is_none() && (self.progress.is_empty() || !has_begun) {
+                *sending = self.announce(&link.out, held, &mut beat).await?;
+            }
+            let announced = sending.is_some();
             let idle = self.parcel.is_none();
             let due = self.parcel.as_ref().map(|parcel| parcel.due);
             let unsent = sending.as_mut().filter(|sending| !sending.is_done());
@@ -231,14 +277,12 @@ impl<N: Network> Actor<N> {
                         self.begun = Some(provenance.clone());
                         link.out.say(&FromWorker::Begin { provenance }).await?;
                     }
-                    Some(Command::Deliver(parcel)) => {
-                        self.parcel = Some(parcel);
-                        sending = self.announce(&link.out).await?;
-                    }
+                    Some(Command::Printed(text)) => self.printed = Some(text),
+                    Some(Command::Deliver(parcel)) => self.parcel = Some(parcel),
                     Some(Command::Abandon(reason)) => return Ok(End::Abandoned(reason)),
                     None => return Ok(End::Abandoned("the worker dropped the future".into())),
                 },
-                forwarded = forward(&mut self.progress, &link.out), if idle => forwarded?,
+                forwarded = forward(&mut self.progress, &link.out), if has_begun && !announced => forwarded?,
                 sent = advance(unsent, &link.out) => drop(sent?),
                 _ = beat.tick() => link.out.beat(&FromWorker::Heartbeat)?,
                 () = late(due) => {
@@ -249,16 +293,26 @@ impl<N: Network> Actor<N> {
         }
     }
 
-    /// Announces the result, if there is one, behind the progress that came before it.
-    async fn announce(&mut self, out: &Outbox) -> Result<Option<Sending>, Interrupted> {
+    /// Announces the result, if there is one, behind the progress that came before it, and from where the client has it.
+    async fn announce(
+        &mut self,
+        out: &Outbox,
+        held: Option<Held>,
+        beat: &mut Interval,
+    ) -> Result<Option<Sending>, Interrupted> {
         let Some(Parcel { file, expected, provenance, .. }) = &self.parcel else { return Ok(None) };
-        while let Ok(frame) = self.progress.try_recv() {
-            out.bulk().await?.send(frame);
+        let Expected { size, digest, .. } = *expected;
+        let opening = Opening::new(file.try_clone()?, size, held);
+        let Opening { start, whole, sending } = while_beating(beat, &FromWorker::Heartbeat, out, opening).await??;
+        let provenance = provenance.clone();
+        if let Some(printed) = self.printed.clone().filter(|_| self.begun.is_some()) {
+            let printed = FromWorker::Printed(printed);
+            while_beating(beat, &FromWorker::Heartbeat, out, out.follow(&printed)).await??;
         }
-        let file = file.try_clone()?;
-        let (size, digest, provenance) = (expected.size, expected.digest, provenance.clone());
-        out.say(&FromWorker::Result { size, digest, provenance }).await?;
-        Ok(Some(Sending::new(file, size)))
+        let announcement = FromWorker::Result { size, digest, provenance, start, whole };
+        let queued = out.follow(&announcement);
+        while_beating(beat, &FromWorker::Heartbeat, out, queued).await??;
+        Ok(Some(sending))
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
-    Network, Session, Transfer, TransferConfig, TransferError,
+    By, Network, Session, Transfer, TransferConfig, TransferError, Way,
     error::Interrupted,
-    link::Link,
-    payload::{Expected, Receiving},
+    link::{Link, heartbeat},
+    payload::{Expected, Piece, Receiving},
+    redials::Redials,
+    trial::Trial,
 };
 use crate::{
     ids::{Address, FutureId, NodeId, Ticket},
     proto::{
-        frames::{Frame, FromClient, FromWorker, Hello, Stage, VERSION},
+        frames::{Frame, FromClient, FromWorker, Held, Hello, Stage, VERSION},
         refusal::{Payload, Refusal},
     },
     spool::Spooled,
@@ -47,8 +49,9 @@ impl<N: Network> Transfer<N> {
     /// Fetches the future of an invitation. The session that comes with it is how the result goes back; it tells the
     /// client all the while that this worker is alive.
     ///
-    /// A stream that breaks while the future is fetched is dialled again for [`TransferConfig::grace`]; that nobody can
-    /// be reached at first is an error at once. Dropping this future leaves the client to find out by itself.
+    /// A stream that breaks while the future is fetched is dialled again for [`TransferConfig::grace`], and the future
+    /// goes on at the byte where it broke; that nobody can be reached at first is an error at once. Dropping this future
+    /// leaves the client to find out by itself.
     ///
     /// # Errors
     /// [`TransferError::Network`], [`TransferError::Refused`], [`TransferError::Cancelled`],
@@ -56,22 +59,67 @@ impl<N: Network> Transfer<N> {
     /// [`TransferError::Stalled`], [`TransferError::ClientGone`], [`TransferError::Spool`] (a full disk),
     /// [`TransferError::Frame`], [`TransferError::Protocol`]. The client is told of each.
     pub async fn fetch(&self, invitation: Invitation) -> Result<(Spooled, Session), TransferError> {
-        let redials = self.config.redials;
+        let redials = Redials::new(self.config);
         let due = Instant::now() + self.config.payload;
-        let mut caller = Caller { network: Arc::clone(&self.network), config: self.config, invitation, due, redials };
+        let way = self.ways.to(&invitation.client);
+        let (network, config) = (Arc::clone(&self.network), self.config);
+        let mut caller = Caller { network, config, invitation, due, redials, way };
         let stream = caller.dial().await?;
-        let mut call = caller.greet(stream, Stage::Fetch).await;
+        let mut call = caller.greet(stream, Stage::Fetch { held: None }).await;
+        let mut partial = Partial::default();
+        let mut trial = Trial::new(caller.way, Instant::now());
         loop {
+            caller.redials.connected(partial.received());
+            trial.stream(caller.way, Instant::now());
             let fetched = match call {
-                Ok((link, answer)) => caller.receive(link, answer).await,
+                Ok((link, answer)) => caller.receive(link, answer, &mut partial, &mut trial).await,
                 Err(interrupted) => Err(interrupted),
             };
+            caller.redials.broke(partial.received());
             call = match fetched {
-                Ok((link, future, max_result)) => return Ok((future, Session::over(caller, link, max_result))),
+                Ok(Received::Whole(link, future, max_result)) => {
+                    self.ways.keep(&caller.invitation.client, &trial);
+                    return Ok((future, Session::over(caller, link, max_result)));
+                }
+                Ok(Received::Other(before, stream)) => {
+                    let held = partial.held().await?;
+                    let call = caller.greet(stream, Stage::Fetch { held }).await;
+                    // Only now, so that the client sees the new stream before the end of this one.
+                    drop(before);
+                    call
+                }
                 Err(Interrupted::Failed(error)) => return Err(error),
                 Err(Interrupted::Broken(_)) if caller.due <= Instant::now() => return Err(caller.stalled()),
-                Err(Interrupted::Broken(cause)) => Ok(caller.again(Stage::Fetch, cause).await?),
+                Err(Interrupted::Broken(cause)) => {
+                    let held = partial.held().await?;
+                    Ok(caller.again(Stage::Fetch { held }, cause).await?)
+                }
             };
+        }
+    }
+}
+
+/// How fetching over one stream ended.
+enum Received<N: Network> {
+    /// The future, and the largest result that the client takes.
+    Whole(ClientLink<N>, Spooled, u64),
+    /// Another stream is there, by the other way, and should be tried.
+    Other(ClientLink<N>, N::Stream),
+}
+
+/// What is here of a future, over all streams.
+#[derive(Default)]
+struct Partial(Option<Receiving>);
+
+impl Partial {
+    fn received(&self) -> u64 {
+        self.0.as_ref().map_or(0, Receiving::received)
+    }
+
+    async fn held(&mut self) -> Result<Option<Held>, TransferError> {
+        match &mut self.0 {
+            Some(receiving) => receiving.held().await,
+            None => Ok(None),
         }
     }
 }
@@ -84,25 +132,40 @@ pub(super) struct Caller<N: Network> {
     /// When the whole future must be here, however often the stream breaks.
     due: Instant,
     /// How often it may still dial again.
-    redials: u32,
+    pub(super) redials: Redials,
+    /// The way that is tried first.
+    way: Way,
 }
 
 impl<N: Network> Caller<N> {
-    async fn dial(&self) -> Result<N::Stream, TransferError> {
-        Ok(self.network.dial(&self.invitation.client, &self.invitation.addresses).await?)
+    /// Dials by the way that is kept, or by another one if that is not there.
+    async fn dial(&mut self) -> Result<N::Stream, TransferError> {
+        let by = By::First(self.way);
+        let (stream, way) = self.network.dial(&self.invitation.client, &self.invitation.addresses, by).await?;
+        self.way = way;
+        Ok(stream)
     }
 
     fn stalled(&self) -> TransferError {
         TransferError::Stalled { what: Payload::Future, after: self.config.payload }
     }
 
-    /// Says hello on a new stream and waits for the answer.
+    /// Says hello on a new stream and waits for the answer, for as long as the client says that it is alive: it may have
+    /// to read what this side holds already.
     async fn greet(&self, stream: N::Stream, stage: Stage) -> Result<(ClientLink<N>, FromClient), Interrupted> {
         let mut link = Link::new(stream, &self.config);
         let Invitation { ticket, future, max_future, .. } = &self.invitation;
         let (ticket, future, max_future) = (*ticket, future.clone(), *max_future);
         link.out.say(&FromWorker::Hello(Hello { version: VERSION, ticket, future, max_future, stage })).await?;
-        let answer = timeout(self.config.hello, link.frames.next()).await.map_err(io::Error::from)??;
+        let answered = async {
+            loop {
+                match timeout(self.config.hello, link.frames.next()).await.map_err(io::Error::from)?? {
+                    Frame::Control(FromClient::Heartbeat) => {}
+                    answer => return Ok::<_, Interrupted>(answer),
+                }
+            }
+        };
+        let answer = timeout(self.config.payload, answered).await.map_err(io::Error::from)??;
         match answer {
             Frame::Control(FromClient::Refuse(Refusal::Busy)) => {
                 Err(io::Error::other("the client is still busy with the stream before").into())
@@ -110,7 +173,9 @@ impl<N: Network> Caller<N> {
             Frame::Control(FromClient::Refuse(refusal)) => Err(TransferError::from(refusal).into()),
             Frame::Control(FromClient::Cancel) => Err(TransferError::Cancelled.into()),
             Frame::Control(answer) => Ok((link, answer)),
-            Frame::Progress(_) | Frame::Data(_) => Err(TransferError::Protocol("no answer to hello").into()),
+            Frame::Progress(_) | Frame::Data(_) | Frame::Packed(_) => {
+                Err(TransferError::Protocol("no answer to hello").into())
+            }
         }
     }
 
@@ -124,8 +189,7 @@ impl<N: Network> Caller<N> {
         let until = Instant::now() + after;
         let mut pause = FIRST_PAUSE;
         tracing::info!(client = %self.invitation.client, future = %self.invitation.future, %cause, "stream broken");
-        while self.redials > 0 {
-            self.redials -= 1;
+        while self.redials.take() {
             let attempt = async {
                 sleep(pause).await;
                 let stream = self.dial().await.map_err(|error| Interrupted::Broken(io::Error::other(error)))?;
@@ -144,15 +208,18 @@ impl<N: Network> Caller<N> {
 
     /// Receives the future that the answer announces, and says so, or why not.
     async fn receive(
-        &self,
+        &mut self,
         mut link: ClientLink<N>,
         answer: FromClient,
-    ) -> Result<(ClientLink<N>, Spooled, u64), Interrupted> {
-        match self.spool(&mut link, answer).await {
-            Ok((future, max_result)) => {
+        partial: &mut Partial,
+        trial: &mut Trial,
+    ) -> Result<Received<N>, Interrupted> {
+        match self.spool(&mut link, answer, partial, trial).await {
+            Ok(Spooling::Whole(future, max_result)) => {
                 link.out.say(&FromWorker::Received).await?;
-                Ok((link, future, max_result))
+                Ok(Received::Whole(link, future, max_result))
             }
+            Ok(Spooling::Other(stream)) => Ok(Received::Other(link, stream)),
             Err(Interrupted::Failed(error)) => {
                 link.close_with(&FromWorker::Refuse(error.refusal())).await;
                 Err(error.into())
@@ -161,17 +228,47 @@ impl<N: Network> Caller<N> {
         }
     }
 
-    async fn spool(&self, link: &mut ClientLink<N>, answer: FromClient) -> Result<(Spooled, u64), Interrupted> {
-        let FromClient::Future { size, digest, max_result } = answer else {
+    async fn spool(
+        &mut self,
+        link: &mut ClientLink<N>,
+        answer: FromClient,
+        Partial(partial): &mut Partial,
+        trial: &mut Trial,
+    ) -> Result<Spooling<N::Stream>, Interrupted> {
+        let FromClient::Future { size, digest, max_result, start, whole } = answer else {
             return Err(TransferError::Protocol("no future").into());
         };
         let expected = Expected { what: Payload::Future, size, digest }.within(self.invitation.max_future)?;
-        let mut receiving = Receiving::new(expected, self.invitation.spool_directory.clone(), self.due, self.config);
+        let directory = &self.invitation.spool_directory;
+        let receiving =
+            partial.get_or_insert_with(|| Receiving::new(expected, directory.clone(), self.due, self.config));
+        receiving.resume(expected, start)?;
+        if let Some(whole) = whole {
+            receiving.take(Piece::AsItIs(whole)).await?;
+        }
+        if let Some((stream, way)) = self.pull(link, receiving, trial).await? {
+            self.way = way;
+            return Ok(Spooling::Other(stream));
+        }
+        let whole = partial.take().ok_or(TransferError::Over)?;
+        Ok(Spooling::Whole(whole.finish().await?, max_result))
+    }
+
+    /// Takes pieces until all are here, or until the other way to the client is open and worth a trial.
+    async fn pull(
+        &self,
+        link: &mut ClientLink<N>,
+        receiving: &mut Receiving,
+        trial: &mut Trial,
+    ) -> Result<Option<(N::Stream, Way)>, Interrupted> {
         let mut beat = heartbeat(&self.config);
+        let (client, addresses) = (&self.invitation.client, &self.invitation.addresses);
+        let mut dialling = None;
         while !receiving.is_whole() {
             tokio::select! {
                 frame = link.frames.next() => match frame? {
-                    Frame::Data(piece) => drop(receiving.take(piece).await?),
+                    Frame::Data(piece) => drop(receiving.take(Piece::AsItIs(piece)).await?),
+                    Frame::Packed(piece) => drop(receiving.take(Piece::Packed(piece)).await?),
                     Frame::Control(FromClient::Heartbeat) => {}
                     Frame::Control(FromClient::Cancel) => return Err(TransferError::Cancelled.into()),
                     Frame::Control(FromClient::Refuse(refusal)) => return Err(TransferError::from(refusal).into()),
@@ -179,15 +276,36 @@ impl<N: Network> Caller<N> {
                 },
                 _ = beat.tick() => link.out.beat(&FromWorker::Heartbeat)?,
                 error = receiving.late() => return Err(error.into()),
+                dialled = other(&mut dialling) => match dialled {
+                    Ok(other) => return Ok(Some(other)),
+                    Err(error) => {
+                        tracing::debug!(%client, %error, "no other way");
+                        trial.give_up();
+                        dialling = None;
+                    }
+                },
+            }
+            let left = receiving.size().saturating_sub(receiving.received());
+            if dialling.is_none()
+                && let Some(way) = trial.note(receiving.received(), left, Instant::now())
+            {
+                dialling = Some(Box::pin(self.network.dial(client, addresses, By::Only(way))));
             }
         }
-        Ok((receiving.finish().await?, max_result))
+        Ok(None)
     }
 }
 
-/// The heartbeats of a stream.
-pub(super) fn heartbeat(config: &TransferConfig) -> tokio::time::Interval {
-    let mut beat = interval(config.heartbeat);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    beat
+/// How spooling from one stream ended.
+enum Spooling<S> {
+    Whole(Spooled, u64),
+    Other(S),
+}
+
+/// Waits for a dial, or for ever when there is none.
+async fn other<F: Future + Unpin>(dialling: &mut Option<F>) -> F::Output {
+    match dialling {
+        Some(dialling) => dialling.await,
+        None => std::future::pending().await,
+    }
 }

@@ -8,6 +8,7 @@ use p2p_worker::board::{
 use super::{
     board_openssh::Pipe,
     board_support::{Served, event, line, make_key, send, soon},
+    openssh_support::Agent,
 };
 
 async fn error_of(config: SshBoardConfig) -> BoardError {
@@ -77,7 +78,7 @@ async fn a_key_with_a_passphrase_needs_an_agent_and_works_with_one() {
     std::fs::remove_file(ssh_folder.join("id_ed25519")).unwrap();
     assert!(matches!(error_of(config.clone()).await, BoardError::NoKey));
 
-    let agent = Agent::start(&served);
+    let agent = Agent::start(served.folder.path());
     agent.add(&locked, "a passphrase");
     config.agent = Some(agent.socket.clone());
     assert_eq!(SshBoard::new(config.clone()).user().await.unwrap().as_str(), "alice");
@@ -152,7 +153,7 @@ async fn who_does_not_read_is_cut_off_and_delays_nobody() {
         links.push(soon("joining", board.join(&topic)).await.unwrap());
     }
     // What the pipe, the SSH window and the queue can hold is some 6.5 MiB; this is more.
-    let (lines, text) = (300, "x".repeat(4000));
+    let (lines, text) = (600, "x".repeat(4000));
     let writers = links.into_iter().map(|mut link| {
         let text = text.clone();
         tokio::spawn(async move {
@@ -182,48 +183,4 @@ async fn who_does_not_read_is_cut_off_and_delays_nobody() {
     }
     slow.drained().await;
     served.stop().await;
-}
-
-/// An ssh-agent of the test's own.
-struct Agent {
-    process: std::process::Child,
-    socket: std::path::PathBuf,
-}
-
-impl Agent {
-    fn start(served: &Served) -> Self {
-        use std::io::BufRead as _;
-        let socket = served.path("agent");
-        let mut process = std::process::Command::new("ssh-agent")
-            .arg("-D")
-            .arg("-a")
-            .arg(&socket)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("ssh-agent is installed");
-        // It prints its settings once it listens.
-        let mut first = String::new();
-        std::io::BufReader::new(process.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        assert!(first.contains("SSH_AUTH_SOCK"), "{first}");
-        Self { process, socket }
-    }
-
-    fn add(&self, key: &std::path::Path, passphrase: &str) {
-        // ssh-add takes a passphrase from a program alone; the key is unlocked in a copy instead.
-        let copy = key.with_extension("unlocked");
-        std::fs::copy(key, &copy).unwrap();
-        let mut change = std::process::Command::new("ssh-keygen");
-        assert!(
-            change.args(["-q", "-p", "-P", passphrase, "-N", "", "-f"]).arg(&copy).output().unwrap().status.success()
-        );
-        let mut add = std::process::Command::new("ssh-add");
-        assert!(add.arg(&copy).env("SSH_AUTH_SOCK", &self.socket).output().unwrap().status.success());
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }

@@ -7,17 +7,20 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown},
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command as Program,
+    process::{Command as Program, Stdio},
     time::Duration,
 };
 
-use p2p_jail::spec::{Command, Exit, Stop};
+use p2p_jail::spec::{Ahead, Command, Exit, Stop};
 use p2p_worker::sandbox::{
     ControlGroups, Driver, Enforcement, Finished, Known, Layer, Limits, Machine, Profile, Ready, Surroundings, Task,
-    run_to_end, select,
+    Waiting, run_to_end, select,
 };
+
+use crate::delegated::Delegated;
 
 /// Names the program `p2p-jail` for the runs in groups of their own.
 const JAIL: &str = "P2P_WORKER_TEST_GROUPS_JAIL";
@@ -26,8 +29,6 @@ const JAIL: &str = "P2P_WORKER_TEST_GROUPS_JAIL";
 const ORDINARY: u32 = 61235;
 
 const DRIVERS: [Driver; 2] = [Driver::Jail, Driver::Bubblewrap];
-
-const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
 
 fn machine() -> Machine {
     let jail = std::env::var_os(JAIL).unwrap_or_else(|| env!("CARGO_BIN_EXE_p2p-jail").into());
@@ -128,6 +129,65 @@ fn inside() {
     };
     assert!(parents.iter().all(|parent| !parent.exists()), "they go with the machine: {parents:?}");
     what_a_killed_worker_left_is_removed(parents[0].parent().unwrap());
+    nothing_stays_of_a_killed_worker();
+}
+
+/// What a worker does: it has a jail waiting for a task, and somebody who sweeps up after it.
+#[test]
+#[ignore = "started by the tests above, and killed"]
+fn a_worker() {
+    let ready = ready(Driver::Jail, |limits| limits.memory = 256 << 20);
+    let command = Command { argv: vec!["/bin/true".to_owned()], environment: Vec::new(), directory: "/".into() };
+    let plan = ready.plan(&Task { command, files: Vec::new(), shares: Vec::new(), slot: 0 }).unwrap();
+    let ahead = Ahead::of(&plan.spec).unwrap();
+    ready.machine().sweep_after_death();
+    // One serves a task, whose limits hold as in one from nothing; the next one waits.
+    let kept = "push @kept, 'x' x (1 << 20) for 1..1000";
+    let argv = ["/usr/bin/perl", "-e", kept].map(str::to_owned).to_vec();
+    let mut greedy = plan.clone();
+    greedy.spec.command.argv = argv;
+    let first = Waiting::start_ahead(&plan.jail, &ahead).unwrap();
+    let finished = first.run_to_end(&greedy, Duration::from_secs(60)).unwrap();
+    assert_eq!(finished.stopped, Some(Stop::Memory), "{finished:?}");
+    let _waiting = Waiting::start_ahead(&plan.jail, &ahead).unwrap();
+    for hierarchy in &groups(ready.machine()).hierarchies {
+        let has_task = || fs::read_dir(&hierarchy.parent).unwrap().flatten().any(|entry| entry.path().is_dir());
+        eventually("there is a group for a task to come", has_task);
+        println!("\nfolder {}", hierarchy.parent.display());
+    }
+    println!("\nready");
+    std::thread::park_timeout(Duration::from_secs(600));
+}
+
+fn nothing_stays_of_a_killed_worker() {
+    let mut worker = Program::new(std::env::current_exe().unwrap())
+        .args(["--exact", "control_groups::a_worker", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut folders = Vec::new();
+    for line in BufReader::new(worker.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        folders.extend(line.strip_prefix("folder ").map(PathBuf::from));
+        if line == "ready" {
+            break;
+        }
+    }
+    assert!(!folders.is_empty() && folders.iter().all(|folder| folder.is_dir()), "{folders:?}");
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    eventually("no group of the killed worker is left", || !folders.iter().any(|folder| folder.exists()));
+}
+
+/// Waits for a condition, for at most a minute.
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..6000 {
+        if condition() {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    panic!("never: {what}");
 }
 
 fn what_a_killed_worker_left_is_removed(base: &Path) {
@@ -170,7 +230,7 @@ fn limits_are_held_by_control_groups() {
                     exec setpriv --reuid $UID_ --regid $UID_ --clear-groups $TESTS --exact control_groups::inside --ignored";
         let output = Program::new("sh")
             .args(["-c", join, "sh"])
-            .args(&groups.0)
+            .args(groups.paths())
             .env_clear()
             .env(JAIL, jail)
             .env("TESTS", tests)
@@ -182,77 +242,4 @@ fn limits_are_held_by_control_groups() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "uid {uid}: {said} {output:?}");
     }
-}
-
-/// Groups given to a user, removed when dropped.
-struct Delegated(Vec<PathBuf>);
-
-impl Delegated {
-    fn new(uid: u32) -> Self {
-        let name = format!("p2p-worker-test-{}-{uid}", std::process::id());
-        let second = mount_of("cgroup2", None).filter(|mount| has(&mount.join("cgroup.controllers"), "memory"));
-        let made = match second {
-            Some(mount) => {
-                fs::write(mount.join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
-                vec![mount.join(&name)]
-            }
-            None => CONTROLLERS.iter().map(|controller| own_first(controller).join(&name)).collect(),
-        };
-        for group in &made {
-            fs::create_dir_all(group).unwrap();
-            if second_version(group) {
-                // As systemd marks them.
-                let mark = "import os, sys; os.setxattr(sys.argv[1], 'user.delegate', b'1')";
-                assert!(Program::new("python3").args(["-c", mark]).arg(group).status().unwrap().success());
-            }
-            for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
-                let path = group.join(file);
-                if path.exists() {
-                    chown(path, Some(uid), Some(uid)).unwrap();
-                }
-            }
-        }
-        Self(made)
-    }
-}
-
-impl Drop for Delegated {
-    fn drop(&mut self) {
-        for group in &self.0 {
-            let _ = fs::remove_dir(group.join("p2p-supervisor"));
-            let removed = fs::remove_dir(group);
-            if !std::thread::panicking() {
-                removed.unwrap_or_else(|error| panic!("{}: {error}", group.display()));
-            }
-        }
-    }
-}
-
-fn second_version(group: &Path) -> bool {
-    group.join("cgroup.controllers").exists()
-}
-
-fn has(file: &Path, word: &str) -> bool {
-    fs::read_to_string(file).is_ok_and(|text| text.split_whitespace().any(|known| known == word))
-}
-
-/// Where a hierarchy is mounted: of this kind, with this option.
-fn mount_of(kind: &str, option: Option<&str>) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    mounts.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let fits = fields[2] == kind && option.is_none_or(|option| fields[3].split(',').any(|known| known == option));
-        fits.then(|| PathBuf::from(fields[1]))
-    })
-}
-
-/// The group of this process in a hierarchy of version 1.
-fn own_first(controller: &str) -> PathBuf {
-    let mount = mount_of("cgroup", Some(controller)).unwrap_or_else(|| panic!("no {controller} in cgroup v1 or v2"));
-    let text = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let path = text.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        fields.next()?.split(',').any(|name| name == controller).then(|| fields.next()).flatten()
-    });
-    mount.join(path.unwrap().trim_start_matches('/'))
 }

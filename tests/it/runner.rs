@@ -234,6 +234,17 @@ async fn r_stops_short_of_the_memory_limit_with_an_error() {
         .await;
 }
 
+/// Where R's stack is used up, package future has no room to note the error, and its result looks like that of a success.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_nobody_could_note_is_an_error() {
+    for world in [World::here(), World::newer()] {
+        let claims = "is.null(r$value), grepl('stack', messages()), inherits(r$conditions[[1]]$condition, 'error')";
+        world.check("options(expressions = 5e5); f <- function(n) f(n + 1); f(1)", claims).await;
+        world.check("future::value(future::future(1)); NULL", "is.null(r$value), length(r$conditions) == 0").await;
+        world.check("invisible(NULL)", "is.null(r$value), identical(r$visible, FALSE)").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_container_it_is_the_same() {
     let world = World::here();

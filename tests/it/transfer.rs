@@ -12,7 +12,8 @@ use p2p_worker::{
 use tokio::time::timeout;
 
 use crate::transfer_support::{
-    LONG, Memory, Pair, Quic, Site, Tcp, all_events, bytes, event, failure, provenance, read, transfer, wait_for,
+    ANY, FETCH, LONG, Memory, Pair, Quic, Site, Tcp, all_events, bytes, event, failure, provenance, read, transfer,
+    wait_for,
 };
 
 /// Runs each test over each network.
@@ -255,11 +256,8 @@ async fn a_worker_that_is_gone<S: Site>(site: &S) {
     let hand = pair.hand().await;
     drop(hand);
     let mut hand = pair.hand().await;
-    hand.say(&p2p_worker::proto::frames::FromWorker::Hello(crate::transfer_support::hello(
-        delivery.ticket,
-        p2p_worker::proto::frames::Stage::Fetch,
-    )))
-    .await;
+    hand.say(&p2p_worker::proto::frames::FromWorker::Hello(crate::transfer_support::hello(delivery.ticket, FETCH)))
+        .await;
     wait_for(&mut delivery, |event| matches!(event, DeliveryEvent::Connected).then_some(())).await;
     drop(hand);
     let error = failure(&mut delivery).await;
@@ -353,7 +351,7 @@ async fn a_node_that_listens_everywhere_tells_addresses_that_can_be_dialled() {
     let worker = Node::start(NodeConfig::default()).await.unwrap();
     assert!(worker.addresses().is_empty(), "a worker need not listen");
     node.allow(worker.id());
-    worker.dial(node.id(), &addresses).await.unwrap();
+    worker.dial(node.id(), &addresses, ANY).await.unwrap();
 
     // The same key is the same node; another node at the same place is not.
     let id = node.id().clone();
@@ -361,7 +359,7 @@ async fn a_node_that_listens_everywhere_tells_addresses_that_can_be_dialled() {
     assert_eq!(*start().await.unwrap().id(), id);
     let other = Quic.node().await;
     other.allow(worker.id());
-    let wrong = worker.dial(&id, &other.addresses()).await.err().unwrap();
+    let wrong = worker.dial(&id, &other.addresses(), ANY).await.err().unwrap();
     assert!(matches!(wrong, NetworkError::Unreachable(_)), "{wrong:?}");
 }
 
@@ -370,10 +368,10 @@ async fn addresses_of_another_kind_are_not_dialled() {
     let worker = Node::start(NodeConfig::default()).await.unwrap();
     let peer = Tcp.node().await;
     for address in ["/dns4/example.org/tcp/1", "/unix/run", "nonsense", "/ip4/127.0.0.1/udp/9"] {
-        let error = worker.dial(peer.id(), &[address.parse().unwrap()]).await.err().unwrap();
+        let error = worker.dial(peer.id(), &[address.parse().unwrap()], ANY).await.err().unwrap();
         assert!(matches!(error, NetworkError::NoAddress), "{address}: {error:?}");
     }
-    let error = worker.dial(&"notapeer".parse().unwrap(), &[]).await.err().unwrap();
+    let error = worker.dial(&"notapeer".parse().unwrap(), &[], ANY).await.err().unwrap();
     assert!(matches!(error, NetworkError::PeerId(_)), "{error:?}");
 }
 

@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use crate::{
     transfer::contract,
     transfer_support::{
-        Hand, LONG, Pair, Site, all_events, bytes, failure, hand_client, hello, provenance, read, transfer, wait_for,
+        ANY, FETCH, Hand, LONG, Pair, Site, all_events, bytes, failure, hand_client, hello, provenance, read, transfer,
+        wait_for,
     },
 };
 
@@ -36,7 +37,7 @@ contract!(
     a_worker_that_breaks_every_stream,
     a_silent_client,
     a_silent_worker,
-    heartbeats_are_sent_and_answered,
+    both_sides_beat_whatever_they_do,
     an_acknowledgement_that_was_lost,
     a_worker_that_dials_again_before_the_break_is_seen,
 );
@@ -50,11 +51,17 @@ fn data(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn result_of(bytes: &[u8]) -> FromWorker {
-    FromWorker::Result { size: bytes.len() as u64, digest: digest(bytes), provenance: provenance() }
+    FromWorker::Result {
+        size: bytes.len() as u64,
+        digest: digest(bytes),
+        provenance: provenance(),
+        start: 0,
+        whole: None,
+    }
 }
 
 fn future_of(bytes: &[u8]) -> FromClient {
-    FromClient::Future { size: bytes.len() as u64, digest: digest(bytes), max_result: 1 << 20 }
+    FromClient::Future { size: bytes.len() as u64, digest: digest(bytes), max_result: 1 << 20, start: 0, whole: None }
 }
 
 fn refused(frame: Frame<FromClient>) -> Option<Refusal> {
@@ -88,10 +95,10 @@ async fn a_ticket_that_is_not_ones_own<S: Site>(site: &S) {
     assert!(matches!(error, TransferError::Refused(Refusal::Ticket)), "{error:?}");
     // A version that does not exist.
     let mut hand = pair.hand().await;
-    let mut hello = hello(delivery.ticket, Stage::Fetch);
-    hello.version = 9;
+    let mut hello = hello(delivery.ticket, FETCH);
+    hello.version = 1;
     hand.say(&FromWorker::Hello(hello)).await;
-    assert_eq!(hand.until(refused).await, Refusal::Version { theirs: 1 });
+    assert_eq!(hand.until(refused).await, Refusal::Version { theirs: 2 });
     // None of this disturbed the real run.
     let (future, session) = pair.worker.fetch(pair.invitation(delivery.ticket)).await.unwrap();
     assert_eq!(read(&future), b"future");
@@ -117,7 +124,7 @@ async fn a_future_that_is_too_large_does_not_flow<S: Site>(site: &S) {
     let pair = Pair::new(site).await;
     let mut delivery = pair.grant(&bytes(2 << 20));
     let mut hand = pair.hand().await;
-    hand.say(&FromWorker::Hello(hello(delivery.ticket, Stage::Fetch))).await;
+    hand.say(&FromWorker::Hello(hello(delivery.ticket, FETCH))).await;
     let first = hand.hear().await.and_then(refused).expect("a refusal before anything else");
     assert_eq!(first, Refusal::TooLarge { what: Payload::Future, size: 2 << 20, limit: 1 << 20 });
     assert!(matches!(failure(&mut delivery).await, TransferError::TooLarge { what: Payload::Future, .. }));
@@ -145,7 +152,8 @@ async fn with_hand<S: Site, T>(
 
 async fn a_future_over_the_workers_limit_is_refused_by_the_worker_too<S: Site>(site: &S) {
     let (fetched, told) = with_hand(site, TransferConfig::default(), async |hand| {
-        hand.say(&FromClient::Future { size: 1 << 40, digest: Digest([0; 32]), max_result: 0 }).await;
+        hand.say(&FromClient::Future { size: 1 << 40, digest: Digest([0; 32]), max_result: 0, start: 0, whole: None })
+            .await;
         hand.until(refused_by_worker).await
     })
     .await;
@@ -156,8 +164,8 @@ async fn a_future_over_the_workers_limit_is_refused_by_the_worker_too<S: Site>(s
 /// A worker by hand that has its future and has begun.
 async fn running<N: Network>(pair: &Pair<N>, ticket: Ticket) -> Hand<crate::transfer_support::Breakable<N::Stream>> {
     let mut hand = pair.hand().await;
-    hand.say(&FromWorker::Hello(hello(ticket, Stage::Fetch))).await;
-    hand.until(|frame: Frame<FromClient>| matches!(frame, Frame::Data(_)).then_some(())).await;
+    hand.say(&FromWorker::Hello(hello(ticket, FETCH))).await;
+    hand.until(|frame| matches!(frame, Frame::Control(FromClient::Future { .. })).then_some(())).await;
     hand.say(&FromWorker::Received).await;
     hand.say(&FromWorker::Begin { provenance: provenance() }).await;
     hand
@@ -168,7 +176,8 @@ async fn a_result_that_is_too_large_does_not_flow<S: Site>(site: &S) {
     let mut delivery = pair.grant(b"future");
     let mut hand = running(&pair, delivery.ticket).await;
     let size = (64 << 20) + 1;
-    hand.say(&FromWorker::Result { size, digest: Digest([0; 32]), provenance: provenance() }).await;
+    hand.say(&FromWorker::Result { size, digest: Digest([0; 32]), provenance: provenance(), start: 0, whole: None })
+        .await;
     let told = hand.until(refused).await;
     assert_eq!(told, Refusal::TooLarge { what: Payload::Result, size, limit: 64 << 20 });
     assert!(matches!(failure(&mut delivery).await, TransferError::TooLarge { what: Payload::Result, .. }));
@@ -215,7 +224,7 @@ async fn more_bytes_than_were_announced<S: Site>(site: &S) {
 }
 
 async fn frames_that_are_too_big<S: Site>(site: &S) {
-    for (kind, limit) in [(0, MAX_CONTROL), (1, 1 << 20), (2, MAX_DATA), (7, 0)] {
+    for (kind, limit) in [(0, MAX_CONTROL), (1, 1 << 20), (2, MAX_DATA), (3, MAX_DATA), (7, 0)] {
         let mut header = vec![kind];
         header.extend(u32::try_from(limit + 1).unwrap().to_le_bytes());
         let pair = Pair::new(site).await;
@@ -239,7 +248,7 @@ async fn frames_in_the_wrong_place<S: Site>(site: &S) {
     let wrong: [Vec<u8>; 4] = [
         data(b"data that were not announced"),
         encode_body(Kind::Control, &[0xff; 8]).unwrap(),
-        p2p_worker::proto::frames::encode(&FromWorker::Hello(hello(Ticket([2; 16]), Stage::Fetch))).unwrap(),
+        p2p_worker::proto::frames::encode(&FromWorker::Hello(hello(Ticket([2; 16]), FETCH))).unwrap(),
         encode_body(Kind::Control, &[]).unwrap_or_else(|_| vec![0, 0, 0, 0, 0]),
     ];
     for bytes in wrong {
@@ -255,7 +264,7 @@ async fn frames_in_the_wrong_place<S: Site>(site: &S) {
     let pair = Pair::new(site).await;
     let mut delivery = pair.grant(b"future");
     let mut hand = pair.hand().await;
-    hand.say(&FromWorker::Hello(hello(delivery.ticket, Stage::Fetch))).await;
+    hand.say(&FromWorker::Hello(hello(delivery.ticket, FETCH))).await;
     hand.say(&result_of(b"result")).await;
     assert!(matches!(failure(&mut delivery).await, TransferError::Protocol(_)));
 }
@@ -271,7 +280,7 @@ async fn a_future_that_stalls<S: Site>(site: &S) {
         hand.write(&data(b"fut")).await;
         loop {
             // The client is alive all the time; only the future does not move.
-            match hand.hear().await.unwrap() {
+            match hand.hear_all().await.unwrap() {
                 Frame::Control(FromWorker::Heartbeat) => hand.say(&FromClient::Heartbeat).await,
                 frame => break refused_by_worker(frame),
             }
@@ -313,9 +322,9 @@ async fn a_worker_that_breaks_every_stream<S: Site>(site: &S) {
     let mut delivery = pair.grant(b"future");
     let (client, worker, ticket) = (pair.client.network(), pair.worker.network(), delivery.ticket);
     let playing = async {
-        while let Ok(stream) = worker.dial(client.id(), &client.addresses()).await {
+        while let Ok((stream, _)) = worker.dial(client.id(), &client.addresses(), ANY).await {
             let mut hand = Hand::new(stream);
-            hand.say(&FromWorker::Hello(hello(ticket, Stage::Fetch))).await;
+            hand.say(&FromWorker::Hello(hello(ticket, FETCH))).await;
             hand.hear::<FromClient>().await;
         }
         std::future::pending().await
@@ -335,7 +344,7 @@ async fn a_result_that_stalls<S: Site>(site: &S) {
     hand.write(&data(b"res")).await;
     let told = loop {
         hand.say(&FromWorker::Heartbeat).await;
-        match hand.hear().await.unwrap() {
+        match hand.hear_all().await.unwrap() {
             Frame::Control(FromClient::Heartbeat) => {}
             frame => break refused(frame),
         }
@@ -367,27 +376,33 @@ async fn a_silent_worker<S: Site>(site: &S) {
     assert!(matches!(error, TransferError::WorkerSilent { .. }), "{error:?}");
 }
 
-async fn heartbeats_are_sent_and_answered<S: Site>(site: &S) {
-    let pair = Pair::new(site).await;
+async fn both_sides_beat_whatever_they_do<S: Site>(site: &S) {
+    let config = TransferConfig { heartbeat: Duration::from_millis(20), ..TransferConfig::default() };
+    let pair = Pair::with(site, config).await;
     let mut delivery = pair.grant(b"future");
     let mut hand = running(&pair, delivery.ticket).await;
-    for _ in 0..3 {
-        hand.say(&FromWorker::Heartbeat).await;
-        assert_eq!(hand.hear().await, Some(Frame::Control(FromClient::Heartbeat)));
-    }
-    wait_for(&mut delivery, |event| matches!(event, DeliveryEvent::Begun(_)).then_some(())).await;
-
-    let config = TransferConfig { heartbeat: Duration::from_millis(20), ..TransferConfig::default() };
-    let (fetched, ()) = with_hand(site, config, async |hand| {
-        hand.say(&future_of(b"future")).await;
+    let beats = async |hand: &mut Hand<_>| {
         for _ in 0..3 {
-            hand.until(|frame| matches!(frame, Frame::Control(FromWorker::Heartbeat)).then_some(())).await;
+            while hand.hear_all().await.expect("a frame") != Frame::Control(FromClient::Heartbeat) {}
         }
+    };
+    beats(&mut hand).await;
+    wait_for(&mut delivery, |event| matches!(event, DeliveryEvent::Begun(_)).then_some(())).await;
+    hand.say(&result_of(b"result")).await;
+    beats(&mut hand).await;
+
+    let (fetched, ()) = with_hand(site, config, async |hand| {
+        let beats = async |hand: &mut Hand<_>| {
+            for _ in 0..3 {
+                while hand.hear_all().await.expect("a frame") != Frame::Control(FromWorker::Heartbeat) {}
+            }
+        };
+        hand.say(&FromClient::Heartbeat).await;
+        hand.say(&future_of(b"future")).await;
+        beats(hand).await;
         hand.write(&data(b"future")).await;
         hand.until(|frame| matches!(frame, Frame::Control(FromWorker::Received)).then_some(())).await;
-        for _ in 0..3 {
-            hand.until(|frame| matches!(frame, Frame::Control(FromWorker::Heartbeat)).then_some(())).await;
-        }
+        beats(hand).await;
     })
     .await;
     assert_eq!(read(&fetched.unwrap().0), b"future");
@@ -415,7 +430,7 @@ async fn a_worker_that_dials_again_before_the_break_is_seen<S: Site>(site: &S) {
     wait_for(&mut delivery, |event| matches!(event, DeliveryEvent::Begun(_)).then_some(())).await;
     let mut hand = pair.hand().await;
     hand.say(&FromWorker::Hello(hello(delivery.ticket, Stage::Resume))).await;
-    assert_eq!(hand.hear().await, Some(Frame::Control(FromClient::Resume)));
+    assert_eq!(hand.hear().await, Some(Frame::Control(FromClient::Resume { held: None })));
     while dead.hear::<FromClient>().await.is_some() {}
     hand.say(&result_of(b"result")).await;
     hand.write(&data(b"result")).await;

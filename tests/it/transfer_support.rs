@@ -1,6 +1,7 @@
 //! Networks to run the transfer's contract over, streams that break on command, and peers that are played by hand.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     io,
     pin::Pin,
@@ -14,11 +15,11 @@ use std::{
 
 use p2p_worker::{
     ids::{Address, FutureId, NodeId, Ticket},
-    proto::frames::{Frame, Hello, Stage, VERSION, encode},
+    proto::frames::{Frame, FromClient, FromWorker, Hello, Stage, VERSION, encode},
     sandbox::{Enforcement, Layer, Provenance},
     spool::Spooled,
     transfer::{
-        Delivery, DeliveryEvent, Grant, Invitation, Network, NetworkError, Transfer, TransferConfig,
+        By, Delivery, DeliveryEvent, Grant, Invitation, Network, NetworkError, Transfer, TransferConfig, Way,
         libp2p::{Listen, Node, NodeConfig},
         memory::{Hub, MemoryNode},
     },
@@ -33,6 +34,12 @@ use tokio_util::sync::CancellationToken;
 
 /// No test waits longer for anything.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// Any way.
+pub(crate) const ANY: By = By::First(Way::Quic);
+
+/// The first stage of a worker.
+pub(crate) const FETCH: Stage = Stage::Fetch { held: None };
 
 /// A kind of network.
 pub(crate) trait Site {
@@ -86,8 +93,30 @@ impl Site for Tcp {
 pub(crate) struct Breaking<N> {
     inner: N,
     switch: Mutex<CancellationToken>,
-    /// How many bytes the streams may still read before they break by themselves.
-    allowance: Arc<AtomicU64>,
+    meter: Arc<Meter>,
+}
+
+/// What is read from the streams of a node, and when they break by themselves.
+pub(crate) struct Meter {
+    /// How many bytes they may still read before the next break.
+    allowance: AtomicU64,
+    /// The breaks after that one.
+    cuts: Mutex<VecDeque<u64>>,
+    read: AtomicU64,
+}
+
+impl Meter {
+    /// Whether a stream that has read so much breaks now.
+    fn breaks(&self, read: u64) -> bool {
+        self.read.fetch_add(read, Ordering::SeqCst);
+        let left = self.allowance.load(Ordering::SeqCst);
+        if left > read {
+            self.allowance.store(left.saturating_sub(if left == u64::MAX { 0 } else { read }), Ordering::SeqCst);
+            return false;
+        }
+        self.allowance.store(self.cuts.lock().unwrap().pop_front().unwrap_or(u64::MAX), Ordering::SeqCst);
+        true
+    }
 }
 
 impl<N> Breaking<N> {
@@ -98,7 +127,24 @@ impl<N> Breaking<N> {
 
     /// Breaks the stream that has read so many more bytes, once.
     pub(crate) fn cut_after(&self, bytes: u64) {
-        self.allowance.store(bytes, Ordering::SeqCst);
+        self.meter.allowance.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Breaks streams again and again, each time after so many more bytes were read.
+    pub(crate) fn cut_at(&self, cuts: &[u64]) {
+        *self.meter.cuts.lock().unwrap() = cuts.iter().copied().skip(1).collect();
+        self.cut_after(cuts[0]);
+    }
+
+    /// Bytes that were read from all streams.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.meter.read.load(Ordering::SeqCst)
+    }
+
+    /// Breaks that did not happen yet.
+    pub(crate) fn cuts_left(&self) -> usize {
+        let waiting = self.meter.cuts.lock().unwrap().len();
+        waiting + usize::from(self.meter.allowance.load(Ordering::SeqCst) != u64::MAX)
     }
 }
 
@@ -113,8 +159,9 @@ impl<N: Network> Network for Breaking<N> {
         self.inner.addresses()
     }
 
-    async fn dial(&self, peer: &NodeId, addresses: &[Address]) -> Result<Self::Stream, NetworkError> {
-        Ok(self.wrap(self.inner.dial(peer, addresses).await?))
+    async fn dial(&self, peer: &NodeId, addresses: &[Address], by: By) -> Result<(Self::Stream, Way), NetworkError> {
+        let (stream, way) = self.inner.dial(peer, addresses, by).await?;
+        Ok((self.wrap(stream), way))
     }
 
     async fn accept(&self) -> Option<(NodeId, Self::Stream)> {
@@ -133,7 +180,7 @@ impl<N: Network> Network for Breaking<N> {
 impl<N: Network> Breaking<N> {
     fn wrap(&self, stream: N::Stream) -> Breakable<N::Stream> {
         let cut = Box::pin(self.switch.lock().unwrap().clone().cancelled_owned());
-        Breakable { stream, cut, allowance: Arc::clone(&self.allowance) }
+        Breakable { stream, cut, meter: Arc::clone(&self.meter) }
     }
 }
 
@@ -141,7 +188,7 @@ impl<N: Network> Breaking<N> {
 pub(crate) struct Breakable<S> {
     stream: S,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
-    allowance: Arc<AtomicU64>,
+    meter: Arc<Meter>,
 }
 
 impl<S> Breakable<S> {
@@ -162,14 +209,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Breakable<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let read = (buffer.filled().len() - before) as u64;
-        let left = self.allowance.load(Ordering::SeqCst);
-        if left <= read {
-            self.allowance.store(u64::MAX, Ordering::SeqCst);
+        if self.meter.breaks(read) {
             self.cut = Box::pin(std::future::ready(()));
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        if left != u64::MAX {
-            self.allowance.store(left - read, Ordering::SeqCst);
         }
         Poll::Ready(Ok(()))
     }
@@ -196,8 +238,8 @@ pub(crate) struct Pair<N: Network> {
 }
 
 pub(crate) async fn transfer<S: Site>(site: &S, config: TransferConfig) -> Transfer<Breaking<S::Net>> {
-    let allowance = Arc::new(AtomicU64::new(u64::MAX));
-    let node = Breaking { inner: site.node().await, switch: Mutex::default(), allowance };
+    let meter = Meter { allowance: u64::MAX.into(), cuts: Mutex::default(), read: 0.into() };
+    let node = Breaking { inner: site.node().await, switch: Mutex::default(), meter: Arc::new(meter) };
     Transfer::new(Arc::new(node), config)
 }
 
@@ -244,7 +286,7 @@ impl<N: Network> Pair<N> {
     /// A worker that is played by hand.
     pub(crate) async fn hand(&self) -> Hand<Breakable<N::Stream>> {
         let (client, worker) = (self.client.network(), self.worker.network());
-        Hand::new(worker.dial(client.id(), &client.addresses()).await.unwrap())
+        Hand::new(worker.dial(client.id(), &client.addresses(), ANY).await.unwrap().0)
     }
 }
 
@@ -253,6 +295,23 @@ pub(crate) async fn hand_client<S: Site>(site: &S, worker: &NodeId) -> S::Net {
     let node = site.node().await;
     node.allow(worker);
     node
+}
+
+/// Messages of which one is a heartbeat.
+pub(crate) trait Beats {
+    fn is_heartbeat(&self) -> bool;
+}
+
+impl Beats for FromWorker {
+    fn is_heartbeat(&self) -> bool {
+        matches!(self, Self::Heartbeat)
+    }
+}
+
+impl Beats for FromClient {
+    fn is_heartbeat(&self) -> bool {
+        matches!(self, Self::Heartbeat)
+    }
 }
 
 /// One end of a stream, played by hand.
@@ -277,8 +336,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hand<S> {
         }
     }
 
+    /// The next frame that is not a heartbeat; `None` when the stream ended.
+    pub(crate) async fn hear<M: DeserializeOwned + Beats>(&mut self) -> Option<Frame<M>> {
+        loop {
+            match self.hear_all::<M>().await {
+                Some(Frame::Control(message)) if message.is_heartbeat() => {}
+                heard => return heard,
+            }
+        }
+    }
+
     /// The next frame; `None` when the stream ended.
-    pub(crate) async fn hear<M: DeserializeOwned>(&mut self) -> Option<Frame<M>> {
+    pub(crate) async fn hear_all<M: DeserializeOwned>(&mut self) -> Option<Frame<M>> {
         loop {
             if let Some((frame, rest)) = Frame::decode(&self.buffer).unwrap() {
                 self.buffer = rest.to_vec();
@@ -292,7 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hand<S> {
     }
 
     /// The next message that `pick` takes; the test fails when the stream ends before.
-    pub(crate) async fn until<M: DeserializeOwned, T>(&mut self, pick: impl Fn(Frame<M>) -> Option<T>) -> T {
+    pub(crate) async fn until<M: DeserializeOwned + Beats, T>(&mut self, pick: impl Fn(Frame<M>) -> Option<T>) -> T {
         loop {
             if let Some(found) = pick(self.hear().await.expect("the stream ended too early")) {
                 return found;

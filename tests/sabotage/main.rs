@@ -10,7 +10,10 @@
     reason = "clippy allows these inside test functions only, and a helper of a test may fail the test too"
 )]
 
+#[path = "../it/delegated.rs"]
+mod delegated;
 mod doctor;
+mod groups;
 mod kernel;
 mod machine;
 mod program;

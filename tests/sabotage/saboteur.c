@@ -7,6 +7,7 @@
  *   CALL:N&MASK=ERROR   only when argument N (from 0) has one of these bits
  *   CALL:N==VALUE=ERROR only when argument N is that
  *   CALL@K=ERROR        only the K-th such call of all processes together (after the conditions)
+ *   CALL/TEXT=ERROR     only when the path that it is about has this text in it
  *   landlock=ABI        Landlock is that of a kernel with this ABI (landlock(7)): versions, rights and flags that came later
  *                       are refused as such a kernel refuses them
  *
@@ -47,7 +48,7 @@
 
 enum { MOST_RULES = 64, LANDLOCK_CREATE = 444, LANDLOCK_ADD = 445, LANDLOCK_RESTRICT = 446 };
 
-struct rule { int call, argument, equal, error; uint64_t value; long nth, seen; };
+struct rule { int call, argument, equal, error; uint64_t value; long nth, seen; char text[64]; };
 
 static const struct { const char *name; int number; } CALLS[] = {
     {"landlock_create_ruleset", LANDLOCK_CREATE}, {"landlock_add_rule", LANDLOCK_ADD},
@@ -59,12 +60,26 @@ static const struct { const char *name; int number; } CALLS[] = {
     {"mount_setattr", 442}, {"sethostname", SYS_sethostname}, {"sendmsg", SYS_sendmsg}, {"memfd_create", SYS_memfd_create},
     {"setresuid", SYS_setresuid}, {"setgroups", SYS_setgroups}, {"mkdirat", SYS_mkdirat}, {"symlinkat", SYS_symlinkat},
     {"pipe2", SYS_pipe2}, {"socketpair", SYS_socketpair}, {"setns", SYS_setns}, {"keyctl", SYS_keyctl},
-    {"pidfd_open", 434}, {"execve", SYS_execve},
+    {"pidfd_open", 434}, {"execve", SYS_execve}, {"openat", SYS_openat}, {"flock", SYS_flock},
+#ifdef SYS_mkdir
+    {"mkdir", SYS_mkdir}, {"rmdir", SYS_rmdir},
+#else
+    {"mkdir", SYS_mkdirat}, {"rmdir", SYS_unlinkat},
+#endif
 };
+/* Those whose path is their first argument; with all others it is the second. */
+static int path_argument(int call)
+{
+#ifdef SYS_mkdir
+    return call == SYS_mkdir || call == SYS_rmdir ? 0 : 1;
+#else
+    return 1;
+#endif
+}
 static const struct { const char *name; int number; } ERRORS[] = {
     {"EPERM", EPERM}, {"ENOSYS", ENOSYS}, {"EINVAL", EINVAL}, {"EACCES", EACCES}, {"EOPNOTSUPP", EOPNOTSUPP},
     {"ENOSPC", ENOSPC}, {"EMFILE", EMFILE}, {"ENFILE", ENFILE}, {"ENOMEM", ENOMEM}, {"EAGAIN", EAGAIN},
-    {"ENODEV", ENODEV}, {"EBUSY", EBUSY}, {"EUSERS", EUSERS},
+    {"ENODEV", ENODEV}, {"EBUSY", EBUSY}, {"EUSERS", EUSERS}, {"ENOENT", ENOENT}, {"EROFS", EROFS},
 };
 
 static struct rule rules[MOST_RULES];
@@ -100,9 +115,10 @@ static void parse(const char *text)
     const char *last = strrchr(text, '=');
     if (!last || rule_count == MOST_RULES) die(text);
     struct rule *rule = &rules[rule_count++];
-    *rule = (struct rule){.call = number(text, strcspn(text, ":@="), 0), .argument = -1,
+    *rule = (struct rule){.call = number(text, strcspn(text, ":@/="), 0), .argument = -1,
                           .error = number(last + 1, strlen(last + 1), 1)};
-    const char *colon = strchr(text, ':'), *at = strchr(text, '@');
+    const char *colon = strchr(text, ':'), *at = strchr(text, '@'), *slash = strchr(text, '/');
+    if (slash) snprintf(rule->text, sizeof rule->text, "%.*s", (int)(last - slash - 1), slash + 1);
     if (colon) {
         char *end;
         rule->argument = (int)strtol(colon + 1, &end, 0);
@@ -189,6 +205,11 @@ static void decide(const struct seccomp_notif *call, struct seccomp_notif_resp *
         if (rule->argument >= 0) {
             uint64_t value = call->data.args[rule->argument];
             if (rule->equal ? value != rule->value : !(value & rule->value)) continue;
+        }
+        if (rule->text[0]) {
+            char path[4096] = "";
+            read_memory((pid_t)call->pid, call->data.args[path_argument(rule->call)], path, sizeof path - 1);
+            if (!strstr(path, rule->text)) continue;
         }
         if (rule->nth && ++rule->seen != rule->nth) continue;
         answer->flags = 0;

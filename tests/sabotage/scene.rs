@@ -13,6 +13,9 @@ use crate::world::{Who, World, eventually, processes_with, stderr, stdout};
 /// What the future of these tests prints, by R and past R.
 const MARK: &str = "EVALUATED";
 
+/// How many jails a worker makes ahead of its tasks, at most (`src/runner/ahead.rs`).
+const MOST_AHEAD: usize = 2;
+
 /// A world in which every way that an evaluated future could leave a trace is watched.
 pub(crate) struct Scene {
     pub(crate) world: World,
@@ -79,11 +82,16 @@ impl Scene {
 
     /// `p2p-worker exec` of that future, with these arguments, under these rules.
     pub(crate) fn exec(&self, rules: &[&str], arguments: &[&str]) -> Seen {
+        self.exec_within(&[], rules, arguments)
+    }
+
+    /// The same after another program, which executes the saboteur.
+    pub(crate) fn exec_within(&self, wrapper: &[&str], rules: &[&str], arguments: &[&str]) -> Seen {
         let log = self.open.join("executed");
         let _ = fs::remove_file(&log);
         let mut rules = rules.to_vec();
         rules.splice(0..0, ["--log", log.to_str().unwrap()]);
-        let mut seen = self.exec_by(&self.under(&rules), arguments);
+        let mut seen = self.exec_by(&[wrapper, &self.under(&rules)].concat(), arguments);
         let executed = fs::read_to_string(&log).unwrap();
         seen.executed = executed.lines().map(str::to_owned).collect();
         seen.evaluated |= seen.executed.iter().any(|program| program.ends_with("bin/exec/R") || program == "?");
@@ -103,6 +111,20 @@ impl Scene {
     pub(crate) fn look(&self, command: &mut Command) -> Seen {
         let output = command.env("TMPDIR", &self.temporary).output().unwrap();
         Seen::of(&output, fs::remove_file(self.trace()).is_ok())
+    }
+
+    /// Submits this scene's future until it is refused: what the worker made ahead while all was well serves a future or two,
+    /// with every layer in force.
+    pub(crate) fn refused(&self, mut submit: impl FnMut() -> Output) -> Output {
+        for _ in 0..=MOST_AHEAD {
+            let output = submit();
+            if output.status.code() != Some(0) {
+                return output;
+            }
+            assert!(stdout(&output).contains(MARK), "{output:?}");
+            assert!(fs::remove_file(self.trace()).is_err(), "it left a file on this machine");
+        }
+        panic!("nothing is refused, though more futures were run than jails were made ahead");
     }
 
     /// Checks that no process and no file is left of anything.

@@ -36,7 +36,8 @@ impl Processes {
         }
     }
 
-    fn folder(&self) -> PathBuf {
+    /// Where the kernel tells of them.
+    pub(crate) fn folder(&self) -> PathBuf {
         match self {
             Self::Namespace(proc) => PathBuf::from(format!("/proc/self/fd/{}", proc.as_raw_fd())),
             Self::Descendants => PathBuf::from("/proc"),
@@ -134,13 +135,13 @@ fn children(pid: i32) -> Vec<i32> {
 }
 
 /// The entries of a folder whose names are numbers.
-fn numbers(folder: PathBuf) -> Vec<i32> {
+pub(crate) fn numbers(folder: PathBuf) -> Vec<i32> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// How many lines of a file are such, but no more than `most`, without having all of it in memory.
-fn lines(path: &Path, most: usize, such: impl Fn(&str) -> bool) -> u64 {
+pub(crate) fn lines(path: &Path, most: usize, such: impl Fn(&str) -> bool) -> u64 {
     let Ok(file) = fs::File::open(path) else { return 0 };
     let lines = BufReader::with_capacity(1 << 16, file).lines().map_while(Result::ok);
     lines.filter(|line| such(line)).take(most).count() as u64

@@ -46,6 +46,7 @@ struct Files {
     memory_events: Option<File>,
     process_events: Option<File>,
     cpu: Option<File>,
+    quota: Option<File>,
     kill: Option<File>,
 }
 
@@ -87,12 +88,12 @@ impl Group {
                 for setting in settings(wanted, *controller) {
                     write(&folder, &setting)?;
                 }
-                group.files.open(wanted.version, *controller, &folder);
+                group.files.open(wanted.version, *controller, &folder)?;
                 group.controllers.push(*controller);
             }
             if wanted.version == CgroupVersion::V2 {
-                group.files.cpu = File::open(folder.join("cpu.stat")).ok();
-                group.files.kill = OpenOptions::new().write(true).open(folder.join("cgroup.kill")).ok();
+                group.files.cpu = opened(&folder, "cpu.stat", false)?;
+                group.files.kill = writable(&folder, "cgroup.kill")?; // Linux 5.14
             }
             let join = folder.join("cgroup.procs");
             let opened = OpenOptions::new().write(true).open(&join);
@@ -155,8 +156,12 @@ impl Group {
         self.version == CgroupVersion::V2
     }
 
-    /// Kills every process in the group, where the kernel can (version 2, Linux 5.14).
+    /// Kills every process in the group, where the kernel can (version 2, Linux 5.14). Its share of the processors is lifted
+    /// first: who has used it up would wait for the next period before it dies (before Linux 6.18).
     pub(crate) fn kill(&self) {
+        if let Some(mut quota) = self.files.quota.as_ref() {
+            let _ = quota.write_all(if self.version == CgroupVersion::V1 { b"-1" } else { b"max" });
+        }
         if let Some(mut kill) = self.files.kill.as_ref() {
             let _ = kill.write_all(b"1");
         }
@@ -180,23 +185,48 @@ impl Drop for Group {
 }
 
 impl Files {
-    fn open(&mut self, version: CgroupVersion, controller: Controller, folder: &Path) {
-        let open = |name: &str| File::open(folder.join(name)).ok();
+    /// What tells how a task fared must be there as much as its limits, or a limit could bite without anybody hearing of it.
+    /// What newer kernels alone have may be missing.
+    fn open(&mut self, version: CgroupVersion, controller: Controller, folder: &Path) -> Outcome<()> {
+        let must = |name: &str| opened(folder, name, false);
+        let may = |name: &str| opened(folder, name, true);
         match (version, controller) {
             (CgroupVersion::V2, Controller::Memory) => {
-                self.memory_now = open("memory.current");
-                self.memory_most = open("memory.peak");
-                self.memory_events = open("memory.events");
+                self.memory_now = must("memory.current")?;
+                self.memory_most = may("memory.peak")?; // Linux 5.19
+                self.memory_events = must("memory.events")?;
             }
             (CgroupVersion::V1, Controller::Memory) => {
-                self.memory_now = open("memory.usage_in_bytes");
-                self.memory_most = open("memory.max_usage_in_bytes");
-                self.memory_events = open("memory.oom_control");
+                self.memory_now = must("memory.usage_in_bytes")?;
+                self.memory_most = must("memory.max_usage_in_bytes")?;
+                self.memory_events = must("memory.oom_control")?;
             }
-            (_, Controller::Processes) => self.process_events = open("pids.events"),
-            (CgroupVersion::V1, Controller::CpuAccounting) => self.cpu = open("cpuacct.usage"),
-            (_, Controller::Cpu) | (CgroupVersion::V2, Controller::CpuAccounting) => {}
+            (_, Controller::Processes) => self.process_events = must("pids.events")?,
+            (CgroupVersion::V1, Controller::CpuAccounting) => self.cpu = must("cpuacct.usage")?,
+            (version, Controller::Cpu) => {
+                let name = if version == CgroupVersion::V1 { "cpu.cfs_quota_us" } else { "cpu.max" };
+                self.quota = writable(folder, name)?;
+            }
+            (CgroupVersion::V2, Controller::CpuAccounting) => {}
         }
+        Ok(())
+    }
+}
+
+/// A file of the group, to be read.
+fn opened(folder: &Path, name: &str, optional: bool) -> Outcome<Option<File>> {
+    unless_missing(&folder.join(name), optional, OpenOptions::new().read(true))
+}
+
+/// A file of the group, to be written to, where the kernel has it.
+fn writable(folder: &Path, name: &str) -> Outcome<Option<File>> {
+    unless_missing(&folder.join(name), true, OpenOptions::new().write(true))
+}
+
+fn unless_missing(path: &Path, optional: bool, how: &OpenOptions) -> Outcome<Option<File>> {
+    match how.open(path) {
+        Err(error) if optional && error.kind() == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some).at(STAGE, || format!("opening {}", path.display())),
     }
 }
 

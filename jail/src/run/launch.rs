@@ -4,20 +4,21 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::exit;
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sched::CloneFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::{Pid, execve, getegid, geteuid, pipe2, setsid};
+use nix::unistd::{Gid, Pid, Uid, execve, getegid, geteuid, pipe2, setsid};
 
 use crate::control::{TaskDescriptors, chain};
 use crate::failure::{At, Failure, Outcome};
 use crate::message;
 use crate::prepared::{Prepared, Program};
 use crate::run::group::Group;
-use crate::spec::{Builtin, CONFINE_FD, Container, PROGRAM_FD, STATUS_FD, Spec, Stage};
-use crate::stages::init::Init;
+use crate::spec::{Ahead, Builtin, CONFINE_FD, Container, PROGRAM_FD, STATUS_FD, Spec, Stage};
+use crate::stages::init::{Early, Init};
 use crate::stages::{descriptors, namespaces, tail};
 use crate::status::{self, Notes, Status};
 use crate::sys::{self, Forked};
@@ -48,6 +49,17 @@ pub(crate) fn start(prepared: &Prepared, group: Option<&Group>, descriptors: Tas
     }
 }
 
+/// Starts the init of a task that nobody knows yet, and returns the socket on which it waits for the order.
+pub(crate) fn start_ahead(ahead: &Ahead, group: Option<&Group>) -> Outcome<(Started, UnixStream)> {
+    let (status, notes) = status::channel().at(Stage::Namespaces, || "socketpair".into())?;
+    let status = Status::from(descriptors::move_up(status.as_fd())?);
+    let (orders, its) = UnixStream::pair().at(Stage::Namespaces, || "socketpair".into())?;
+    let started = start_init(group, status, notes, |status, outcome, host| {
+        Early { ahead, status, outcome, host, orders: its }.run()
+    })?;
+    Ok((started, orders))
+}
+
 fn start_builtin(
     prepared: &Prepared,
     builtin: &Builtin,
@@ -55,6 +67,18 @@ fn start_builtin(
     descriptors: TaskDescriptors,
     status: Status,
     notes: Notes,
+) -> Outcome<Started> {
+    start_init(group, status, notes, |status, outcome, host| {
+        Init { spec: &prepared.spec, prepared: Some(prepared), builtin, descriptors, status, outcome }.run(host)
+    })
+}
+
+/// Starts process 1 of fresh namespaces, which does that work and ends.
+fn start_init(
+    group: Option<&Group>,
+    status: Status,
+    notes: Notes,
+    work: impl FnOnce(Status, OwnedFd, (Uid, Gid)),
 ) -> Outcome<Started> {
     let (reader, outcome) = pipe2(OFlag::O_CLOEXEC).at(Stage::Namespaces, || "pipe".into())?;
     let host = (geteuid(), getegid());
@@ -66,7 +90,8 @@ fn start_builtin(
                 status.refuse(failure);
                 exit(1)
             }
-            Init { prepared, builtin, descriptors, status, outcome, host }.run()
+            work(status, outcome, host);
+            exit(1)
         }
         Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: Some(reader.into()) }),
     }

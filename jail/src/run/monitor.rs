@@ -10,12 +10,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::clock;
 use crate::control::Control;
 use crate::failure::Failure;
-use crate::prepared::Prepared;
 use crate::run::census::{Processes, kill_descendants};
 use crate::run::group::Group;
 use crate::run::launch::Started;
 use crate::run::watch::{Watch, ended_cpu_ms, out_of_memory};
-use crate::spec::{Exit, Report, Stage, Stop, Usage};
+use crate::spec::{Exit, Report, Spec, Stage, Stop, Usage};
 use crate::stages::init::parse_exit;
 use crate::status::Note;
 use crate::sys;
@@ -45,7 +44,7 @@ const STAGES: [Stage; 12] = [
 /// The state of one task, from its first process to its last.
 pub(crate) struct Monitor<'a> {
     control: Control,
-    prepared: &'a Prepared,
+    spec: &'a Spec,
     group: Option<&'a Group>,
     task: Started,
     deadline: Duration,
@@ -64,10 +63,10 @@ pub(crate) struct Monitor<'a> {
 
 impl<'a> Monitor<'a> {
     /// Takes over a task that has been started.
-    pub(crate) fn new(control: Control, prepared: &'a Prepared, group: Option<&'a Group>, task: Started) -> Self {
+    pub(crate) fn new(control: Control, spec: &'a Spec, group: Option<&'a Group>, task: Started) -> Self {
         Self {
             control,
-            prepared,
+            spec,
             group,
             task,
             deadline: clock::now() + SETTING_UP,
@@ -121,7 +120,7 @@ impl<'a> Monitor<'a> {
         let timeout = due.map_or(HOUSEKEEPING, |due| due.saturating_sub(clock::now()).min(HOUSEKEEPING));
         // A descriptor that is not to be waited for is replaced by one that is waited for anyway.
         let pidfd = self.task.pidfd.as_fd();
-        let explains = self.prepared.spec.confinement.seccomp.as_ref().is_some_and(|seccomp| seccomp.explain.is_some());
+        let explains = self.spec.confinement.seccomp.as_ref().is_some_and(|seccomp| seccomp.explain.is_some());
         // What a filter asks with must be on its way before the exec, about which the filter asks.
         let waits_for_notes = self.hears && (explains || self.exec.is_none());
         let notes = if waits_for_notes { self.task.notes.as_fd() } else { pidfd };
@@ -148,9 +147,9 @@ impl<'a> Monitor<'a> {
 
     fn note(&mut self, note: Note, mut fds: Vec<OwnedFd>) {
         match note {
-            Note::Stage(stage, detail) => {
+            Note::Stage(stage, detail, since) => {
                 self.last = Some(stage);
-                self.control.report(&Report::Stage(stage, detail));
+                self.control.report(&Report::Stage(stage, detail, since));
             }
             Note::Refused { stage, what, errno } => self.failure = Some(Failure { stage, what, errno }),
             Note::Processes => self.processes = fds.pop(),
@@ -182,8 +181,8 @@ impl<'a> Monitor<'a> {
             return;
         }
         let processes = self.processes.take().map_or(Processes::Descendants, Processes::Namespace);
-        let spec = &self.prepared.spec;
-        self.control.report(&Report::Stage(Stage::Exec, String::new()));
+        let spec = self.spec;
+        self.control.stage(Stage::Exec, String::new());
         self.watch =
             Some(Watch::new(&spec.watch, self.group, &spec.confinement, processes, std::mem::take(&mut self.tmpfs)));
         self.control.report(&Report::Running { pid: self.task.pid.as_raw() });

@@ -4,8 +4,7 @@
 //! look comes when it could have reached its limit, between 1 ms and 250 ms from now, and not before as much time has passed
 //! as the last look took. README.md has measured figures.
 //!
-//! What cannot be seen this way: memory of the kernel for the task (pipes, sockets), and memory files or shared memory that
-//! are not mapped at the moment. A control group sees these; where there is one, the kernel itself holds the limit, and this
+//! What cannot be seen this way: what waits in sockets, and memory files or shared memory that are not mapped at the moment. A control group sees these; where there is one, the kernel itself holds the limit, and this
 //! only hears of it, in order to end the rest of the task.
 
 use std::os::fd::OwnedFd;
@@ -21,6 +20,7 @@ use nix::unistd::Pid;
 use crate::clock;
 use crate::run::census::{Memory, Processes};
 use crate::run::group::{Group, Memory as GroupMemory};
+use crate::run::kept::Kept;
 use crate::spec::{Confinement, MOST_FILE_LOCKS, Stop, Watch as Limits};
 
 /// The most memory that one processor is thought to fill, in bytes per millisecond.
@@ -124,13 +124,14 @@ impl<'a> Watch<'a> {
         None
     }
 
-    /// Counts what the kernel keeps for the task beside its pages: mappings, which are memory (a control group counts those),
-    /// and locks on files, whose number is returned.
+    /// Counts what the kernel keeps for the task beside its pages: mappings and what is open, which are memory (a control group
+    /// counts those), and locks on files, whose number is returned.
     fn count_objects(&mut self) -> u64 {
         let pids = self.processes.list();
         if self.group.is_none() {
             let mappings: u64 = pids.iter().map(|pid| self.processes.mappings(*pid)).sum();
-            self.objects = mappings.saturating_mul(BYTES_OF_A_MAPPING);
+            let kept = Kept::of(&self.processes, &pids, &self.limits.tmpfs);
+            self.objects = mappings.saturating_mul(BYTES_OF_A_MAPPING).saturating_add(kept);
         }
         self.processes.file_locks(&pids, MOST_FILE_LOCKS)
     }

@@ -12,15 +12,18 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl::{set_dumpable, set_no_new_privs};
 use nix::unistd::{Gid, Pid, Uid, read, write};
 
-use crate::control::TaskDescriptors;
+use crate::control::{Control, TaskDescriptors};
 use crate::failure::{At, Failure, Outcome};
 use crate::prepared::Prepared;
-use crate::spec::{Builtin, Exit, Stage};
+use crate::spec::{Ahead, Builtin, Container, Exit, Spec, Stage};
 use crate::stages::{descriptors, landlock, mounts, namespaces, privileges, seccomp, tail};
 use crate::status::{Note, Status};
 use crate::sys::{self, Forked};
 
 const STAGE: Stage = Stage::Init;
+
+/// What is reported of the namespaces.
+const NAMESPACES: &str = "user, mount, pid, net, ipc, uts, cgroup";
 
 /// The task's process as the init knows it.
 struct TaskProcess {
@@ -33,7 +36,9 @@ struct TaskProcess {
 /// What the init starts with.
 pub(crate) struct Init<'a> {
     /// The whole order.
-    pub(crate) prepared: &'a Prepared,
+    pub(crate) spec: &'a Spec,
+    /// The same, checked and compiled; otherwise the task's process does that, while the init makes the mounts.
+    pub(crate) prepared: Option<&'a Prepared>,
     /// The container.
     pub(crate) builtin: &'a Builtin,
     /// For the task's process.
@@ -42,13 +47,58 @@ pub(crate) struct Init<'a> {
     pub(crate) status: Status,
     /// To the monitor: how the command ended, see [`parse_exit`].
     pub(crate) outcome: OwnedFd,
+}
+
+/// An init that is started before there is a task: what it starts with.
+pub(crate) struct Early<'a> {
+    /// What can be made by now.
+    pub(crate) ahead: &'a Ahead,
+    /// To the monitor.
+    pub(crate) status: Status,
+    /// To the monitor: how the command ended.
+    pub(crate) outcome: OwnedFd,
     /// User and group on the host.
     pub(crate) host: (Uid, Gid),
+    /// From the monitor: the one order.
+    pub(crate) orders: UnixStream,
+}
+
+impl Early<'_> {
+    /// Everything that process 1 does.
+    pub(crate) fn run(self) -> ! {
+        match self.wait() {
+            Ok((spec, descriptors)) => match &spec.container {
+                Container::Builtin(builtin) => {
+                    let Self { status, outcome, orders, .. } = self;
+                    drop(orders);
+                    let init = Init { spec: &spec, prepared: None, builtin, descriptors, status, outcome };
+                    let started = init.fork_task();
+                    init.go_on(started)
+                }
+                _ => self.status.refuse(Failure::new(Stage::Spec, "the container is not what was made ahead")),
+            },
+            Err(failure) => self.status.refuse(failure),
+        }
+        exit(1)
+    }
+
+    /// Makes what can be made, and waits for the order. Until then no other process of this user can look into this one.
+    fn wait(&self) -> Outcome<(Spec, TaskDescriptors)> {
+        let Self { ahead, status, outcome, host, orders } = self;
+        descriptors::close_all_but(0, &[status.as_fd().as_raw_fd(), outcome.as_raw_fd(), orders.as_raw_fd()])?;
+        namespaces::die_with_parent(status)?;
+        namespaces::settle(ahead.inside, &ahead.hostname, *host)?;
+        namespaces::new_network()?;
+        set_dumpable(false).at(STAGE, || "prctl PR_SET_DUMPABLE in the init".into())?;
+        status.stage(Stage::Namespaces, NAMESPACES)?;
+        let orders = orders.try_clone().at(Stage::Spec, || "dup of the socket for orders".into())?;
+        Control::new(orders.into()).receive()
+    }
 }
 
 impl Init<'_> {
-    /// Everything that process 1 does.
-    pub(crate) fn run(self) -> ! {
+    /// Everything that process 1 does. `host` are user and group on the host.
+    pub(crate) fn run(self, host: (Uid, Gid)) -> ! {
         let kept = [
             self.descriptors.stdin.as_raw_fd(),
             self.descriptors.frames.as_raw_fd(),
@@ -58,9 +108,15 @@ impl Init<'_> {
         ];
         let started = descriptors::close_all_but(0, &kept).and_then(|()| {
             namespaces::die_with_parent(&self.status)?;
-            namespaces::settle(self.builtin, self.host)?;
+            namespaces::settle(self.builtin.inside, &self.builtin.hostname, host)?;
             self.fork_task()
         });
+        self.go_on(started)
+    }
+
+    fn go_on(self, started: Outcome<TaskProcess>) -> ! {
+        // When the task is to be killed, it is this process that has to do it.
+        let _ = sys::ask_for_short_turns();
         match &started {
             Ok(task) => match self.finish(task) {
                 Ok(()) => reap(task.pid, &self.outcome),
@@ -72,7 +128,7 @@ impl Init<'_> {
         exit(1)
     }
 
-    /// Forks the task's process, which makes the network namespace: that takes the kernel almost as long as all mounts, which
+    /// Forks the task's process, which makes the network namespace (or, where there is one, compiles the filters): that takes the kernel almost as long as all mounts, which
     /// this process makes meanwhile. Then it waits until the init has locked itself up.
     fn fork_task(&self) -> Outcome<TaskProcess> {
         let (ours, its) = UnixStream::pair().at(STAGE, || "socketpair".into())?;
@@ -87,10 +143,12 @@ impl Init<'_> {
 
     fn finish(&self, task: &TaskProcess) -> Outcome<()> {
         let mounted = mounts::build(&self.builtin.mounts);
-        namespaces::join_network(&task.socket, &task.pidfd)?;
-        self.status.stage(Stage::Namespaces, "user, mount, pid, net, ipc, uts, cgroup")?;
+        if self.prepared.is_some() {
+            namespaces::join_network(&task.socket, &task.pidfd)?;
+            self.status.stage(Stage::Namespaces, NAMESPACES)?;
+        }
         let processes = mounted?;
-        if self.prepared.spec.confinement.no_nested_user_namespaces {
+        if self.spec.confinement.no_nested_user_namespaces {
             mounts::forbid_user_namespaces(processes.as_fd())?;
         }
         self.status.send(&Note::Processes, &[processes.as_raw_fd()]).at(Stage::Mounts, || "sending /proc".into())?;
@@ -106,15 +164,25 @@ impl Init<'_> {
 
     fn run_task(&self, init: UnixStream) -> ! {
         // The socket stays open until after the refusal: were it to close before, the init would make one of its own.
-        match self.join(&init) {
-            Ok(status) => tail::run(self.prepared, &status, true),
+        let own;
+        let prepared = match self.prepared {
+            Some(prepared) => namespaces::make_network(&init).map(|()| prepared),
+            None => match Prepared::new(self.spec.clone()) {
+                Ok(compiled) => {
+                    own = compiled;
+                    Ok(&own)
+                }
+                Err(failure) => Err(failure),
+            },
+        };
+        match prepared.and_then(|prepared| Ok((prepared, self.join(&init)?))) {
+            Ok((prepared, status)) => tail::run(prepared, &status, true),
             Err(failure) => self.status.refuse(failure),
         }
         exit(127)
     }
 
     fn join(&self, init: &UnixStream) -> Outcome<Status> {
-        namespaces::make_network(init)?;
         match read(init, &mut [0u8; 1]).at(STAGE, || "waiting for the init".into())? {
             1 => self.status.stage(STAGE, "process 1 reaps and has no rights; the task is process 2")?,
             _ => return Err(Failure::new(STAGE, "the init ended")),

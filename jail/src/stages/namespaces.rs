@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{self, Gid, Uid, sethostname};
 
 use crate::failure::{At, Failure, Outcome};
-use crate::spec::{Builtin, Stage};
+use crate::spec::{Identity, Stage};
 use crate::status::Status;
 
 const STAGE: Stage = Stage::Namespaces;
@@ -47,20 +47,25 @@ pub(crate) fn die_with_parent(status: &Status) -> Outcome<()> {
 }
 
 /// In the child: maps the one user and group, and names the host.
-pub(crate) fn settle(builtin: &Builtin, host: (Uid, Gid)) -> Outcome<()> {
+pub(crate) fn settle(inside: Identity, hostname: &str, host: (Uid, Gid)) -> Outcome<()> {
     write("/proc/self/setgroups", "deny")?;
-    write("/proc/self/uid_map", &format!("{} {} 1", builtin.inside.uid, host.0))?;
-    write("/proc/self/gid_map", &format!("{} {} 1", builtin.inside.gid, host.1))?;
+    write("/proc/self/uid_map", &format!("{} {} 1", inside.uid, host.0))?;
+    write("/proc/self/gid_map", &format!("{} {} 1", inside.gid, host.1))?;
     // If the machine runs out of memory, the task goes first. Not a matter of safety, so a refusal is no failure.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
-    sethostname(&builtin.hostname).at(STAGE, || format!("sethostname {:?}", builtin.hostname))
+    sethostname(hostname).at(STAGE, || format!("sethostname {hostname:?}"))
 }
 
 /// In the task's process, while the init makes the mounts: a network namespace without an interface that is up, owned by the
 /// user namespace that both are in.
 pub(crate) fn make_network(init: &UnixStream) -> Outcome<()> {
-    unshare(CloneFlags::CLONE_NEWNET).at(STAGE, || with_hint("unshare of the network namespace"))?;
+    new_network()?;
     unistd::write(init, b"!").at(STAGE, || "telling the init of the network namespace".into()).map(drop)
+}
+
+/// A network namespace for this process, without an interface that is up.
+pub(crate) fn new_network() -> Outcome<()> {
+    unshare(CloneFlags::CLONE_NEWNET).at(STAGE, || with_hint("unshare of the network namespace"))
 }
 
 /// In the init: waits for [`make_network`] and enters the same namespace.

@@ -1,5 +1,7 @@
 //! Limits that hold from outside, and those that bound what one task can make of the machine.
 
+use std::path::Path;
+
 use p2p_jail::spec::*;
 
 use crate::harness::*;
@@ -133,6 +135,68 @@ fn mappings_are_memory() {
     }
 }
 
+/// Children of perl, each of which does this and waits.
+fn children(number: u32, act: &str, seconds: u32) -> String {
+    format!(
+        "perl -MPOSIX -e 'for (1..{number}) {{ if (!fork) {{ {act}; sleep {seconds}; exit }} }} 1 while wait > 0; print \"whole\\n\"'"
+    )
+}
+
+#[test]
+fn pipes_are_memory() {
+    // 960 of them, of 64 KiB each: with a name, and without.
+    let pipes = "for (1..60) { pipe my $r, my $w or die; push @kept, $r, $w }";
+    let fifos = "for (1..60) { my $n = \"/tmp/$_-$$\"; mkfifo $n, 0600 or die $!; sysopen my $f, $n, O_RDWR or die $!; push @kept, $f }";
+    for starter in starters() {
+        let among = |act: &str, seconds| {
+            let mut spec = shell(starter, &children(16, act, seconds));
+            let Container::Builtin(builtin) = &mut spec.container else { unreachable!() };
+            for mount in &mut builtin.mounts {
+                if let Mount::Tmpfs { to, inodes, .. } = mount
+                    && to.as_path() == Path::new("/tmp")
+                {
+                    *inodes = 2000;
+                }
+            }
+            spec.watch.tmpfs = vec!["/tmp".into(), "/dev/shm".into()];
+            spec.watch.memory = Some(70 << 20);
+            run(starter, &spec)
+        };
+        for act in [pipes, fifos] {
+            let finished = among(act, 50);
+            assert_eq!(finished.ended().1, Some(Stop::Memory), "{finished:?}");
+        }
+        let finished = among("1", 2);
+        assert_eq!((finished.ended().1, finished.text.as_str()), (None, "whole\n"), "{finished:?}");
+    }
+}
+
+#[test]
+fn watched_events_are_memory() {
+    // An epoll instance knows a file by its descriptor's number too, and forgets it only when nobody has the file open: each of
+    // 15 instances watches 15 files, each under 60 numbers that it had for a moment. 13,500 in each of 16 processes.
+    let event = if cfg!(target_arch = "x86_64") { "pack(\"LQ\", 1, 0)" } else { "pack(\"Lx4Q\", 1, 0)" };
+    let held = format!(
+        "for (1..15) {{ pipe my $r, my $w; push @w, $w; push @r, $r; push @e, syscall({}, 0) }} my $event = {event}; \
+         for my $r (@r) {{ for my $n (60..119) {{ POSIX::dup2(fileno $r, $n) or die $!; \
+         for my $e (@e) {{ syscall({}, $e, 1, $n, $event) == 0 or die $! }} }} }} POSIX::close($_) for 60..119",
+        nix::libc::SYS_epoll_create1,
+        nix::libc::SYS_epoll_ctl
+    );
+    let closed = format!("{held}; @w = @r = ()");
+    for starter in starters() {
+        // The pipes are 15 MiB.
+        let limit = |watch: &mut Watch| watch.memory = Some(70 << 20);
+        let finished = with(starter, &children(16, &held, 50), limit);
+        assert_eq!(finished.ended().1, Some(Stop::Memory), "{finished:?}");
+        // When the files are closed, nothing is watched any more.
+        let one_by_one =
+            children(16, &closed, 2).replace("{ if (!fork)", "{ select undef, undef, undef, 0.4; if (!fork)");
+        let finished = with(starter, &one_by_one, limit);
+        assert_eq!((finished.ended().1, finished.text.as_str()), (None, "whole\n"), "{finished:?}");
+    }
+}
+
 #[test]
 fn a_full_tmpfs() {
     for starter in starters() {
@@ -187,10 +251,16 @@ fn how_late_a_limit_is() {
         late
     };
     for starter in starters() {
+        // It says how much time has gone by since it began, which is some milliseconds after it was executed.
+        let beats = "perl -MTime::HiRes=time -e 'my $t = time; while (1) { syswrite STDOUT, sprintf(\"%d\\n\", 1000 * (time - $t)); select undef, undef, undef, 0.0005 }'";
         let wall = |_| {
-            with(starter, "sleep 7100016", |watch| watch.wall_time_ms = Some(150)).ended().2.wall_ms.saturating_sub(150)
+            let finished = with(starter, beats, |watch| watch.wall_time_ms = Some(150));
+            let last: u64 = finished.text.lines().rev().find_map(|line| line.parse().ok()).unwrap_or(0);
+            (last.saturating_sub(150), finished.ended().2.wall_ms.saturating_sub(150))
         };
-        println!("{starter:?}, wall time, ms late: {:?}", sorted((0..20).map(wall).collect()));
+        let (last, gone): (Vec<u64>, Vec<u64>) = (0..40).map(wall).unzip();
+        println!("{starter:?}, wall time, ms until it ran no more: {:?}", sorted(last));
+        println!("{starter:?}, wall time, ms until all was gone:   {:?}", sorted(gone));
         let cpu = |_| {
             let spin = with(starter, "while :; do :; done", |watch| watch.cpu_time_ms = Some(200));
             assert_eq!(spin.ended().1, Some(Stop::CpuTime));

@@ -2,7 +2,7 @@
 
 use super::{
     SshBoardConfig,
-    connect::{Connection, printable},
+    session::{Session, printable},
 };
 use crate::{
     board::BoardError,
@@ -12,16 +12,17 @@ use crate::{
 /// Asks for the name of our account.
 ///
 /// # Errors
-/// Those of [`Connection::open`]; [`BoardError::Command`] when the answer is not three lines that begin with a name.
+/// Those of [`Session::open`]; [`BoardError::Command`] when the answer is not three lines that begin with a name.
 pub(super) async fn user(config: &SshBoardConfig) -> Result<UserName, BoardError> {
-    let connection = Connection::open(config, &config.address.account_host()).await?;
-    let answer = connection.command("user").await?;
-    let wrong = |answer: String| BoardError::Command { host: connection.host.clone(), command: "user".into(), answer };
+    let session = Session::open(config, &config.target(&config.address.account_host())).await?;
+    let answer = session.command("user").await?;
+    let wrong =
+        |answer: String| BoardError::Command { host: session.host().to_owned(), command: "user".into(), answer };
     if answer.status.is_some_and(|status| status != 0) {
         return Err(wrong(answer.complaint()));
     }
     let name = read_user(&answer.output).ok_or_else(|| wrong(answer.complaint()))?;
-    connection.close().await;
+    session.close().await;
     Ok(name)
 }
 
@@ -45,9 +46,9 @@ pub(super) struct AccessCheck {
 
 impl AccessCheck {
     /// Looks before joining. There is nothing to look at for a topic of our own: those have no owner in their name.
-    pub(super) async fn before(config: &SshBoardConfig, connection: &Connection, topic: &Topic) -> Self {
+    pub(super) async fn before(config: &SshBoardConfig, session: &Session, topic: &Topic) -> Self {
         let is_foreign = topic.as_str().matches('/').count() >= 2;
-        let before = if is_foreign { private_clients(config, connection, topic).await } else { None };
+        let before = if is_foreign { private_clients(config, session, topic).await } else { None };
         Self { topic: topic.clone(), before }
     }
 
@@ -55,9 +56,9 @@ impl AccessCheck {
     ///
     /// # Errors
     /// [`BoardError::NoAccess`].
-    pub(super) async fn after(self, config: &SshBoardConfig, connection: &Connection) -> Result<(), BoardError> {
+    pub(super) async fn after(self, config: &SshBoardConfig, session: &Session) -> Result<(), BoardError> {
         let Some(before) = self.before else { return Ok(()) };
-        match private_clients(config, connection, &self.topic).await {
+        match private_clients(config, session, &self.topic).await {
             Some(after) if after > before => Err(BoardError::NoAccess { topic: self.topic }),
             _ => Ok(()),
         }
@@ -65,11 +66,11 @@ impl AccessCheck {
 }
 
 /// How many clients are on our private topic of this name; `None` when the board does not say.
-async fn private_clients(config: &SshBoardConfig, connection: &Connection, topic: &Topic) -> Option<usize> {
-    let answer = match connection.command("ls").await {
+async fn private_clients(config: &SshBoardConfig, session: &Session, topic: &Topic) -> Option<usize> {
+    let answer = match session.command("ls").await {
         Ok(answer) if !answer.output.is_empty() => answer,
         // The board may allow one command a connection.
-        _ => Connection::open(config, &config.address).await.ok()?.command("ls").await.ok()?,
+        _ => Session::open(config, &config.target(&config.address)).await.ok()?.command("ls").await.ok()?,
     };
     let count = count_private(&answer.output, topic);
     if count.is_none() {

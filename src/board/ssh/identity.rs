@@ -1,4 +1,7 @@
-//! The keys to sign in with: files, and what an ssh-agent holds.
+//! The keys to sign in with: files, certificates beside them, and what an ssh-agent holds.
+//!
+//! Their order is that of ssh(1): certificates; keys of the agent that are also named or usual files; other keys of the
+//! agent; files that the agent does not hold. Where the user named keys, only those count.
 
 use std::{
     fs,
@@ -8,158 +11,329 @@ use std::{
 };
 
 use russh::keys::{
-    HashAlg, PrivateKey, PublicKey,
-    agent::{AgentIdentity, client::AgentClient},
+    Certificate, HashAlg, PrivateKey, PublicKey,
+    agent::{AgentIdentity, AgentSessionBinding, client::AgentClient},
     decode_secret_key,
+    ssh_key::certificate::CertType,
 };
 use tokio::{net::UnixStream, time::timeout};
 
-use super::SshBoardConfig;
+use super::{SshBoardConfig, settings::Host};
 use crate::board::BoardError;
 
-/// The names of key files that are tried if the user names none, as OpenSSH has them.
-const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+/// The names of key files that are tried if the user names none, in OpenSSH's order.
+const USUAL: [&str; 5] = ["id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"];
 
-/// Keys of an agent that are tried; servers give up after a handful.
-const MOST_OF_AGENT: usize = 5;
+/// Keys that are tried; servers give up after a handful.
+const MOST: usize = 16;
 
 /// How long an agent has to list its keys.
 const AGENT_ANSWERS: Duration = Duration::from_secs(5);
 
-/// A key that can sign.
-#[derive(Debug)]
-pub(super) enum Identity {
+/// Who signs for a key.
+#[derive(Debug, Clone)]
+pub(super) enum Secret {
     /// Read from a file.
-    File { path: PathBuf, key: Arc<PrivateKey> },
-    /// Held by the agent.
-    Agent { key: PublicKey },
+    File(Arc<PrivateKey>),
+    /// A file with a passphrase, which is asked for when the board wants this key.
+    Locked,
+    /// The agent.
+    Agent,
+}
+
+/// A key that can sign.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) key: PublicKey,
+    /// What is shown to the board in place of the key.
+    pub(super) certificate: Option<Box<Certificate>>,
+    /// Whether the agent knows the key by its certificate.
+    pub(super) held_as_certificate: bool,
+    pub(super) secret: Secret,
+    /// Where the key is from, unless it is the agent's alone.
+    pub(super) path: Option<PathBuf>,
 }
 
 impl Identity {
-    pub(super) fn public_key(&self) -> &PublicKey {
-        match self {
-            Self::File { key, .. } => key.public_key(),
-            Self::Agent { key } => key,
+    /// The key as a person can find it.
+    pub(super) fn describe(&self) -> String {
+        let fingerprint = self.key.fingerprint(HashAlg::Sha256);
+        let kind = if self.certificate.is_some() { "a certificate of " } else { "" };
+        match &self.path {
+            Some(path) => format!("{kind}{} ({fingerprint})", path.display()),
+            None => format!("{kind}a key of the ssh-agent ({fingerprint})"),
         }
     }
 
-    /// The key as a person can find it.
-    pub(super) fn describe(&self) -> String {
-        let fingerprint = self.public_key().fingerprint(HashAlg::Sha256);
-        match self {
-            Self::File { path, .. } => format!("{} ({fingerprint})", path.display()),
-            Self::Agent { .. } => format!("a key of the ssh-agent ({fingerprint})"),
+    /// The name of its algorithm in a sign-in.
+    pub(super) fn algorithm(&self) -> String {
+        let name = self.key.algorithm().as_str().to_owned();
+        let name = if self.key.algorithm().is_rsa() { "rsa-sha2-512".to_owned() } else { name };
+        match &self.certificate {
+            Some(_) => format!("{}-cert-v01@openssh.com", name.trim_end_matches("@openssh.com")),
+            None => name,
         }
     }
 }
 
 /// What a key file holds.
+#[derive(Debug)]
 enum KeyFile {
     Key(Arc<PrivateKey>),
-    /// The secret is not readable here; the public half may be known.
-    Locked(Option<Box<PublicKey>>),
+    /// A passphrase protects it; the public half may be known.
+    Locked(Option<PublicKey>),
+    /// The public half alone, or the handle of a security key: the agent signs.
+    Public(PublicKey),
 }
 
-/// The keys to try, in their order, and an agent for those that it holds.
-#[derive(Default)]
-pub(super) struct Identities {
-    pub(super) keys: Vec<Identity>,
-    pub(super) agent: Option<AgentClient<UnixStream>>,
+/// The key files of a host, read.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    keys: Vec<(PathBuf, KeyFile)>,
+    certificates: Vec<(PathBuf, Certificate)>,
+    /// No other key counts.
+    is_all: bool,
+    /// Whether each must work.
+    is_named: bool,
+    /// Whether a passphrase can be asked for.
+    can_ask: bool,
+    /// Why some were passed over.
+    passed_over: Vec<String>,
 }
 
-/// Reads the key files and asks the agent.
-///
-/// # Errors
-/// [`BoardError::KeyFile`] and [`BoardError::KeyFileEncrypted`] for a file that the user named; of the usual files, those
-/// that cannot be used are passed over. [`BoardError::NoKey`] if none is left, [`BoardError::KeyFileEncrypted`] if that
-/// is why.
-pub(super) async fn gather(config: &SshBoardConfig) -> Result<Identities, BoardError> {
-    let (agent, held) = ask_agent(config.agent.as_deref()).await;
-    let (named, folder) = (config.identities.clone(), config.ssh_folder.clone());
-    let of_agent = held.clone();
-    let read =
-        move || if named.is_empty() { usual(folder.as_deref(), &of_agent) } else { from_files(&named, &of_agent) };
-    let mut keys = tokio::task::spawn_blocking(read).await.unwrap_or(Err(BoardError::NoKey))?;
-    if config.identities.is_empty() {
-        let is_new = |key: &PublicKey| !keys.iter().any(|other| other.public_key().key_data() == key.key_data());
-        let more: Vec<_> =
-            held.into_iter().filter(is_new).take(MOST_OF_AGENT).map(|key| Identity::Agent { key }).collect();
-        keys.extend(more);
-    }
-    if keys.is_empty() {
-        return Err(locked_usual(config.ssh_folder.as_deref()).unwrap_or(BoardError::NoKey));
-    }
-    Ok(Identities { keys, agent })
-}
-
-/// The keys that the user named, each of which must work.
-fn from_files(paths: &[PathBuf], held: &[PublicKey]) -> Result<Vec<Identity>, BoardError> {
-    let one = |path: &PathBuf| {
-        let failed = |source| BoardError::KeyFile { path: path.clone(), source };
-        match read(path).map_err(failed)? {
-            KeyFile::Key(key) => Ok(Identity::File { path: path.clone(), key }),
-            KeyFile::Locked(public) => public
-                .filter(|public| holds(held, public))
-                .map(|key| Identity::Agent { key: *key })
-                .ok_or_else(|| BoardError::KeyFileEncrypted { path: path.clone() }),
+impl Files {
+    /// Reads the key files of a host. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`BoardError::KeyFile`] for a file that the user named.
+    pub(super) fn read(config: &SshBoardConfig, host: &Host) -> Result<Self, BoardError> {
+        // The user's keys are for the board; hosts on the way have those of the configuration.
+        let named = if host.is_hop { &[][..] } else { &config.identities };
+        let usual = config.ssh_folder.iter().flat_map(|folder| USUAL.map(|name| folder.join(name)));
+        let paths = match &host.identities {
+            _ if !named.is_empty() => named.to_vec(),
+            Some(paths) => paths.clone(),
+            None => usual.collect(),
+        };
+        let is_named = !named.is_empty();
+        let can_ask = config.passphrases && !host.is_batch && super::prompt::is_possible();
+        let mut files = Self { is_all: is_named || host.identities_only, is_named, can_ask, ..Self::default() };
+        for path in paths {
+            files.add_certificate(&beside(&path, "-cert.pub"));
+            let known = config.memory.unlocked(&path).map(KeyFile::Key);
+            match known.map_or_else(|| read(&path), Ok) {
+                Ok(key) => files.keys.push((path, key)),
+                Err(source) if is_named => return Err(BoardError::KeyFile { path, source }),
+                Err(russh::keys::Error::IO(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => files.passed_over.push(format!("{}: {error}", path.display())),
+            }
         }
-    };
-    paths.iter().map(one).collect()
+        for path in &host.certificates {
+            files.add_certificate(path);
+        }
+        Ok(files)
+    }
+
+    fn add_certificate(&mut self, path: &Path) {
+        let Ok(text) = fs::read_to_string(path) else { return };
+        match Certificate::from_openssh(text.trim()) {
+            Ok(certificate) if certificate.cert_type() == CertType::User => {
+                self.certificates.push((path.to_owned(), certificate));
+            }
+            _ => self.passed_over.push(format!("{} is no certificate of a user", path.display())),
+        }
+    }
+
+    /// The keys to try, in their order, and why others are passed over.
+    ///
+    /// # Errors
+    /// [`BoardError::KeyFileEncrypted`] and [`BoardError::KeyNotHeld`] for a key that the user named and that nobody can
+    /// sign with, or if that is why none is left; [`BoardError::NoKey`] if there is no other reason.
+    pub(super) fn order(self, held: &[AgentIdentity], host: &Host) -> Result<(Vec<Identity>, Vec<String>), BoardError> {
+        let mut unusable = None;
+        let mut passed_over = self.passed_over;
+        let (mut in_agent, mut in_files) = (Vec::new(), Vec::new());
+        for (path, file) in self.keys {
+            let public = file.public().cloned();
+            let is_held = public.as_ref().is_some_and(|key| holds(held, key));
+            let secret = match file {
+                _ if is_held => Some(Secret::Agent),
+                KeyFile::Key(key) => Some(Secret::File(key)),
+                KeyFile::Locked(_) if self.can_ask && public.is_some() => Some(Secret::Locked),
+                KeyFile::Locked(_) => {
+                    passed_over.push(format!("{} has a passphrase", path.display()));
+                    unusable.get_or_insert(BoardError::KeyFileEncrypted { path: path.clone() });
+                    None
+                }
+                KeyFile::Public(_) => {
+                    passed_over.push(format!("{} is not in the ssh-agent", path.display()));
+                    unusable.get_or_insert(BoardError::KeyNotHeld { path: path.clone() });
+                    None
+                }
+            };
+            let (Some(key), Some(secret)) = (public, secret) else { continue };
+            let list = if is_held { &mut in_agent } else { &mut in_files };
+            list.push(Identity { key, certificate: None, held_as_certificate: false, secret, path: Some(path) });
+        }
+        if self.is_named
+            && let Some(unusable) = unusable
+        {
+            return Err(unusable);
+        }
+        let is_new = |key: &PublicKey| !in_agent.iter().any(|one: &Identity| one.key.key_data() == key.key_data());
+        let others = held.iter().filter(|_| !self.is_all).filter_map(plain_of_agent);
+        let others: Vec<Identity> = others.filter(|one| is_new(&one.key)).collect();
+        let plain: Vec<Identity> = [in_agent, others, in_files].concat();
+        let mut all = with_certificates(self.certificates, held, &plain, self.is_all);
+        all.extend(plain);
+        all.retain(|one| host.public_keys.allows(&one.algorithm()));
+        all.truncate(MOST);
+        if all.is_empty() { Err(unusable.unwrap_or(BoardError::NoKey)) } else { Ok((all, passed_over)) }
+    }
 }
 
-/// The usual keys, as far as they can be used.
-fn usual(folder: Option<&Path>, held: &[PublicKey]) -> Result<Vec<Identity>, BoardError> {
-    let paths = folder.into_iter().flat_map(|folder| USUAL.map(|name| folder.join(name)));
-    Ok(paths.filter_map(|path| from_files(&[path], held).ok()).flatten().collect())
+impl KeyFile {
+    fn public(&self) -> Option<&PublicKey> {
+        match self {
+            Self::Key(key) => Some(key.public_key()),
+            Self::Locked(key) => key.as_ref(),
+            Self::Public(key) => Some(key),
+        }
+    }
 }
 
-/// The error that names the first of the usual keys that has a passphrase.
-fn locked_usual(folder: Option<&Path>) -> Option<BoardError> {
-    let mut paths = USUAL.map(|name| folder.map(|folder| folder.join(name))).into_iter().flatten();
-    let path = paths.find(|path| matches!(read(path), Ok(KeyFile::Locked(_))))?;
-    Some(BoardError::KeyFileEncrypted { path })
+/// Certificates for which somebody can sign: those in files, then those that the agent holds as such.
+fn with_certificates(
+    certificates: Vec<(PathBuf, Certificate)>,
+    held: &[AgentIdentity],
+    plain: &[Identity],
+    only_files: bool,
+) -> Vec<Identity> {
+    let in_files = certificates.into_iter().filter_map(|(path, certificate)| {
+        let of_key = plain.iter().find(|one| one.key.key_data() == certificate.public_key());
+        let as_certificate = held.iter().any(|one| is_certificate(one, &certificate));
+        let key = PublicKey::new(certificate.public_key().clone(), "");
+        let (secret, held_as_certificate) = match of_key {
+            Some(one) => (one.secret.clone(), false),
+            None if as_certificate => (Secret::Agent, true),
+            None if holds(held, &key) => (Secret::Agent, false),
+            None => return None,
+        };
+        // A locked key is opened by its own path.
+        let path = of_key.and_then(|one| one.path.clone()).unwrap_or(path);
+        Some(Identity { key, certificate: Some(certificate.into()), held_as_certificate, secret, path: Some(path) })
+    });
+    let mut all: Vec<Identity> = in_files.collect();
+    for one in held.iter().filter_map(certificate_of_agent) {
+        let of_file = plain.iter().any(|plain| plain.path.is_some() && plain.key.key_data() == one.key.key_data());
+        let is_new = !all.iter().any(|other| other.certificate == one.certificate);
+        if is_new && (!only_files || of_file) {
+            all.push(one);
+        }
+    }
+    all
+}
+
+fn is_certificate(held: &AgentIdentity, certificate: &Certificate) -> bool {
+    matches!(held, AgentIdentity::Certificate { certificate: other, .. } if other == certificate)
+}
+
+fn plain_of_agent(held: &AgentIdentity) -> Option<Identity> {
+    let AgentIdentity::PublicKey { key, .. } = held else { return None };
+    Some(Identity {
+        key: key.clone(),
+        certificate: None,
+        held_as_certificate: false,
+        secret: Secret::Agent,
+        path: None,
+    })
+}
+
+fn certificate_of_agent(held: &AgentIdentity) -> Option<Identity> {
+    let AgentIdentity::Certificate { certificate, .. } = held else { return None };
+    Some(Identity {
+        key: PublicKey::new(certificate.public_key().clone(), ""),
+        certificate: Some(Box::new(certificate.clone())),
+        held_as_certificate: true,
+        secret: Secret::Agent,
+        path: None,
+    })
 }
 
 fn read(path: &Path) -> Result<KeyFile, russh::keys::Error> {
-    let text = fs::read_to_string(path)?;
-    if let Ok(public) = PublicKey::from_openssh(&text) {
-        return Ok(KeyFile::Locked(Some(Box::new(public))));
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        // The agent may have the key whose public half is all that is here.
+        Err(error) => return of_pub(path).map(KeyFile::Public).ok_or(error.into()),
+    };
+    if let Ok(public) = PublicKey::from_openssh(text.trim()) {
+        return Ok(KeyFile::Public(public));
     }
     match decode_secret_key(&text, None) {
+        Ok(key) if is_hardware(&key) => Ok(KeyFile::Public(key.public_key().clone())),
         Ok(key) => Ok(KeyFile::Key(Arc::new(key))),
-        Err(russh::keys::Error::KeyIsEncrypted) => Ok(KeyFile::Locked(public_half(path, &text).map(Box::new))),
-        Err(_) if text.contains("ENCRYPTED") => Ok(KeyFile::Locked(public_half(path, &text).map(Box::new))),
+        Err(russh::keys::Error::KeyIsEncrypted) => Ok(KeyFile::Locked(public_half(path, &text))),
+        Err(_) if text.contains("ENCRYPTED") => Ok(KeyFile::Locked(public_half(path, &text))),
         Err(error) => Err(error),
     }
+}
+
+/// Opens a key file that has a passphrase.
+pub(super) fn open(path: &Path, passphrase: &str) -> Option<PrivateKey> {
+    decode_secret_key(&fs::read_to_string(path).ok()?, Some(passphrase)).ok()
+}
+
+/// Whether the file has a handle alone, and the secret is in a security key.
+fn is_hardware(key: &PrivateKey) -> bool {
+    key.algorithm().as_str().starts_with("sk-")
 }
 
 /// The public half of a key with a passphrase: OpenSSH's own format shows it, for others there may be a `.pub` file.
 fn public_half(path: &Path, text: &str) -> Option<PublicKey> {
     let shown = PrivateKey::from_openssh(text).ok().map(|key| key.public_key().clone());
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".pub");
-    shown.or_else(|| PublicKey::from_openssh(&fs::read_to_string(beside).ok()?).ok())
+    shown.or_else(|| of_pub(path))
 }
 
-fn holds(held: &[PublicKey], key: &PublicKey) -> bool {
-    held.iter().any(|other| other.key_data() == key.key_data())
+fn of_pub(path: &Path) -> Option<PublicKey> {
+    PublicKey::from_openssh(fs::read_to_string(beside(path, ".pub")).ok()?.trim()).ok()
 }
 
-/// The agent and its plain keys; none of it if the agent does not answer.
-async fn ask_agent(socket: Option<&Path>) -> (Option<AgentClient<UnixStream>>, Vec<PublicKey>) {
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn holds(held: &[AgentIdentity], key: &PublicKey) -> bool {
+    let is_it = |one: &AgentIdentity| matches!(one, AgentIdentity::PublicKey { key: other, .. } if other.key_data() == key.key_data());
+    held.iter().any(is_it)
+}
+
+/// An agent and its keys; none of it if the agent does not answer. Tells it which connection it is for, so that keys that
+/// are meant for certain hosts alone can be used.
+pub(super) async fn ask_agent(
+    socket: Option<&Path>,
+    binding: Option<&AgentSessionBinding>,
+) -> (Option<AgentClient<UnixStream>>, Vec<AgentIdentity>) {
     let Some(socket) = socket else { return (None, Vec::new()) };
     let asked = timeout(AGENT_ANSWERS, async {
         let mut agent = AgentClient::connect_uds(socket).await?;
+        if let Some(binding) = binding {
+            // An agent that does not know of this refuses, and has no such keys.
+            let _ = agent.bind_session(binding, false).await;
+        }
         let identities = agent.request_identities().await?;
         Ok::<_, russh::keys::Error>((agent, identities))
     });
-    let Ok(Ok((agent, identities))) = asked.await else {
-        tracing::debug!("the ssh-agent does not answer");
-        return (None, Vec::new());
-    };
-    let plain = identities.into_iter().filter_map(|identity| match identity {
-        AgentIdentity::PublicKey { key, .. } => Some(key),
-        AgentIdentity::Certificate { .. } => None,
-    });
-    (Some(agent), plain.collect())
+    match asked.await {
+        Ok(Ok((agent, identities))) => (Some(agent), identities),
+        Ok(Err(reason)) => {
+            tracing::debug!(%reason, "the ssh-agent does not answer");
+            (None, Vec::new())
+        }
+        Err(_) => {
+            tracing::warn!("the ssh-agent does not answer in {} s; its keys are not tried", AGENT_ANSWERS.as_secs());
+            (None, Vec::new())
+        }
+    }
 }

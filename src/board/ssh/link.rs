@@ -6,18 +6,18 @@
 //! another, because the SSH library stops at a full queue in either direction; nor does reading wait for ever for the
 //! link's owner, who may be waiting for writing.
 
-use std::{convert::Infallible, fmt::Write, time::Duration};
+use std::{convert::Infallible, fmt::Write, pin::pin, time::Duration};
 
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, client::Msg};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     SshBoardConfig,
     access::AccessCheck,
-    connect::{Answer, Connection, within},
+    session::{Answer, Channel, Reading, Said, Session, Writing},
 };
 use crate::{
     board::{
@@ -82,7 +82,7 @@ impl Keeper {
             if began.elapsed() >= GOOD {
                 wait = FIRST_WAIT;
             }
-            pipe = match self.open_again(&mut wait).await {
+            pipe = match Box::pin(self.open_again(&mut wait)).await {
                 Ok(pipe) => pipe,
                 Err(Over) => return,
             };
@@ -119,21 +119,23 @@ impl Keeper {
 
     /// Carries lines both ways until the connection breaks, and says why it did.
     async fn carry(&mut self, pipe: Pipe) -> Result<String, Over> {
-        let Pipe { connection, mut read, write, splitter, early } = pipe;
-        let events = self.events.clone();
+        let Pipe { session, mut read, mut write, splitter, early } = pipe;
+        let (events, left, mark) = (self.events.clone(), CancellationToken::new(), mark());
         let reading = read_lines(&mut read, splitter, early, Outlet::joined(events.clone()));
-        let writing = write_lines(&mut self.lines, &write);
+        // Not dropped before it is done: what it has taken would be lost.
+        let mut writing = pin!(write_lines(&mut self.lines, &mut write, &left, &mark));
         let ended = tokio::select! {
             reason = reading => reason,
-            reason = writing => Ok(reason),
+            broke = &mut writing => Ok(broke.map_or_else(|error| error_chain(&error), |()| "the link was left".to_owned())),
             () = events.closed() => Err(Over),
         };
         if ended.is_err() {
+            left.cancel();
             // What was posted before the link was left still goes out.
-            self.lines.close();
-            let _ = timeout(FAREWELL, say_last(&mut self.lines, &write, &mut read)).await;
+            let last = async { tokio::join!(writing, wait_for_last(&mark, &mut read)) };
+            let _ = timeout(FAREWELL, last).await;
             // Best effort: the board learns it anyway when the connection is gone.
-            let _ = timeout(FAREWELL, connection.close()).await;
+            let _ = timeout(FAREWELL, session.close()).await;
         }
         ended
     }
@@ -145,26 +147,13 @@ async fn throw_away(lines: &mut mpsc::Receiver<String>) -> Infallible {
     std::future::pending().await
 }
 
-/// Posts what is left and waits until it is on the board.
-async fn say_last(
-    lines: &mut mpsc::Receiver<String>,
-    write: &ChannelWriteHalf<Msg>,
-    read: &mut ChannelReadHalf,
-) -> Result<(), russh::Error> {
-    let mark = mark();
-    let writing = async {
-        write_all(lines, write).await?;
-        write.data_bytes(format!("{mark}\n").into_bytes()).await
-    };
-    let reading = async {
-        // It may begin in the middle of a line, which cannot be the mark.
-        let mut splitter = LineSplitter::new();
-        let mut answer = Answer::default();
-        // Whatever else ends it has ended it: nobody is left to be told.
-        let _ = read_until(&mark, read, &mut splitter, &mut answer, |_| ()).await;
-    };
-    let ((), written) = tokio::join!(reading, writing);
-    written
+/// Waits until what was posted last, the mark, is on the board.
+async fn wait_for_last(mark: &str, read: &mut Reading) {
+    // It may begin in the middle of a line, which cannot be the mark.
+    let mut splitter = LineSplitter::new();
+    let mut answer = Answer::default();
+    // Whatever else ends it has ended it: nobody is left to be told.
+    let _ = read_until(mark, read, &mut splitter, &mut answer, |_| ()).await;
 }
 
 /// Reads until the mark is back, handing on every other line.
@@ -173,21 +162,21 @@ async fn say_last(
 /// What came instead, or that the channel ended.
 async fn read_until(
     mark: &str,
-    read: &mut ChannelReadHalf,
+    read: &mut Reading,
     splitter: &mut LineSplitter,
     answer: &mut Answer,
     mut line: impl FnMut(&[u8]),
 ) -> Result<(), Unexpected> {
     let mut is_back = false;
     while !is_back {
-        match read.wait().await {
-            Some(ChannelMsg::Data { data }) => splitter.push(&data, |found| {
+        match read.next().await {
+            Some(Said::Output(data)) => splitter.push(&data, |found| {
                 is_back |= found == mark.as_bytes();
                 if !is_mark(found) {
                     line(found);
                 }
             }),
-            Some(message) if answer.take(&message) => {}
+            Some(said) if answer.take(&said) => {}
             _ => return Err(Unexpected),
         }
     }
@@ -198,7 +187,7 @@ async fn read_until(
 struct Unexpected;
 
 async fn read_lines(
-    read: &mut ChannelReadHalf,
+    read: &mut Reading,
     mut splitter: LineSplitter,
     early: Vec<Vec<u8>>,
     mut outlet: Outlet,
@@ -210,55 +199,72 @@ async fn read_lines(
             outlet.line(line).await.map_err(|Deaf| Over)?;
         }
         outlet.skip(splitter.take_overlong());
-        let message = tokio::select! {
+        let said = tokio::select! {
             told = outlet.tell(), if outlet.owes() => {
                 told.map_err(|Deaf| Over)?;
                 continue;
             }
-            message = read.wait() => message,
+            said = read.next() => said,
         };
-        match message {
-            Some(ChannelMsg::Data { data }) => splitter.push(&data, |line| {
+        match said {
+            Some(Said::Output(data)) => splitter.push(&data, |line| {
                 if !is_mark(line) {
                     found.push(line.to_vec());
                 }
             }),
-            Some(message) if answer.take(&message) => {}
+            Some(said) if answer.take(&said) => {}
             Some(_) => return Ok(format!("the board closed the topic: {}", answer.complaint())),
             None => return Ok("the connection ended".to_owned()),
         }
     }
 }
 
-/// Posts lines until writing fails, and says why it did.
-async fn write_lines(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHalf<Msg>) -> String {
-    match write_all(lines, write).await {
-        Err(error) => error_chain(&error),
-        // Who cannot post can still listen.
-        Ok(()) => std::future::pending().await,
+/// Posts lines until the link is left, and then those that wait and the mark.
+///
+/// # Errors
+/// Whatever broke the connection.
+async fn write_lines(
+    lines: &mut mpsc::Receiver<String>,
+    write: &mut Writing,
+    left: &CancellationToken,
+    mark: &str,
+) -> Result<(), russh::Error> {
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            () = left.cancelled(), if !lines.is_closed() => {
+                lines.close();
+                continue;
+            }
+        };
+        match line {
+            Some(line) => write.send(batch(line, lines)).await?,
+            None => break,
+        }
     }
+    // Who cannot post any more can still listen.
+    left.cancelled().await;
+    write.send(format!("{mark}\n").into_bytes()).await
 }
 
-async fn write_all(lines: &mut mpsc::Receiver<String>, write: &ChannelWriteHalf<Msg>) -> Result<(), russh::Error> {
-    while let Some(line) = lines.recv().await {
-        let (mut batch, mut next) = (Vec::with_capacity(line.len().saturating_add(1)), Some(line));
-        while let Some(line) = next {
-            if is_postable(&line) {
-                batch.extend_from_slice(line.as_bytes());
-                batch.push(b'\n');
-            }
-            next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
+/// A line, and those that wait behind it, as one piece.
+fn batch(line: String, lines: &mut mpsc::Receiver<String>) -> Vec<u8> {
+    let (mut batch, mut next) = (Vec::with_capacity(line.len().saturating_add(1)), Some(line));
+    while let Some(line) = next {
+        if is_postable(&line) {
+            batch.extend_from_slice(line.as_bytes());
+            batch.push(b'\n');
         }
-        write.data_bytes(batch).await?;
+        next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
     }
-    Ok(())
+    batch
 }
 
 /// A topic that is joined.
 struct Pipe {
-    connection: Connection,
-    read: ChannelReadHalf,
-    write: ChannelWriteHalf<Msg>,
+    session: Session,
+    read: Reading,
+    write: Writing,
     splitter: LineSplitter,
     /// What came before the mark did.
     early: Vec<Vec<u8>>,
@@ -266,48 +272,45 @@ struct Pipe {
 
 impl Pipe {
     async fn open(config: &SshBoardConfig, topic: &Topic) -> Result<Self, BoardError> {
-        let connection = Connection::open(config, &config.address).await?;
-        let access = AccessCheck::before(config, &connection, topic).await;
+        let session = Session::open(config, &config.target(&config.address)).await?;
+        let access = AccessCheck::before(config, &session, topic).await;
         let command = command(config, topic);
-        let opened = within(&connection.host, "a channel for the topic", async {
-            let channel = connection.handle.channel_open_session().await?;
-            channel.exec(true, command.as_str()).await?;
-            Ok(channel)
-        });
-        let channel = opened.await?.map_err(|source| connection.failed(source))?;
-        let (read, write, splitter, early) = wait_for_mark(&connection, channel, command).await?;
-        access.after(config, &connection).await?;
-        Ok(Self { connection, read, write, splitter, early })
+        let Channel { mut read, mut write } = session.channel(&command).await?;
+        let (splitter, early) = wait_for_mark(&session, &mut read, &mut write, &command).await?;
+        access.after(config, &session).await?;
+        Ok(Self { session, read, write, splitter, early })
     }
 }
 
 async fn wait_for_mark(
-    connection: &Connection,
-    channel: Channel<Msg>,
-    command: String,
-) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>, LineSplitter, Vec<Vec<u8>>), BoardError> {
-    let (mut read, write) = channel.split();
+    session: &Session,
+    read: &mut Reading,
+    write: &mut Writing,
+    command: &str,
+) -> Result<(LineSplitter, Vec<Vec<u8>>), BoardError> {
     let mark = mark();
     let mut answer = Answer::default();
     let (mut splitter, mut early) = (LineSplitter::new(), Vec::new());
-    let waiting =
-        timeout(MARK_RETURNS, async {
-            write.data_bytes(format!("{mark}\n").into_bytes()).await.map_err(|source| connection.failed(source))?;
-            let keep = |line: &[u8]| {
-                if early.len() < LINK_QUEUE {
-                    early.push(line.to_vec());
-                }
-            };
-            read_until(&mark, &mut read, &mut splitter, &mut answer, keep).await.map_err(|Unexpected| {
-                BoardError::Command { host: connection.host.clone(), command, answer: answer.complaint() }
-            })
-        });
-    waiting.await.map_err(|_| BoardError::TimedOut {
-        host: connection.host.clone(),
-        step: "the topic, on which our own line should come back",
-        seconds: MARK_RETURNS.as_secs(),
-    })??;
-    Ok((read, write, splitter, early))
+    let patience = session.patience().unwrap_or(MARK_RETURNS);
+    let waiting = timeout(patience, async {
+        // If it cannot be written, what comes back instead says why.
+        let _ = write.send(format!("{mark}\n").into_bytes()).await;
+        let keep = |line: &[u8]| {
+            if early.len() < LINK_QUEUE {
+                early.push(line.to_vec());
+            }
+        };
+        read_until(&mark, read, &mut splitter, &mut answer, keep).await
+    });
+    match waiting.await {
+        Ok(Ok(())) => Ok((splitter, early)),
+        Ok(Err(Unexpected)) => Err(session.refused(command, &answer)),
+        Err(_) => Err(BoardError::TimedOut {
+            host: session.host().to_owned(),
+            step: "the topic, on which our own line should come back",
+            seconds: patience.as_secs(),
+        }),
+    }
 }
 
 fn command(config: &SshBoardConfig, topic: &Topic) -> String {

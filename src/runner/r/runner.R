@@ -189,9 +189,30 @@ local({
     }
   }
 
+  # Where there is no room on R's stack to note an error, package future makes a result with neither a value nor a condition,
+  # which would pass for a success. It names a value only where there is one: whether it did so the last time. (Old versions
+  # make the result of an error without this function, and without `visible`.)
+  watch_results <- function() {
+    package <- asNamespace("future")
+    original <- package[["FutureResult"]]
+    has_value <- FALSE
+    unlockBinding("FutureResult", package)
+    assign("FutureResult", function(value = NULL, ...) {
+      has_value <<- !missing(value)
+      original(value = value, ...)
+    }, envir = package)
+    lockBinding("FutureResult", package)
+    function() has_value
+  }
+
   evaluate <- function(future, uuid) {
+    came_to_a_value <- watch_results()
     result <- withCallingHandlers(future::result(reset(future)), immediateCondition = relay())
     if (!inherits(result, "FutureResult")) stop("package future gave no FutureResult", call. = FALSE)
+    noted <- vapply(result[["conditions"]], function(entry) inherits(entry[["condition"]], c("error", "interrupt")), NA)
+    if (!(came_to_a_value() && is.logical(result[["visible"]])) && !any(noted)) {
+      stop("R ended the evaluation with an error that it could not note: its stack was used up (infinite recursion?)", call. = FALSE)
+    }
     result[["uuid"]] <- uuid
     result
   }

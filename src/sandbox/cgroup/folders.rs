@@ -3,8 +3,12 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
-    os::unix::fs::{MetadataExt, chown},
+    os::{
+        fd::IntoRawFd,
+        unix::fs::{MetadataExt, chown},
+    },
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -61,6 +65,24 @@ impl Drop for Folders {
     fn drop(&mut self) {
         self.paths().for_each(remove);
     }
+}
+
+/// Starts a process that removes these folders when this one has ended, however it does, as soon as nothing is in them.
+pub(super) fn sweep_after_death<'path>(jail: &Path, folders: impl Iterator<Item = &'path Path>) -> io::Result<()> {
+    let mut sweeper = Command::new(jail)
+        .arg("sweep")
+        .args(folders)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    // The pipe closes with this process, which is what the other one waits for; it is closed on exec, so nobody else has it.
+    if let Some(pipe) = sweeper.stdin.take() {
+        let _ = pipe.into_raw_fd();
+    }
+    Ok(())
 }
 
 /// The lock of a group that was just made, unless somebody else has it or the group is gone already.

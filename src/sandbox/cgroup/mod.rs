@@ -10,7 +10,7 @@ mod v1;
 mod v2;
 mod view;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use p2p_jail::spec::{CgroupVersion, Controller, Hierarchy, Identity};
 
@@ -90,6 +90,15 @@ impl Mechanism {
 impl ControlGroups {
     fn new(version: CgroupVersion, hierarchies: Vec<Hierarchy>, folders: Folders) -> Self {
         Self { version, hierarchies, folders: Arc::new(folders) }
+    }
+
+    /// From now on, the folders are removed even if this process is killed. A failure is no more than what was before: the
+    /// next start removes them.
+    pub(super) fn sweep_after_death(&self, jail: &Path) {
+        let folders = self.hierarchies.iter().map(|hierarchy| hierarchy.parent.as_path());
+        if let Err(error) = folders::sweep_after_death(jail, folders) {
+            tracing::warn!(%error, "if this worker is killed, empty control groups stay until the next start");
+        }
     }
 
     /// Whether there is a controller for this.

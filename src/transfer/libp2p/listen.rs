@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -10,7 +10,10 @@ use libp2p::{Multiaddr, Swarm, futures::StreamExt, multiaddr::Protocol, swarm::S
 use tokio::time::timeout;
 
 use super::{Behaviour, Listening, MAX_ADDRESSES, lock};
-use crate::{ids::Address, transfer::NetworkError};
+use crate::{
+    ids::Address,
+    transfer::{NetworkError, Way},
+};
 
 /// How long the listeners may take to say where they listen.
 const LISTEN: Duration = Duration::from_secs(5);
@@ -21,8 +24,44 @@ pub enum Listen {
     No,
     /// On every interface, on free ports, by QUIC and TCP, IPv4 and, where there is any, IPv6.
     Everywhere,
+    /// The same on this port, of UDP and TCP: for one that a firewall or a router lets through.
+    Port(u16),
     /// On these libp2p addresses.
     On(Vec<Address>),
+}
+
+impl Listen {
+    /// What a user writes for it: nothing at all for [`Listen::Everywhere`], else ports (at most one), IP addresses with
+    /// a port (`192.0.2.1:4001`, `[2001:db8::1]:4001`, meaning QUIC and TCP) and libp2p addresses.
+    ///
+    /// # Errors
+    /// [`NetworkError::Listen`] with what was expected.
+    pub fn from_words<T: AsRef<str>>(words: &[T]) -> Result<Self, NetworkError> {
+        let port = |word: &str| word.parse().ok().filter(|port| *port != 0).map(Self::Port);
+        match words {
+            [] => Ok(Self::Everywhere),
+            [one] if port(one.as_ref()).is_some() => Ok(port(one.as_ref()).unwrap_or(Self::Everywhere)),
+            many => {
+                let places = many.iter().map(|word| addresses_of(word.as_ref())).collect::<Result<Vec<_>, _>>()?;
+                Ok(Self::On(places.into_iter().flatten().collect()))
+            }
+        }
+    }
+}
+
+/// The addresses that a word stands for.
+fn addresses_of(word: &str) -> Result<Vec<Address>, NetworkError> {
+    let wrong = || cannot_listen(&word, "write a port, ADDRESS:PORT, or a libp2p address like /ip4/0.0.0.0/tcp/4001");
+    let texts = match word.parse::<SocketAddr>() {
+        Ok(place) => {
+            let (kind, ip, port) = (if place.is_ipv4() { "ip4" } else { "ip6" }, place.ip(), place.port());
+            vec![format!("/{kind}/{ip}/udp/{port}/quic-v1"), format!("/{kind}/{ip}/tcp/{port}")]
+        }
+        Err(_) => vec![word.to_owned()],
+    };
+    let addresses: Vec<Address> =
+        texts.iter().map(|text| text.parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
+    if addresses.iter().all(|address| diallable(address).is_some()) { Ok(addresses) } else { Err(wrong()) }
 }
 
 /// An address that this node can dial: an IP address with a QUIC or a TCP port, and nothing else.
@@ -74,8 +113,9 @@ pub(super) async fn listen(
             Err(error) => tracing::debug!(%address, %error, "not listening"),
         }
     }
+    let everywhere = matches!(listen, Listen::Everywhere | Listen::Port(_));
     let heard = async {
-        while !waiting.is_empty() || (*listen == Listen::Everywhere && !is_settled(&lock(listening))) {
+        while !waiting.is_empty() || (everywhere && !is_settled(&lock(listening))) {
             match swarm.select_next_some().await {
                 SwarmEvent::NewListenAddr { listener_id, address } => {
                     lock(listening).push(address);
@@ -113,15 +153,18 @@ fn places(listen: &Listen) -> Result<Vec<(Multiaddr, bool)>, NetworkError> {
     match listen {
         Listen::No => Ok(Vec::new()),
         Listen::On(addresses) => addresses.iter().map(required).collect(),
-        Listen::Everywhere => {
-            let (v4, v6) = (Protocol::Ip4(Ipv4Addr::UNSPECIFIED), Protocol::Ip6(Ipv6Addr::UNSPECIFIED));
-            let quic = |ip: &Protocol<'static>| {
-                Multiaddr::empty().with(ip.clone()).with(Protocol::Udp(0)).with(Protocol::QuicV1)
-            };
-            let tcp = |ip: &Protocol<'static>| Multiaddr::empty().with(ip.clone()).with(Protocol::Tcp(0));
-            Ok(vec![(quic(&v4), true), (tcp(&v4), true), (quic(&v6), false), (tcp(&v6), false)])
-        }
+        Listen::Everywhere => Ok(everywhere(0).to_vec()),
+        Listen::Port(port) => Ok(everywhere(*port).to_vec()),
     }
+}
+
+/// Every interface, IPv4 and, where there is any, IPv6.
+fn everywhere(port: u16) -> [(Multiaddr, bool); 4] {
+    let (v4, v6) = (Protocol::Ip4(Ipv4Addr::UNSPECIFIED), Protocol::Ip6(Ipv6Addr::UNSPECIFIED));
+    let quic =
+        |ip: &Protocol<'static>| Multiaddr::empty().with(ip.clone()).with(Protocol::Udp(port)).with(Protocol::QuicV1);
+    let tcp = |ip: &Protocol<'static>| Multiaddr::empty().with(ip.clone()).with(Protocol::Tcp(port));
+    [(quic(&v4), true), (tcp(&v4), true), (quic(&v6), false), (tcp(&v6), false)]
 }
 
 /// Whether QUIC and TCP are known for the same IP addresses. The interfaces are told one by one, so just after the
@@ -133,6 +176,11 @@ fn is_settled(listening: &[Multiaddr]) -> bool {
     };
     let (quic, tcp) = (ips(true), ips(false));
     quic.is_empty() || tcp.is_empty() || quic == tcp
+}
+
+/// Which way an address goes.
+pub(super) fn way(address: &Multiaddr) -> Way {
+    if is_quic(address) { Way::Quic } else { Way::Tcp }
 }
 
 fn is_quic(address: &Multiaddr) -> bool {
@@ -172,6 +220,20 @@ mod tests {
         assert!(!is_settled(&known));
         known.extend(addresses(&["/ip4/192.0.2.1/udp/2/quic-v1"]));
         assert!(is_settled(&known));
+    }
+
+    #[test]
+    fn words_of_a_user_are_places_to_listen() {
+        let on = |words: &[&str]| Listen::from_words(words);
+        assert_eq!(on(&[]).unwrap(), Listen::Everywhere);
+        assert_eq!(on(&["4001"]).unwrap(), Listen::Port(4001));
+        let Listen::On(places) = on(&["[2001:db8::1]:4001", "/ip4/127.0.0.1/tcp/0"]).unwrap() else { panic!() };
+        let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+        assert_eq!(places, ["/ip6/2001:db8::1/udp/4001/quic-v1", "/ip6/2001:db8::1/tcp/4001", "/ip4/127.0.0.1/tcp/0"]);
+        for word in ["0", "65536", "example.org:4001", "/dns4/example.org/tcp/1", ""] {
+            let error = on(&[word]).unwrap_err().to_string();
+            assert!(error.contains("write a port"), "{word}: {error}");
+        }
     }
 
     #[test]

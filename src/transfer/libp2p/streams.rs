@@ -22,7 +22,11 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::proto::frames::PROTOCOL;
+use super::listen::way;
+use crate::{
+    proto::frames::PROTOCOL,
+    transfer::{By, Way},
+};
 
 /// Where a stream goes that was opened, or why it was not.
 pub(super) type Opened = oneshot::Sender<io::Result<Stream>>;
@@ -46,7 +50,7 @@ struct Uninvited;
 pub(super) struct Behaviour {
     allowed: Allowed,
     incoming: mpsc::Sender<(PeerId, Stream)>,
-    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    connections: HashMap<PeerId, Vec<(ConnectionId, Way)>>,
     requests: VecDeque<(PeerId, ConnectionId, Request)>,
     waker: Option<Waker>,
 }
@@ -57,9 +61,13 @@ impl Behaviour {
         Self { allowed, incoming, connections: HashMap::new(), requests: VecDeque::new(), waker: None }
     }
 
-    /// The newest connection to a peer.
-    pub(super) fn connection(&self, peer: &PeerId) -> Option<ConnectionId> {
-        self.connections.get(peer).and_then(|ids| ids.last()).copied()
+    /// The newest connection to a peer, by this way or, if that will do, by the other one.
+    pub(super) fn connection(&self, peer: &PeerId, by: By) -> Option<(ConnectionId, Way)> {
+        let newest = |by: Way| self.connections.get(peer)?.iter().rev().find(|(_, way)| *way == by).copied();
+        match by {
+            By::Only(way) => newest(way),
+            By::First(way) => newest(way).or_else(|| newest(way.other())),
+        }
     }
 
     /// Opens a stream on a connection. If the connection ends first, the sender is dropped.
@@ -103,11 +111,12 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(event) => {
-                self.connections.entry(event.peer_id).or_default().push(event.connection_id);
+                let way = way(event.endpoint.get_remote_address());
+                self.connections.entry(event.peer_id).or_default().push((event.connection_id, way));
             }
             FromSwarm::ConnectionClosed(event) => {
                 if let Some(ids) = self.connections.get_mut(&event.peer_id) {
-                    ids.retain(|id| *id != event.connection_id);
+                    ids.retain(|(id, _)| *id != event.connection_id);
                     if ids.is_empty() {
                         self.connections.remove(&event.peer_id);
                     }

@@ -314,6 +314,12 @@ fn handles(_: &Place<'_>) -> Vec<Act> {
             "ENOSYS",
         )
         .bare("EPERM|ESTALE"),
+        // A process's handle from the file system of processes, which is found without a mount (FD_PIDFS_ROOT, Linux 6.17).
+        Act::native(
+            format!("call\topen_by_handle_at\t-10002\th:0800000001000000{}\t0", "02000000".repeat(2)),
+            "ENOSYS",
+        )
+        .bare("EBADF|EINVAL|ESTALE|EPERM"),
     ]
 }
 
@@ -330,6 +336,12 @@ fn mounts(_: &Place<'_>) -> Vec<Act> {
         Act::native("call\tmount_setattr\t-100\ts:/proc\t0\tz:32\t32", "ENOSYS").privileged("ok"),
         Act::native("call\tumount2\ts:/proc\t2", "ENOSYS").privileged("ok"),
         Act::native("call\tlistmount\tz:32\tz:64\t1\t0", "ENOSYS").privileged("*").may_be_lacking(),
+        // statmount, open_tree_attr, file_setattr, listns: what Linux 6.8 to 6.19 added (these numbers are the same everywhere).
+        Act::native("call\t457\tz:32\tz:512\t512\t0", "ENOSYS").privileged("E*|ok").may_be_lacking(),
+        Act::native("call\t467\t-100\ts:/usr\t1\tz:32\t32", "ENOSYS").privileged("E*|ok").may_be_lacking(),
+        Act::native("call\t470\tz:64\tz:64\t8\t0", "ENOSYS").privileged("E*|ok").may_be_lacking(),
+        Act::native("call\tfsconfig\t-1\t6\t0\t0\t0", "ENOSYS").privileged("EINVAL|EBADF"),
+        Act::native("call\tquotactl_fd\t-1\t0\t0\t0", "ENOSYS").privileged("EBADF|EINVAL").may_be_lacking(),
         Act::native("run\t/usr/bin/mount\t-t\ttmpfs\tnone\t/tmp", "exit status: 32|exit status: 1").privileged("ok"),
     ]
 }
@@ -396,6 +408,9 @@ fn own_programs(_: &Place<'_>) -> Vec<Act> {
             .bare("0"),
         Act::native("run_from_memory\t/usr/bin/true", "ENOSYS").bare("ok"),
         Act::native("call\tmemfd_create\ts:x\t0", "ENOSYS").bare("ok"),
+        // MFD_EXEC; a memory that not even the kernel maps.
+        Act::native("call\tmemfd_create\ts:x\t0x10", "ENOSYS").bare("ok|EINVAL|EACCES"),
+        Act::native("call\tmemfd_secret\t0", "ENOSYS").bare("ok").may_be_lacking(),
         Act::native("call\texecveat\t-100\ts:/nowhere\t0\t0\t0", "ENOSYS").bare("ENOENT"),
         // By the loader it runs, as this probe does, with no more rights than R.
         Act::native(format!("status\t{limits}"), "0000000000000000 0000000000000000 1 2").bare("0000000000000000 *"),
@@ -414,6 +429,12 @@ fn attributes(place: &Place<'_>) -> Vec<Act> {
         Act::native(format!("call\ttruncate\ts:{file}\t0"), "EROFS").bare("ok"),
         Act::native(format!("call\tsetxattr\ts:{file}\ts:user.p2p\ts:x\t1\t0"), "ENOSYS|EROFS")
             .bare("ok|ENOTSUP|EOPNOTSUPP"),
+        // setxattrat, removexattrat (Linux 6.13), file_setattr (6.17).
+        Act::native(format!("call\t463\t-100\ts:{file}\t0\ts:user.p2p\tz:16\t16"), "ENOSYS")
+            .bare("ok|E*")
+            .may_be_lacking(),
+        Act::native(format!("call\t466\t-100\ts:{file}\t0\ts:user.p2p"), "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native(format!("call\t469\t-100\ts:{file}\tz:24\t24\t0"), "ENOSYS").bare("ok|E*").may_be_lacking(),
         Act::native(format!("call\tioctl\tfd:{file}\t0x40086602\tz:8"), "EPERM").bare("*"),
         Act::native(format!("call\tunlink\ts:{file}x"), "EROFS|ENOENT").stated("nothing is there; `programs` unlinks"),
     ]
@@ -427,6 +448,11 @@ fn existence(place: &Place<'_>) -> Vec<Act> {
         Act::native(format!("call\treadlink\ts:{home}/.ssh\tz:64\t64"), "ENOENT").bare("EINVAL"),
         Act::native(format!("call\tchdir\ts:{home}"), "ENOENT").bare("ok"),
         Act::native(format!("call\topenat2\t-100\ts:{home}\tz:24\t24"), "ENOSYS").bare("ok"),
+        // file_getattr and getxattrat (Linux 6.17, 6.13), which no filter of old names knows.
+        Act::native(format!("call\t468\t-100\ts:{home}\tz:24\t24\t0"), "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native(format!("call\t464\t-100\ts:{home}\t0\ts:user.p2p\tz:16\t16"), "ENOSYS")
+            .bare("ok|E*")
+            .may_be_lacking(),
     ];
     let paths = [
         "/root",

@@ -133,6 +133,8 @@ fn memory(place: &Place<'_>) -> Vec<Act> {
         Act::native(format!("call\tkcmp\t{pid}\t{pid}\t1\t0\t0"), "ENOSYS").bare("ok").may_be_lacking(),
         Act::native(format!("call\tprocess_madvise\t{pid}\t0\t0\t0\t0"), "ENOSYS").bare("EBADF").may_be_lacking(),
         Act::native(format!("call\tmove_pages\t{pid}\t0\t0\t0\t0\t0"), "ENOSYS").bare("ok").may_be_lacking(),
+        Act::native("call\tprocess_mrelease\t-1\t0", "ENOSYS").bare("EBADF").may_be_lacking(),
+        Act::native(format!("call\tmigrate_pages\t{pid}\t0\t0\t0"), "ENOSYS").bare("ok|E*").may_be_lacking(),
         Act::native(format!("call\tget_robust_list\t{pid}\tz:8\tz:8"), "ESRCH|EPERM").bare("ok"),
         Act::native(format!("call\tprlimit64\t{pid}\t7\t0\tz:16"), "ESRCH|EPERM").bare("ok"),
     ]
@@ -161,6 +163,10 @@ fn descriptors(_: &Place<'_>) -> Vec<Act> {
         Act::native("call\tfcntl\t9\t1", "EBADF").bare("ok"),
         Act::r(open, "/run/p2p-worker/runner.R pipe").bare("*"),
         Act::native("open\t/proc/self/fd/9", "ENOENT").bare("ok"),
+        // Nothing is given to the worker, or taken from it, through what is open: no descriptor is a socket.
+        Act::native("call\tsendmsg\t3\tz:56\t0", "ENOSYS|ENOTSOCK").bare("EBADF"),
+        Act::native("call\trecvmsg\t1\tz:56\t0x40", "ENOSYS|ENOTSOCK")
+            .stated("descriptor 1 of a control is a pipe too"),
     ]
 }
 
@@ -272,8 +278,12 @@ fn foreign_calls(_: &Place<'_>) -> Vec<Act> {
             act.stated("kernels of today have no x32, and say ENOSYS themselves: the filter's own test is in jail/"),
         );
     }
-    // getpid, fork, unshare, keyctl, ptrace: the control does the first.
-    for number in ["20", "310", "288", "26"] {
+    // io_uring_setup, ptrace and bpf by their own numbers with the bit of x32.
+    for number in ["425", "101", "321"] {
+        acts.push(Act::native(format!("x32\t{number}"), "ENOSYS").stated("as the acts before"));
+    }
+    // getpid, unshare, keyctl, ptrace, socketcall, socket, bpf, io_uring_setup, clone3, mount_setattr.
+    for number in ["20", "310", "288", "26", "102", "359", "357", "425", "435", "442"] {
         let act = Act::native(format!("int80\t{number}"), "signal 31");
         acts.push(act.bare("ok|E*").may_be_lacking());
     }
@@ -319,6 +329,18 @@ fn kernel_interfaces(_: &Place<'_>) -> Vec<Act> {
         Act::native("call\tmap_shadow_stack\t0\t4096\t0", "ENOSYS").bare("ok|E*").may_be_lacking(),
         Act::native("call\tpkey_alloc\t0\t0", "ENOSYS").bare("ok|E*").may_be_lacking(),
         Act::native("call\tsyslog\t10\t0\t0", "ENOSYS").bare("ok|EPERM").may_be_lacking(),
+        // lsm_get_self_attr, lsm_set_self_attr, lsm_list_modules (Linux 6.8), mseal (6.10), cachestat (6.5), futex_wake,
+        // futex_wait, futex_requeue (6.7), set_mempolicy_home_node (5.17).
+        Act::native("call\t459\t100\tz:512\th:00020000\t0", "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native("call\t460\t100\tz:64\t64\t0", "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native("call\t461\tz:64\th:40000000\t0", "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native("call\t462\t0\t4096\t0", "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native("call\t454\tz:8\t0\t0\t2", "ENOSYS").bare("ok|0|E*").may_be_lacking(),
+        Act::native("call\t455\tz:8\t1\t1\t2\t0\t0", "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native("call\t456\t0\t0\t0\t0", "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native("call\t450\t0\t0\t0\t0", "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native("call\tadd_key\ts:asymmetric\ts:x\ts:x\t1\t-2", "ENOSYS").bare("ok|E*").may_be_lacking(),
+        Act::native("open\t/dev/userfaultfd\trw", "ENOENT").stated("not every machine has it"),
         Act::native("call\t9999", "ENOSYS").stated("no kernel has it: the filter says the same of what is not listed"),
     ]
 }
@@ -387,6 +409,9 @@ fn covert(place: &Place<'_>) -> Vec<Act> {
     vec![
         Act::native(format!("call\tflock\tfd:{file}\t6"), "ok").stated("not denied").open(why),
         Act::native("call\tinotify_init", "ENOSYS").bare("E*|ok"),
+        // Which parts of a shared file somebody has read lately: mincore, cachestat (Linux 6.5).
+        Act::native("call\tmincore\t0\t0\tz:8", "ENOSYS").bare("ok"),
+        Act::native(format!("call\t451\tfd:{file}\tz:16\tz:40\t0"), "ENOSYS").bare("ok").may_be_lacking(),
         // F_SETLEASE, which would keep the owner's programs from opening it, and F_NOTIFY.
         Act::native(format!("call\tfcntl\tfd:{file}\t1024\t0"), "EPERM").bare("ok"),
         Act::native(format!("call\tfcntl\tfd:{}\t1026\t1", place.world.shared().display()), "EPERM").bare("ok|EINVAL"),
@@ -427,6 +452,16 @@ fn process_controls(_: &Place<'_>) -> Vec<Act> {
         Act::native("call\tprctl\t47\t4\t0\t0\t0", "EPERM").bare("ok"),
         Act::native("call\tprctl\t53\t0\t0\t0\t0", "EPERM").bare("E*|ok"),
         Act::native("call\tprctl\t0xdead00000004\t1\t0\t0\t0", "EPERM").bare("ok|EINVAL"),
+        // PR_SET_MEMORY_MERGE: which pages others have, by merging one's own with them; PR_SCHED_CORE, PR_SET_SYSCALL_USER_DISPATCH,
+        // PR_SET_MDWE, PR_SET_TIMERSLACK, PR_FUTEX_HASH, PR_SET_THP_DISABLE, PR_SET_NAME's neighbour PR_SET_ENDIAN.
+        Act::native("call\tprctl\t67\t1\t0\t0\t0", "EPERM").bare("ok|EINVAL"),
+        Act::native("call\tprctl\t62\t0\t0\t0\t0", "EPERM").bare("ok|EINVAL|ENODEV"),
+        Act::native("call\tprctl\t59\t0\t0\t0\t0", "EPERM").bare("ok|EINVAL"),
+        Act::native("call\tprctl\t65\t1\t0\t0\t0", "EPERM").bare("ok|EINVAL"),
+        Act::native("call\tprctl\t29\t1\t0\t0\t0", "EPERM").bare("ok"),
+        Act::native("call\tprctl\t78\t1\t16\t0\t0", "EPERM").bare("ok|EINVAL"),
+        Act::native("call\tprctl\t41\t1\t0\t0\t0", "EPERM").bare("ok|EINVAL"),
+        Act::native("call\tprctl\t20\t0\t0\t0\t0", "EPERM").bare("ok|EINVAL"),
         // A filter of its own could only tighten; it has no use for one.
         Act::native("call\tseccomp\t1\t0\t0", "ENOSYS").bare("EFAULT|EACCES"),
         Act::native("call\tseccomp\t2\t0\th:00000000", "ENOSYS").bare("ok"),

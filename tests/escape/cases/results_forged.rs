@@ -1,10 +1,11 @@
 //! Cases 69 to 75 and 79: what a task says in the place of its result, and how it ends. What the worker and the client make
 //! of it does not depend on the sandbox, so that of several variants one is tried in every place and the others in one.
 
-use std::sync::OnceLock;
-
 use super::helpers::{Told, expect, limited, marker, no_process_with, open_folder};
-use crate::world::{Place, quoted};
+use crate::{
+    suite::places,
+    world::{Place, quoted, users},
+};
 
 /// R: bytes to the frames pipe; a result of these bytes and a good end; the name of this future; a result of this future or
 /// another; an RDS with these bytes behind its header.
@@ -32,10 +33,13 @@ fn try_variant(place: &Place<'_>, (script, status, says): Variant) -> Told {
     no_panic.and(expect(&ran, status, &[], &[says])).map_err(|error| format!("{script}: {error}"))
 }
 
-/// One here, and the others once for all places.
-fn variants(place: &Place<'_>, here: Variant, once: &OnceLock<Told>, others: &[Variant]) -> Told {
-    once.get_or_init(|| others.iter().try_for_each(|variant| try_variant(place, *variant))).clone()?;
-    try_variant(place, here)
+/// The first here, and of the others those whose turn it is: whatever the sandbox, the same code outside of it looks at the
+/// bytes, so the variants are spread over the places rather than repeated in each.
+fn variants(place: &Place<'_>, here: Variant, others: &[Variant]) -> Told {
+    let all = places(place.world, &users());
+    let turn = all.iter().position(|other| other.to_string() == place.to_string()).unwrap_or(0);
+    let mine = others.iter().enumerate().filter(|(at, _)| at % all.len() == turn);
+    mine.map(|(_, variant)| variant).chain([&here]).try_for_each(|variant| try_variant(place, *variant))
 }
 
 /// 69: a child with the frames pipe in its hands, which writes on while R writes its result and after it has ended.
@@ -57,7 +61,6 @@ pub(super) fn survivor(place: &Place<'_>) -> Told {
 
 /// 70: over the limit; compressed, whatever it would come to.
 pub(super) fn large(place: &Place<'_>) -> Told {
-    static ONCE: OnceLock<Told> = OnceLock::new();
     let profile = limited(place, "result = \"1 MiB\"");
     let result =
         |bytes| place.exec(&format!("{HELPERS}say(as_result(value = raw({bytes})))"), &["--profile", &profile]);
@@ -75,13 +78,12 @@ pub(super) fn large(place: &Place<'_>) -> Told {
             _ => ("say(memCompress(as_result(), 'bzip2'))", 5, "it is compressed"),
         }
     };
-    variants(place, compressed("bzip2"), &ONCE, &[compressed("gzip"), compressed("xz")])
+    variants(place, compressed("bzip2"), &[compressed("gzip"), compressed("xz")])
 }
 
 /// 71: nested lists, calls, attributes; lengths beyond all memory. Nothing is saved. That R dies of it without the look is the
 /// control in `tests/it/runner_scan.rs`.
 pub(super) fn deep(place: &Place<'_>) -> Told {
-    static ONCE: OnceLock<Told> = OnceLock::new();
     let to = open_folder(place, &format!("deep-{}", marker(place, 71))).join("result.rds");
     let script = format!("{HELPERS}say(rds(rep(c(0, 0, 0, 19, 0, 0, 0, 1), 3e6), 0, 0, 0, 254))");
     let ran = place.exec(&script, &["--output", &to.display().to_string()]);
@@ -89,17 +91,16 @@ pub(super) fn deep(place: &Place<'_>) -> Told {
     if to.exists() {
         return Err("it was saved".to_owned());
     }
-    let others: [Variant; 3] = [
-        ("say(rds(rep(c(0, 0, 0, 2), 3e6), 0, 0, 0, 254))", 5, "levels deep"),
+    let calls: Variant = ("say(rds(rep(c(0, 0, 0, 2), 3e6), 0, 0, 0, 254))", 5, "levels deep");
+    let others: [Variant; 2] = [
         ("say(rds(0, 0, 0, 19, 127, 255, 255, 255, rep(0, 100)))", 5, "it announces"),
         ("say(rds(0, 0, 0, 19, 255, 255, 255, 255, 127, 255, 255, 255, 0, 0, 0, 0))", 5, "it announces"),
     ];
-    ONCE.get_or_init(|| others.iter().try_for_each(|variant| try_variant(place, *variant))).clone()
+    variants(place, calls, &others)
 }
 
 /// 72: a promise where a value belongs runs at the first touch. What R itself may write is named to who saves it.
 pub(super) fn promise(place: &Place<'_>) -> Told {
-    static ONCE: OnceLock<Told> = OnceLock::new();
     let to = open_folder(place, &format!("promise-{}", marker(place, 72))).join("result.rds");
     let value = "f <- function(x) function() x; e <- new.env(); makeActiveBinding('a', function() 1, e); \
                  say(as_result(value = list(f(stop('never')), e)))";
@@ -115,7 +116,7 @@ pub(super) fn promise(place: &Place<'_>) -> Told {
             "a vector of a foreign class",
         ),
     ];
-    variants(place, promise, &ONCE, &others)
+    variants(place, promise, &others)
 }
 
 /// 73: classes and functions in conditions, which packages call to print them.
@@ -144,7 +145,6 @@ pub(super) fn printed(place: &Place<'_>) -> Told {
 
 /// 75: results that are not this future's, not one, or not whole.
 pub(super) fn frames(place: &Place<'_>) -> Told {
-    static ONCE: OnceLock<Told> = OnceLock::new();
     let another: Variant =
         ("say(as_result(c('0123456789abcdef0123456789abcdef', '7')))", 5, "the result of another future");
     let others: [Variant; 9] = [
@@ -160,12 +160,11 @@ pub(super) fn frames(place: &Place<'_>) -> Told {
     ];
     // The control: what is this future's, and whole, is taken, whoever wrote it.
     expect(&place.evaluate(&format!("{HELPERS}say(as_result())")), 0, &["forged"], &[])?;
-    variants(place, another, &ONCE, &others)
+    variants(place, another, &others)
 }
 
 /// 79: the kernel's word on how R ended outweighs a complete result.
 pub(super) fn endings(place: &Place<'_>) -> Told {
-    static ONCE: OnceLock<Told> = OnceLock::new();
     let killed: Variant = (
         "frame(c(charToRaw('R'), as.raw(rep(255, 4)), as_result())); tools::pskill(Sys.getpid(), tools::SIGKILL)",
         4,
@@ -181,5 +180,5 @@ pub(super) fn endings(place: &Place<'_>) -> Told {
         ),
         ("tools::pskill(Sys.getpid(), 11L); Sys.sleep(600)", 4, "signal SIGSEGV"),
     ];
-    variants(place, killed, &ONCE, &others)
+    variants(place, killed, &others)
 }
