@@ -203,6 +203,7 @@ impl Client {
                 DeliveryEvent::Begun(_) => &mut steps.begun,
                 DeliveryEvent::Done { .. } => &mut steps.done,
                 DeliveryEvent::Failed(error) => return Err(error.into()),
+                DeliveryEvent::Disconnected(why) => return Err(why.into()),
                 DeliveryEvent::Progress(_) | DeliveryEvent::Receiving { .. } => continue,
             };
             step.add(begin.elapsed());

@@ -255,13 +255,17 @@ impl BoardError {
             Self::SshOption { .. } | Self::MoreThanAKey { .. } => {
                 "Let the system's ssh connect, which understands it: --ssh-program ssh"
             }
-            Self::Program { .. } => "Name the program with its path: --ssh-program /usr/bin/ssh (Debian: package openssh-client).",
+            Self::Program { .. } => {
+                "Name the program with its path: --ssh-program /usr/bin/ssh (Debian: package openssh-client)."
+            }
             Self::ProgramFailed { said, .. } if said.contains("Host key verification failed") => {
                 "If the board was never seen before, compare its fingerprint with the one that its owner tells you, and \
                  accept it once with --accept-new."
             }
             Self::ProgramFailed { .. } => "Try the same by hand: it is what ssh says to: ssh HOST user",
-            Self::Jump { .. } => "Try the same with ssh; the host on the way must allow TCP forwarding to the next one.",
+            Self::Jump { .. } => {
+                "Try the same with ssh; the host on the way must allow TCP forwarding to the next one."
+            }
             Self::HostCertificate { .. } => {
                 "Ask the board's owner for a certificate that holds (ssh-keygen -s CA -h -n HOST -V …)."
             }
@@ -280,7 +284,10 @@ impl BoardError {
                 ));
             }
             Self::KeyNotHeld { path } => {
-                return Some(format!("Load the key into an ssh-agent: ssh-add {}", path.display().to_string().trim_end_matches(".pub")));
+                return Some(format!(
+                    "Load the key into an ssh-agent: ssh-add {}",
+                    path.display().to_string().trim_end_matches(".pub")
+                ));
             }
             Self::KeyFileEncrypted { path } => {
                 return Some(format!("Load the key into an ssh-agent: ssh-add {}", path.display()));
@@ -362,7 +369,9 @@ pub enum ServeError {
     #[error("this is a private key, which must never leave its owner")]
     PrivateKey,
     /// A key with options as in an authorized_keys file.
-    #[error("there is something before the key: options of authorized_keys files are not known here, and never ignored")]
+    #[error(
+        "there is something before the key: options of authorized_keys files are not known here, and never ignored"
+    )]
     KeyOptions,
     /// An account has no such key.
     #[error("{name} has no key {fingerprint}")]
@@ -438,17 +447,15 @@ impl ServeError {
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 Some("Another program listens there: stop it, or choose another address with --listen.".to_owned())
             }
-            Self::Accounts { .. } => {
-                Some("Repair or delete that line; nothing was changed.".to_owned())
-            }
+            Self::Accounts { .. } => Some("Repair or delete that line; nothing was changed.".to_owned()),
             Self::HostKeyMode { path, .. } => Some(format!("Close it: chmod 600 {}", path.display())),
             Self::KeyOptions => Some(
                 "Take the options away: an account may do on the board what it may, whichever key signs in.".to_owned(),
             ),
             Self::NoSuchKey { .. } => Some("See them: p2p-worker board user list".to_owned()),
-            Self::LastKey { name } => Some(format!(
-                "Add another key first, or remove the account: p2p-worker board user remove {name}"
-            )),
+            Self::LastKey { name } => {
+                Some(format!("Add another key first, or remove the account: p2p-worker board user remove {name}"))
+            }
             Self::TooManyInvites { .. } => {
                 Some("See them: p2p-worker board invite --list; take some back with --revoke NAME.".to_owned())
             }
@@ -456,9 +463,9 @@ impl ServeError {
                 "Stop it first (p2p-worker board status tells of it), or give this one another folder with --state."
                     .to_owned(),
             ),
-            Self::NotServing { .. } => {
-                Some("Start one with p2p-worker board, or name the folder of the one that runs with --state.".to_owned())
-            }
+            Self::NotServing { .. } => Some(
+                "Start one with p2p-worker board, or name the folder of the one that runs with --state.".to_owned(),
+            ),
             Self::PublicKey { .. } | Self::PrivateKey => {
                 Some("Give the file that ends in .pub, for instance ~/.ssh/id_ed25519.pub.".to_owned())
             }

@@ -55,7 +55,11 @@ enum Command {
 pub async fn run() -> Result<(), Failure> {
     let cli = Cli::parse();
     // A worker and a board tell what they do; a client shows its own progress.
-    observe::start(if matches!(cli.command, None | Some(Command::Board(_) | Command::Host(_))) { "info" } else { "warn" });
+    observe::start(if matches!(cli.command, None | Some(Command::Board(_) | Command::Host(_))) {
+        "info"
+    } else {
+        "warn"
+    });
     match cli.command {
         None => worker::run(cli.worker).await,
         Some(Command::Board(args)) => {

@@ -161,11 +161,8 @@ impl Stay {
         if !self.is_up {
             self.link = None;
         }
-        self.change = (list != self.list || self.link.is_none()).then(|| Change {
-            list,
-            at: Instant::now(),
-            wait: FIRST_WAIT,
-        });
+        self.change =
+            (list != self.list || self.link.is_none()).then(|| Change { list, at: Instant::now(), wait: FIRST_WAIT });
     }
 
     /// Joins with the new list, and then leaves with the old one. Cancelled, it has changed nothing or is all done.

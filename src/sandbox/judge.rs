@@ -208,7 +208,10 @@ impl Judge<'_> {
                 );
                 (how, vec![self.limited("as", Rlimit::AddressSpace)])
             }
-            None => (format!("{total} in all, watched, what pipes hold included; {each} of address space each"), self.watched_memory()),
+            None => (
+                format!("{total} in all, watched, what pipes hold included; {each} of address space each"),
+                self.watched_memory(),
+            ),
         }
     }
 

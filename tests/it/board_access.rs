@@ -246,10 +246,8 @@ async fn several_hosts_keep_a_topic_open_and_the_last_one_closes_it() {
     let one = alice.start(b"pipe friends/x -r -a bob").await;
     let two = alice.start(b"pub alice/friends/x -a bob,carol").await;
     let three = alice.start(b"sub friends/x -a bob").await;
-    let (bob, carol) = (
-        Raw::sign_in(served.port, &served.path("bob")).await,
-        Raw::sign_in(served.port, &served.path("carol")).await,
-    );
+    let (bob, carol) =
+        (Raw::sign_in(served.port, &served.path("bob")).await, Raw::sign_in(served.port, &served.path("carol")).await);
     let mut guest = bob.start(b"pipe alice/friends/x -r").await;
     let mut other = carol.start(b"sub alice/friends/x").await;
     one.close().await;

@@ -56,7 +56,8 @@ async fn a_friend_joins_with_a_code_and_their_own_key_and_nobody_else_does() {
     // Another key for the same account, the code typed as people type.
     let typed = second.replace('-', "").to_uppercase();
     assert_eq!(town.say(board.port, &["other"], &["join", &typed]).await.2, 0);
-    let (one, other) = (town.say(board.port, &["bobs"], &["user"]).await, town.say(board.port, &["other"], &["user"]).await);
+    let (one, other) =
+        (town.say(board.port, &["bobs"], &["user"]).await, town.say(board.port, &["other"], &["user"]).await);
     assert_eq!(one, other);
 
     let now = now(&town).await;
@@ -117,10 +118,8 @@ async fn a_key_that_is_removed_is_cut_off_at_once_and_the_others_of_its_account_
     assert!(list.lines().all(|line| line.ends_with("ssh-ed25519 test key")), "{list}");
 
     let board = town.serve(0, &[]).await;
-    let (one, two) = (
-        Raw::sign_in(board.port, &town.path("alice")).await,
-        Raw::sign_in(board.port, &town.path("second")).await,
-    );
+    let (one, two) =
+        (Raw::sign_in(board.port, &town.path("alice")).await, Raw::sign_in(board.port, &town.path("second")).await);
     let (mut first, mut cut) = (one.start(b"pipe x -r").await, two.start(b"pipe x").await);
     town.must(&["user", "remove", "alice", "--key", &fingerprint]).await;
     soon("the end of the removed key's connection", cut.until(|heard, _| heard.ended)).await;
@@ -141,7 +140,8 @@ async fn options_before_a_key_are_refused_and_never_ignored() {
     let town = Town::with(&[]).await;
     let key = fs::read_to_string(make_key(town.folder.path(), "key", "").with_extension("pub")).unwrap();
     let file = town.path("restricted.pub");
-    for options in ["restrict", "from=\"192.0.2.1\"", "command=\"pub x\",no-pty", "cert-authority", "expiry-time=\"2020\""]
+    for options in
+        ["restrict", "from=\"192.0.2.1\"", "command=\"pub x\",no-pty", "cert-authority", "expiry-time=\"2020\""]
     {
         fs::write(&file, format!("{options} {key}")).unwrap();
         let errors = town.must_not(2, &["user", "add", "bob", file.to_str().unwrap()]).await;
@@ -213,7 +213,11 @@ async fn state_survives_kill_9_at_any_moment() {
         tokio::time::sleep(Duration::from_micros(500 * round)).await;
         let _ = child.start_kill();
         let status = soon("its end", child.wait()).await.unwrap();
-        if status.success() { changed += 1 } else { killed += 1 }
+        if status.success() {
+            changed += 1
+        } else {
+            killed += 1
+        }
         // Whatever happened, both files can be read, and alice is there.
         assert!(town.must(&["user", "list"]).await.starts_with("alice  "));
         town.must(&["invite", "--list"]).await;

@@ -8,11 +8,7 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout},
 };
 
-use super::{
-    board_program::Town,
-    board_raw::Raw,
-    board_support::soon,
-};
+use super::{board_program::Town, board_raw::Raw, board_support::soon};
 
 /// What an R peer does to join `alice/friends`: it lists its channels, opens the pipe, sends a hello with `-r` and waits for
 /// it, lists its channels again, and takes a new one of its own with a `/` in its name for "you have no access".

@@ -75,13 +75,18 @@ async fn certificates_sign_in_from_files_and_from_an_agent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_with_a_certificate_is_known_by_its_authority() {
-    let sshd = Sshd::start("HostCertificate DIR/host_ed25519-cert.pub\nHostCertificate DIR/host_rsa-cert.pub\n", |folder| {
-        let ca = authority(folder, "ca", "rsa");
-        authority(folder, "other", "ed25519");
-        for kind in ["ed25519", "rsa"] {
-            certify(&ca, &folder.join(format!("host_{kind}")), &["-h", "-n", "127.0.0.1,board.example", "-V", "+1h"]);
-        }
-    });
+    let sshd =
+        Sshd::start("HostCertificate DIR/host_ed25519-cert.pub\nHostCertificate DIR/host_rsa-cert.pub\n", |folder| {
+            let ca = authority(folder, "ca", "rsa");
+            authority(folder, "other", "ed25519");
+            for kind in ["ed25519", "rsa"] {
+                certify(
+                    &ca,
+                    &folder.join(format!("host_{kind}")),
+                    &["-h", "-n", "127.0.0.1,board.example", "-V", "+1h"],
+                );
+            }
+        });
     let key = |name: &str| std::fs::read_to_string(sshd.path(name)).unwrap();
     let known = |text: &str| std::fs::write(sshd.path("known_hosts"), text).unwrap();
     let config = sshd.config();
@@ -90,7 +95,9 @@ async fn a_host_with_a_certificate_is_known_by_its_authority() {
         works(&config).await;
     }
     // Another authority, or the same one for other hosts, is none.
-    for text in [format!("@cert-authority * {}", key("other.pub")), format!("@cert-authority *.example {}", key("ca.pub"))] {
+    for text in
+        [format!("@cert-authority * {}", key("other.pub")), format!("@cert-authority *.example {}", key("ca.pub"))]
+    {
         known(&text);
         assert!(matches!(user(&config).await, Err(BoardError::UnknownHost { .. })));
     }
@@ -244,7 +251,8 @@ async fn a_board_is_reached_through_other_hosts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_more_than_a_key_is_wanted_for_is_said() {
-    let sshd = Sshd::start("AuthenticationMethods publickey,keyboard-interactive\nKbdInteractiveAuthentication yes\n", |_| {});
+    let sshd =
+        Sshd::start("AuthenticationMethods publickey,keyboard-interactive\nKbdInteractiveAuthentication yes\n", |_| {});
     let error = user(&sshd.config()).await.unwrap_err();
     assert!(matches!(&error, BoardError::MoreThanAKey { .. }), "{error:?}");
     assert!(error.hint().unwrap().contains("--ssh-program"));

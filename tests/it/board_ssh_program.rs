@@ -121,7 +121,10 @@ async fn holds_a_topic() {
 fn processes(one: &str, other: &str) -> usize {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    lines.map(|line| String::from_utf8_lossy(&line).into_owned()).filter(|line| line.contains(one) && line.contains(other)).count()
+    lines
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+        .filter(|line| line.contains(one) && line.contains(other))
+        .count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,7 +90,10 @@ async fn a_passphrase_is_asked_for_once_and_never_shown() {
     let shown = with_answers(&served, &["a wrong one\r", "the passphrase\r"]).await;
     assert!(shown.contains("first: alice") && shown.contains("second: alice"), "{shown}");
     assert_eq!(shown.matches("Enter passphrase for key").count(), 2, "{shown}");
-    assert!(shown.contains("not the passphrase") && !shown.contains("wrong one") && !shown.contains("id_rsa"), "{shown}");
+    assert!(
+        shown.contains("not the passphrase") && !shown.contains("wrong one") && !shown.contains("id_rsa"),
+        "{shown}"
+    );
 
     // Who gives up is told what was tried; the terminal is as before.
     let shown = with_answers(&served, &["\u{3}", "\u{3}"]).await;

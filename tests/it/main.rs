@@ -9,15 +9,15 @@
 
 mod architecture;
 mod board;
-mod board_broken;
-mod board_openssh;
-mod board_signin;
 mod board_access;
 mod board_accounts;
+mod board_broken;
 mod board_flood;
 mod board_host;
+mod board_openssh;
 mod board_program;
 mod board_raw;
+mod board_signin;
 mod board_ssh;
 mod board_ssh_program;
 mod board_support;

@@ -250,8 +250,7 @@ fn take_string(bytes: &[u8]) -> (&[u8], &[u8]) {
 
 /// SHA-256 and base64 by the programs that every system has.
 fn piped(program: &str, arguments: &[&str], input: &[u8]) -> String {
-    let mut child =
-        Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), input).unwrap();
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
 }

@@ -14,7 +14,7 @@ use std::{
 use russh::keys::{HashAlg, PublicKey};
 
 use super::{
-    files::{self, StateFile, Stamp},
+    files::{self, Stamp, StateFile},
     invites::{Invite, Invites},
 };
 use crate::{

@@ -6,10 +6,7 @@
 
 use std::path::Path;
 
-use super::{
-    accounts::parse_lines,
-    files::StateFile,
-};
+use super::{accounts::parse_lines, files::StateFile};
 use crate::{board::ServeError, clock::Timestamp, ids::UserName};
 
 /// How many invitations can be open at a time.

@@ -35,8 +35,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use accounts::{Account, Accounts};
 pub use commands::MOST_GUESTS;
 pub use control::{look, status};
-pub(crate) use invites::rfc3339;
 pub use invites::Invite;
+pub(crate) use invites::rfc3339;
 pub use limits::BoardLimits;
 pub use status::{Flow, Status, TopicStatus};
 

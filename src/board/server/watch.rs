@@ -46,8 +46,7 @@ struct Looks {
 impl Default for Counts {
     fn default() -> Self {
         let zero = AtomicU64::default;
-        let looks =
-            Looks { at: Instant::now(), traffic: Traffic::default(), lines: (0.0, 0.0), bytes: (0.0, 0.0) };
+        let looks = Looks { at: Instant::now(), traffic: Traffic::default(), lines: (0.0, 0.0), bytes: (0.0, 0.0) };
         Self { since: clock::now(), refused: zero(), turned_away: zero(), joined: zero(), looks: Mutex::new(looks) }
     }
 }
@@ -86,10 +85,7 @@ impl Counts {
             at: now,
             traffic,
             lines: (rate(traffic.posted, last.posted), rate(traffic.delivered, last.delivered)),
-            bytes: (
-                rate(traffic.posted_bytes, last.posted_bytes),
-                rate(traffic.delivered_bytes, last.delivered_bytes),
-            ),
+            bytes: (rate(traffic.posted_bytes, last.posted_bytes), rate(traffic.delivered_bytes, last.delivered_bytes)),
         };
     }
 }

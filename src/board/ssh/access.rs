@@ -16,7 +16,8 @@ use crate::{
 pub(super) async fn user(config: &SshBoardConfig) -> Result<UserName, BoardError> {
     let session = Session::open(config, &config.target(&config.address.account_host())).await?;
     let answer = session.command("user").await?;
-    let wrong = |answer: String| BoardError::Command { host: session.host().to_owned(), command: "user".into(), answer };
+    let wrong =
+        |answer: String| BoardError::Command { host: session.host().to_owned(), command: "user".into(), answer };
     if answer.status.is_some_and(|status| status != 0) {
         return Err(wrong(answer.complaint()));
     }

@@ -180,7 +180,8 @@ async fn tcp(host: &Host) -> Result<TcpStream, BoardError> {
             Family::Inet => address.is_ipv4(),
             Family::Inet6 => address.is_ipv6(),
         };
-        let mut failed = io::Error::new(io::ErrorKind::NotFound, "it has no address of the family that AddressFamily says");
+        let mut failed =
+            io::Error::new(io::ErrorKind::NotFound, "it has no address of the family that AddressFamily says");
         for address in found.filter(is_wanted).take(MOST_ADDRESSES) {
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
@@ -243,7 +244,9 @@ fn ssh_config(host: &Host, known: &KnownHost) -> Result<client::Config, BoardErr
         (macs.is_empty(), &host.macs),
         (keys.is_empty(), &host.host_keys),
     ];
-    if let Some(error) = empty.into_iter().filter(|(is_empty, _)| *is_empty).find_map(|(_, choice)| settings::none_left(choice)) {
+    if let Some(error) =
+        empty.into_iter().filter(|(is_empty, _)| *is_empty).find_map(|(_, choice)| settings::none_left(choice))
+    {
         return Err(error);
     }
     Ok(client::Config {

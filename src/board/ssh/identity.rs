@@ -175,7 +175,9 @@ impl Files {
             let list = if is_held { &mut in_agent } else { &mut in_files };
             list.push(Identity { key, certificate: None, held_as_certificate: false, secret, path: Some(path) });
         }
-        if self.is_named && let Some(unusable) = unusable {
+        if self.is_named
+            && let Some(unusable) = unusable
+        {
             return Err(unusable);
         }
         let is_new = |key: &PublicKey| !in_agent.iter().any(|one: &Identity| one.key.key_data() == key.key_data());
@@ -238,7 +240,13 @@ fn is_certificate(held: &AgentIdentity, certificate: &Certificate) -> bool {
 
 fn plain_of_agent(held: &AgentIdentity) -> Option<Identity> {
     let AgentIdentity::PublicKey { key, .. } = held else { return None };
-    Some(Identity { key: key.clone(), certificate: None, held_as_certificate: false, secret: Secret::Agent, path: None })
+    Some(Identity {
+        key: key.clone(),
+        certificate: None,
+        held_as_certificate: false,
+        secret: Secret::Agent,
+        path: None,
+    })
 }
 
 fn certificate_of_agent(held: &AgentIdentity) -> Option<Identity> {

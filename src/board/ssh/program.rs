@@ -63,7 +63,9 @@ pub(super) async fn is_usual_for(config: &SshBoardConfig, target: &Target) -> bo
         let is_it = is_public(&target.host.to_ascii_lowercase()) || resolved.is_some_and(|host| is_public(&host.name));
         if is_it && find("ssh").is_none() {
             config.memory.note_once("no ssh", |_| {
-                tracing::warn!("there is no ssh in $PATH; the connection to the public board may break every half minute");
+                tracing::warn!(
+                    "there is no ssh in $PATH; the connection to the public board may break every half minute"
+                );
             });
         }
         is_it && find("ssh").is_some()
@@ -74,9 +76,8 @@ pub(super) async fn is_usual_for(config: &SshBoardConfig, target: &Target) -> bo
 /// A program in `$PATH`.
 fn find(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
-    let is_program = |path: &PathBuf| {
-        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
+    let is_program =
+        |path: &PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(is_program)
 }
 
@@ -117,7 +118,12 @@ impl Program {
         // No terminal there, and nothing behind the host is an option.
         arguments.extend(["-T".to_owned(), "--".to_owned(), target.host.clone()]);
         let patience = if can_ask { PATIENCE_WITH_A_TERMINAL } else { PATIENCE };
-        Self { program: ssh.program.clone(), arguments, host: settings::with_port(&target.host, target.port.unwrap_or(22)), patience }
+        Self {
+            program: ssh.program.clone(),
+            arguments,
+            host: settings::with_port(&target.host, target.port.unwrap_or(22)),
+            patience,
+        }
     }
 
     pub(super) fn host(&self) -> &str {
@@ -148,7 +154,8 @@ impl Program {
     /// That ssh itself failed, as opposed to what it was to do there.
     pub(super) fn failure(&self, answer: &Answer) -> Option<BoardError> {
         let said = || answer.complaint();
-        let error = || BoardError::ProgramFailed { program: self.program.clone(), host: self.host.clone(), said: said() };
+        let error =
+            || BoardError::ProgramFailed { program: self.program.clone(), host: self.host.clone(), said: said() };
         (answer.status == Some(FAILED)).then(error)
     }
 

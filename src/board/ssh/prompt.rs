@@ -24,7 +24,8 @@ pub(super) fn is_possible() -> bool {
 
 fn terminal() -> Option<File> {
     // systemd says so even where a service was given a terminal.
-    if std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("SYSTEMD_EXEC_PID").is_some_and(is_this_process) {
+    if std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("SYSTEMD_EXEC_PID").is_some_and(is_this_process)
+    {
         return None;
     }
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
@@ -40,7 +41,8 @@ fn is_this_process(pid: std::ffi::OsString) -> bool {
 pub(super) fn unlock(path: &Path, open: impl Fn(&str) -> Option<PrivateKey>) -> Option<PrivateKey> {
     let mut terminal = terminal()?;
     for _ in 0..ATTEMPTS {
-        let question = format!("Enter passphrase for key '{}': ", crate::text::for_terminal(&path.display().to_string()));
+        let question =
+            format!("Enter passphrase for key '{}': ", crate::text::for_terminal(&path.display().to_string()));
         let passphrase = ask(&mut terminal, &question).ok().flatten().filter(|passphrase| !passphrase.is_empty())?;
         if let Some(key) = open(&passphrase) {
             return Some(key);

@@ -92,7 +92,9 @@ async fn try_one(
     let mut hand = Hand { identity, agent };
     let login = host.login.clone();
     let result = match &identity.certificate {
-        Some(certificate) => handle.authenticate_certificate_with(login, (**certificate).clone(), hash, &mut hand).await,
+        Some(certificate) => {
+            handle.authenticate_certificate_with(login, (**certificate).clone(), hash, &mut hand).await
+        }
         None => handle.authenticate_publickey_with(login, identity.key.clone(), hash, &mut hand).await,
     };
     match result {

@@ -112,7 +112,10 @@ fn folders_and_texts_and_large_files_of_real_peers_are_refused() {
 fn receivers_that_do_not_play_their_part() {
     let scene = Scene::new();
     assert_eq!(failure(scene.send_to("other-digest", 100, patient)), Failure::Digest);
-    assert_eq!(failure(scene.send_to("no-receipt", 100, patient)), Failure::Protocol("a receipt was expected".to_owned()));
+    assert_eq!(
+        failure(scene.send_to("no-receipt", 100, patient)),
+        Failure::Protocol("a receipt was expected".to_owned())
+    );
     let closed = failure(scene.send_to("close-early", 32 << 20, patient));
     assert!(matches!(closed, Failure::Lost { size, .. } if size == 32 << 20), "{closed:?}");
     let liar = failure(scene.send_to("liar", 100, patient));

@@ -147,14 +147,8 @@ const IDLE: [&str; 80] = [
     "useroaming",
 ];
 
-const MORE_IDLE: [&str; 6] = [
-    "usekeychain",
-    "verifyhostkeydns",
-    "versionaddendum",
-    "visualhostkey",
-    "warnweakcrypto",
-    "xauthlocation",
-];
+const MORE_IDLE: [&str; 6] =
+    ["usekeychain", "verifyhostkeydns", "versionaddendum", "visualhostkey", "warnweakcrypto", "xauthlocation"];
 
 /// The name that a keyword (in lower case) goes by.
 pub(super) fn canonical(keyword: &str) -> &str {

@@ -149,7 +149,11 @@ fn refuse_what_is_not_understood(found: &Found, target: &Target) -> Result<(), B
     for (keyword, value) in found.each() {
         let Some(keywords::Kind::Only(fine)) = keywords::kind(keyword) else { continue };
         let said = value.words.join(" ");
-        let is_fine = value.words.iter().flat_map(|word| word.split(',')).any(|word| fine.contains(&word.to_ascii_lowercase().as_str()));
+        let is_fine = value
+            .words
+            .iter()
+            .flat_map(|word| word.split(','))
+            .any(|word| fine.contains(&word.to_ascii_lowercase().as_str()));
         if !is_fine {
             let why = format!("{} line {}: {keyword} {said}", value.path.display(), value.line);
             return Err(BoardError::SshOption { option: keyword.to_owned(), host: target.host.clone(), why });
@@ -272,7 +276,10 @@ impl Resolver<'_> {
         };
         let system = &self.config.system_folder;
         let mut files = named("userknownhostsfile", ["known_hosts", "known_hosts2"].map(|name| folder.join(name)))?;
-        files.extend(named("globalknownhostsfile", ["ssh_known_hosts", "ssh_known_hosts2"].map(|name| system.join(name)))?);
+        files.extend(named(
+            "globalknownhostsfile",
+            ["ssh_known_hosts", "ssh_known_hosts2"].map(|name| system.join(name)),
+        )?);
         files.push(self.config.known_hosts.clone());
         Ok(files)
     }
@@ -304,7 +311,8 @@ impl Resolver<'_> {
             return Ok(Vec::new());
         }
         let word = tokens.expand(word, "hnpr").map_err(|error| value.flaw(error.to_string()))?;
-        let jump = |text: &str| Target::parse(text).ok_or_else(|| value.flaw(format!("{text} is no host to jump through")));
+        let jump =
+            |text: &str| Target::parse(text).ok_or_else(|| value.flaw(format!("{text} is no host to jump through")));
         word.split(',').map(jump).collect()
     }
 }

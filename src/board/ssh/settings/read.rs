@@ -153,7 +153,8 @@ impl Scope<'_> {
 
 impl Reader<'_> {
     fn both(&mut self) -> Result<(), Flaw> {
-        for (folder, name, is_users) in [(self.user_folder, "config", true), (self.system_folder, "ssh_config", false)] {
+        for (folder, name, is_users) in [(self.user_folder, "config", true), (self.system_folder, "ssh_config", false)]
+        {
             let path = folder.join(name);
             self.file(&path, is_users, 0, true)?;
         }
@@ -236,7 +237,8 @@ impl Reader<'_> {
 
     /// Whether the criteria of a `Match` all hold. Those that cannot be evaluated here do not, and are noted.
     fn matches(&mut self, words: &[String], scope: &Scope<'_>) -> Result<bool, Flaw> {
-        let words: Vec<&str> = words.iter().flat_map(|word| word.splitn(2, '=')).filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> =
+            words.iter().flat_map(|word| word.splitn(2, '=')).filter(|word| !word.is_empty()).collect();
         if words.is_empty() {
             return Err(scope.flaw("Match without a criterion"));
         }
@@ -274,7 +276,8 @@ impl Reader<'_> {
 
     fn note(&mut self, unknown: &[String], scope: &Scope<'_>) {
         let (path, line) = (scope.path.display(), scope.line);
-        let note = format!("{path}, line {line}: Match {} is not evaluated here, its block is passed over", unknown.join(" "));
+        let note =
+            format!("{path}, line {line}: Match {} is not evaluated here, its block is passed over", unknown.join(" "));
         if !self.found.notes.contains(&note) {
             self.found.notes.push(note);
         }

@@ -81,7 +81,9 @@ fn compare(text: &str, host: &str) {
         let shown = |values: &[String]| values.iter().map(yes).collect::<Vec<_>>().join(" | ").to_ascii_lowercase();
         // Times and flags are shown in one form by ssh.
         let (mut ours, theirs) = (shown(&ours), shown(&theirs));
-        if keyword == "connecttimeout" && let Some(number) = seconds(&ours) {
+        if keyword == "connecttimeout"
+            && let Some(number) = seconds(&ours)
+        {
             ours = number.to_string();
         }
         if keyword == "stricthostkeychecking" {
@@ -171,9 +173,13 @@ fn hosts_on_the_way_have_configurations_of_their_own() {
     let text = "Host board\nHostName 192.0.2.9\nProxyJump bob@two:2022\nUser alice\n\
         Host two\nHostName two.example\nProxyJump one\nIdentityFile ~/.ssh/%h\nHost one\nPort 2021\n";
     let hosts = route_of(text, "board").unwrap();
-    let shown: Vec<_> = hosts.iter().map(|host| (host.name.as_str(), host.port, host.login.as_str(), host.is_hop)).collect();
+    let shown: Vec<_> =
+        hosts.iter().map(|host| (host.name.as_str(), host.port, host.login.as_str(), host.is_hop)).collect();
     let me = user_here();
-    assert_eq!(shown, [("one", 2021, me.as_str(), true), ("two.example", 2022, "bob", true), ("192.0.2.9", 22, "alice", false)]);
+    assert_eq!(
+        shown,
+        [("one", 2021, me.as_str(), true), ("two.example", 2022, "bob", true), ("192.0.2.9", 22, "alice", false)]
+    );
     assert!(hosts[1].identities.as_ref().unwrap()[0].ends_with(".ssh/two.example"));
     assert_eq!(hosts[2].known_as, "192.0.2.9");
     // Hops that are named together come in their order, whatever their own configuration says.
@@ -208,7 +214,10 @@ fn values_are_resolved() {
     assert_eq!((host.port, host.login.as_str(), host.known_plain), (22, "carol", None));
     // And with an alias there is no port in known hosts.
     let host = route_of("HostKeyAlias Alias\nPort 2222\nIdentityAgent none\n", "board").unwrap().remove(0);
-    assert_eq!((host.known_as.as_str(), host.certified_as.as_str(), host.known_plain, host.agent), ("alias", "alias", None, None));
+    assert_eq!(
+        (host.known_as.as_str(), host.certified_as.as_str(), host.known_plain, host.agent),
+        ("alias", "alias", None, None)
+    );
 }
 
 #[test]
@@ -230,7 +239,9 @@ fn what_is_not_understood_is_refused_by_name_where_it_counts() {
         assert!(error.hint().unwrap().contains("--ssh-program ssh"));
         route_of(&format!("Host other\n  {option}\n"), "board").unwrap();
     }
-    for fine in ["ProxyCommand none", "PreferredAuthentications keyboard-interactive,publickey", "PubkeyAuthentication yes"] {
+    for fine in
+        ["ProxyCommand none", "PreferredAuthentications keyboard-interactive,publickey", "PubkeyAuthentication yes"]
+    {
         route_of(fine, "board").unwrap();
     }
 }
@@ -293,7 +304,8 @@ fn included_files_are_looked_for_beside_the_configuration() {
 #[test]
 fn a_criterion_that_is_not_evaluated_is_noted_and_its_block_passed_over() {
     let home = tempfile::tempdir().unwrap();
-    let config = config_of(home.path(), "Match exec \"true\" host board\nUser x\nMatch exec \"true\" host other\nPort 1\n");
+    let config =
+        config_of(home.path(), "Match exec \"true\" host board\nUser x\nMatch exec \"true\" host other\nPort 1\n");
     let asked = Asked { typed: "board".to_owned(), login: None, user: user_here(), home: None };
     let found = read::read(&asked, config.ssh_folder.as_deref().unwrap(), &config.system_folder).unwrap();
     assert_eq!(found.first("user"), None);

@@ -132,7 +132,10 @@ mod tests {
     #[test]
     fn paths_are_expanded() {
         let path = |text| tokens().path(text).map(|path| path.display().to_string());
-        assert_eq!(path("~/.ssh/%r@%h:%p-%n-%u-%k").unwrap(), "/home/100%/.ssh/alice@board.example:2222-board-al-alias");
+        assert_eq!(
+            path("~/.ssh/%r@%h:%p-%n-%u-%k").unwrap(),
+            "/home/100%/.ssh/alice@board.example:2222-board-al-alias"
+        );
         assert_eq!(path("%d/x%%y").unwrap(), "/home/100%/x%y");
         assert_eq!(path("~").unwrap(), "/home/100%");
         assert_eq!(path("~root/x").unwrap(), "/root/x");
