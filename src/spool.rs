@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn the_digest_so_far_is_that_of_the_first_bytes() {
         let directory = tempfile::tempdir().unwrap();
-        let bytes: Vec<u8> = (0..PIECE * 2 + 7).map(|at| (at % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=255).cycle().take(PIECE * 2 + 7).collect();
         let mut writer = SpoolWriter::new(directory.path(), u64::MAX).unwrap();
         writer.write(&bytes[..PIECE + 1]).unwrap();
         let so_far = writer.digest();

@@ -1,7 +1,7 @@
 //! The real network: libp2p over QUIC, and over TCP with Noise and Yamux beside it.
 //!
 //! One task owns the swarm. It acts on commands and on the network's events and does nothing else: there is no ping, no
-//! discovery, nothing periodic, so an idle node sleeps. Connections are kept for a minute after their last stream, so
+//! discovery, nothing periodic but a look at each connection, so a node without connections sleeps. Connections are kept for a minute after their last stream, so
 //! that the next future of the same client needs no handshake.
 //!
 //! A peer is dialled at all its addresses at once, first by one [`Way`] and, when that is not there within [`HEAD_START`],
@@ -166,7 +166,7 @@ impl Node {
         let id: NodeId = key.public().to_peer_id().to_string().parse()?;
         let (incoming, incoming_queue) = mpsc::channel(BACKLOG);
         let (allowed, listening) = (Allowed::default(), Listening::default());
-        let mut swarm = swarm(key, streams::Behaviour::new(allowed.clone(), incoming), config.idle)?;
+        let mut swarm = swarm(key, streams::Behaviour::new(allowed.clone(), incoming, config.idle), config.idle)?;
         listen(&mut swarm, &config.listen, &listening).await?;
         let (commands, command_queue) = mpsc::channel(BACKLOG);
         let connections = Arc::default();
@@ -269,7 +269,7 @@ fn swarm(
         .with_quic_config(quic)
         .with_behaviour(|_| Behaviour { limits, crowd: crowd::Behaviour::default(), streams })
         .map_err(|error| failed(&error))?;
-    let all_at_once = NonZeroU8::new(MAX_ADDRESSES as u8).unwrap_or(NonZeroU8::MIN);
+    let all_at_once = u8::try_from(MAX_ADDRESSES).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MAX);
     Ok(builder
         .with_swarm_config(|config| config.with_idle_connection_timeout(idle).with_dial_concurrency_factor(all_at_once))
         .build())
