@@ -172,13 +172,28 @@ impl Spooled {
     /// # Errors
     /// [`SpoolError::Write`] and [`SpoolError::Read`].
     pub fn save_as(&self, path: &Path) -> Result<(), SpoolError> {
+        let (to, directory) = self.copy_beside(path)?;
+        to.persist(path).map_err(|error| SpoolError::Write { directory, source: error.error })?;
+        Ok(())
+    }
+
+    /// The same, but a file that is there already stays as it is, even if it came a moment ago.
+    ///
+    /// # Errors
+    /// As [`Spooled::save_as`]; the source is [`io::ErrorKind::AlreadyExists`] then.
+    pub fn save_as_new(&self, path: &Path) -> Result<(), SpoolError> {
+        let (to, directory) = self.copy_beside(path)?;
+        to.persist_noclobber(path).map_err(|error| SpoolError::Write { directory, source: error.error })?;
+        Ok(())
+    }
+
+    fn copy_beside(&self, path: &Path) -> Result<(tempfile::NamedTempFile, PathBuf), SpoolError> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let failed = |source| SpoolError::Write { directory: directory.to_owned(), source };
         let mut to = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
         io::copy(&mut self.reader()?, &mut to).map_err(failed)?;
         to.as_file().sync_all().map_err(failed)?;
-        to.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        Ok((to, directory.to_owned()))
     }
 }
 
@@ -225,6 +240,12 @@ mod tests {
         let path = directory.path().join("out.rds");
         spooled.save_as(&path).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"bytes");
+        let again = spooled.save_as_new(&path);
+        assert!(
+            matches!(again, Err(SpoolError::Write { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists)
+        );
+        spooled.save_as_new(&directory.path().join("new.rds")).unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
         assert_eq!(Spooled::from_path(&path, 5).unwrap().digest(), spooled.digest());
         assert!(matches!(Spooled::from_path(&path, 4), Err(SpoolError::TooLarge { .. })));
     }
@@ -232,7 +253,7 @@ mod tests {
     #[test]
     fn the_digest_so_far_is_that_of_the_first_bytes() {
         let directory = tempfile::tempdir().unwrap();
-        let bytes: Vec<u8> = (0..=255).cycle().take(PIECE * 2 + 7).collect();
+        let bytes: Vec<u8> = (0..PIECE * 2 + 7).map(|at| u8::try_from(at % 251).unwrap()).collect();
         let mut writer = SpoolWriter::new(directory.path(), u64::MAX).unwrap();
         writer.write(&bytes[..PIECE + 1]).unwrap();
         let so_far = writer.digest();

@@ -22,7 +22,17 @@ pub(crate) async fn measure(seconds: u32) -> Result<(), Failure> {
     let worker = world.worker().await?;
     let pid = worker.id().ok_or("the worker has ended")?;
     let tick = 100.0 / f64::from(seconds) / ticks_a_second()?;
-    let columns = ["a worker", "resident", "PSS", "private", "threads", "processor", "context switches"];
+    let columns = [
+        "a worker",
+        "processes",
+        "resident, itself",
+        "all",
+        "PSS, all",
+        "private, all",
+        "threads",
+        "processor",
+        "context switches",
+    ];
     let mut table =
         Table::new(format!("An idle worker, watched for {seconds} s (a tick is {tick:.2} % of a core)"), &columns);
     table.row(watch("that has just joined", pid, seconds).await?);
@@ -47,18 +57,46 @@ async fn watch(what: &str, pid: u32, seconds: u32) -> Result<Vec<String>, Failur
     let share = (cpu_seconds(pid)? - cpu) / f64::from(seconds);
     let switches = context_switches(pid)?.saturating_sub(switches);
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let memory = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let mebibytes = |text, key| Ok::<_, Failure>(format!("{:.1} MiB", number(text, key)? / 1024.0));
-    let private = number(&memory, "Private_Clean")? + number(&memory, "Private_Dirty")?;
+    let family = family(pid);
+    let sum = |file: &str, keys: &[&str]| {
+        let mut kibibytes = 0.0;
+        for pid in &family {
+            let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+            for key in keys {
+                kibibytes += number(&text, key)?;
+            }
+        }
+        Ok::<_, Failure>(format!("{:.1} MiB", kibibytes / 1024.0))
+    };
     Ok(vec![
         what.to_owned(),
-        mebibytes(&status, "VmRSS")?,
-        mebibytes(&memory, "Pss")?,
-        format!("{:.1} MiB", private / 1024.0),
+        family.len().to_string(),
+        format!("{:.1} MiB", number(&status, "VmRSS")? / 1024.0),
+        sum("status", &["VmRSS"])?,
+        sum("smaps_rollup", &["Pss"])?,
+        sum("smaps_rollup", &["Private_Clean", "Private_Dirty"])?,
         number(&status, "Threads")?.to_string(),
         if share > 0.0 { format!("{:.2} % of a core", share * 100.0) } else { "less than a tick".to_owned() },
         format!("{:.1} a second", switches as f64 / f64::from(seconds)),
     ])
+}
+
+/// The worker, and the jails that wait for tasks, and all else that comes from it.
+fn family(worker: u32) -> Vec<u32> {
+    let parent = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut family = vec![worker];
+    let mut next = 0;
+    while let Some(of) = family.get(next).copied() {
+        family.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    family
 }
 
 /// The number of a line `Key:   123 kB`.

@@ -69,6 +69,7 @@ pub(crate) fn measure(runs: usize) -> Result<(), Failure> {
 }
 
 /// Waits until a program that was started ahead has nothing to do but to wait: that is not measured.
+#[expect(clippy::disallowed_methods, reason = "nothing tells from outside that it waits")]
 fn settled(waiting: Waiting) -> Waiting {
     thread::sleep(SETTLED);
     waiting

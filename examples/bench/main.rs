@@ -3,6 +3,7 @@
 //! Everything stays on this machine and on its loopback interface. Each part prints a table; times are medians and
 //! 95th percentiles. It measures the programs of the build that it belongs to.
 
+mod board;
 mod figures;
 mod idle;
 mod jail;
@@ -70,6 +71,17 @@ enum Part {
         /// What it adds to a round trip, in ms
         delay: u32,
     },
+    /// One client's lines to many readers of a board, beside sshd with tail -f
+    Board {
+        /// How many readers
+        #[arg(long, value_delimiter = ',', default_values_t = [100, 1000])]
+        readers: Vec<usize>,
+        /// How many thousand lines
+        #[arg(long, default_value_t = 3)]
+        batches: usize,
+        #[command(flatten)]
+        sshd: board::Sshd,
+    },
     /// What a worker costs that has nothing to do
     Idle {
         /// For how long it is watched, in seconds
@@ -113,6 +125,7 @@ async fn main() -> Result<(), Failure> {
         }
         Part::TransferWorker { folder } => transfer::worker(&folder).await,
         Part::Relay { kind, port, delay } => relay::run(&kind, port, delay).await,
+        Part::Board { readers, batches, sshd } => board::measure(&readers, batches, &sshd).await,
         Part::Idle { seconds } => idle::measure(seconds).await,
         Part::Soak { tasks, kills } => soak::measure(tasks, kills).await,
         Part::SoakVictim { folder, port, name } => soak::victim(&folder, port, &name).await,

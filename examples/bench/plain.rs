@@ -6,7 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{Failure, relay::Relay};
@@ -19,7 +19,7 @@ pub(crate) async fn copy(path: &Path, delay: u32) -> Result<Duration, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let relay = Relay::tcp(listener.local_addr()?.port(), delay).await?;
     let (from, target, port) = (path.to_owned(), path.with_extension("plain"), relay.port());
-    let begin = Instant::now();
+    let begin = tokio::time::Instant::now();
     let sender = thread::spawn(move || -> std::io::Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         pump(&mut File::open(from)?, &mut stream)?;

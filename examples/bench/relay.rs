@@ -5,13 +5,7 @@
 //! stream of TCP ends at the relay and begins again, so what meets the delay is everything above TCP (the windows of
 //! Yamux and SSH, their round trips), and not the windows of TCP itself.
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    os::fd::AsFd,
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, net::SocketAddr, os::fd::AsFd, process::Stdio, time::Duration};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use p2p_worker::ids::Address;
@@ -20,7 +14,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UdpSocket, tcp},
     process::{Child, Command},
     sync::mpsc,
-    time::sleep_until,
+    time::{Instant, sleep_until},
 };
 
 use crate::Failure;
@@ -115,7 +109,7 @@ async fn take(mut from: tcp::OwnedReadHalf, pieces: mpsc::Sender<Held>, one_way:
 
 async fn give(mut pieces: mpsc::Receiver<Held>, mut to: tcp::OwnedWriteHalf) {
     while let Some((due, piece)) = pieces.recv().await {
-        sleep_until(due.into()).await;
+        sleep_until(due).await;
         if to.write_all(&piece).await.is_err() {
             return;
         }
@@ -139,7 +133,7 @@ async fn datagrams(to: SocketAddr, one_way: Duration) -> Result<(), Failure> {
         tokio::select! {
             ready = near.readable() => ready?,
             ready = far.readable() => ready?,
-            () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
         while let Ok((count, from)) = near.try_recv_from(&mut buffer) {
             peer = Some(from);

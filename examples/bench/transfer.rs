@@ -202,13 +202,13 @@ async fn once(address: Address, payload: &Arc<Spooled>, folder: &Path, delay: u3
         }
     }
     let line = lines.next_line().await?.ok_or("the worker ended")?;
-    let mut words = line.split(' ').map(str::parse::<f64>);
-    let mut seconds = || words.next().ok_or("too few figures");
-    let (there, back, theirs) = (seconds()??, seconds()??, seconds()??);
+    let mut words = line.split(' ');
+    let mut word = || words.next().ok_or("too few figures");
+    let (there, back, theirs) = (word()?.parse()?, word()?.parse()?, word()?.parse()?);
     drop(orders);
     child.wait().await?;
     drop(relay);
-    let peak = peak_resident()?.max(theirs as u64);
+    let peak = peak_resident()?.max(theirs);
     Ok(Took { there: Duration::from_secs_f64(there), back: Duration::from_secs_f64(back), peak })
 }
 

@@ -203,8 +203,10 @@ impl Client {
                 DeliveryEvent::Begun(_) => &mut steps.begun,
                 DeliveryEvent::Done { .. } => &mut steps.done,
                 DeliveryEvent::Failed(error) => return Err(error.into()),
-                DeliveryEvent::Disconnected(why) => return Err(why.into()),
-                DeliveryEvent::Progress(_) | DeliveryEvent::Receiving { .. } => continue,
+                DeliveryEvent::Progress(_)
+                | DeliveryEvent::Printed(_)
+                | DeliveryEvent::Receiving { .. }
+                | DeliveryEvent::Disconnected(_) => continue,
             };
             step.add(begin.elapsed());
         }

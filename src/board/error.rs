@@ -97,7 +97,7 @@ pub enum BoardError {
         host: String,
         /// What the SSH library said.
         #[source]
-        source: russh::Error,
+        source: Box<russh::Error>,
     },
     /// The host shows a certificate that its authority's key signed, and that does not hold.
     #[error("the certificate that {host} shows is signed by an authority that is known ({authority}), but {why}")]

@@ -1,10 +1,11 @@
 //! The lines that wait for one client of a topic.
 //!
 //! A queue holds [`QUEUE_LINES`] lines and [`QUEUE_BYTES`] bytes. When all queues of a hub together hold more than
-//! [`ALL_BYTES`], none may hold more than [`CROWDED_BYTES`]. Putting a line in never waits.
+//! [`ALL_BYTES`], the hub cuts off whoever has the fullest, so that nobody who reads pays for those who do not. Putting a line
+//! in never waits.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -17,11 +18,11 @@ pub const QUEUE_LINES: usize = 8192;
 /// How many bytes wait for one client before it is cut off.
 pub const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
-/// How many bytes wait for all clients before the rule is stricter. A line that waits for several counts for each.
+/// How many bytes wait for all clients before the slowest is cut off. A line that waits for several counts for each.
 pub const ALL_BYTES: usize = 64 * 1024 * 1024;
 
-/// The stricter rule for one client, in bytes.
-pub const CROWDED_BYTES: usize = 64 * 1024;
+/// Who has no more bytes waiting is not cut off for what waits for others.
+pub const LEAST_BYTES: usize = 64 * 1024;
 
 /// Why a client receives nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +54,8 @@ pub struct Inbox {
 
 #[derive(Debug)]
 struct QueueState {
-    bytes: AtomicUsize,
+    /// Bytes that wait; `None` once the client is off the topic, whose bytes count for nobody then.
+    bytes: Mutex<Option<usize>>,
     /// The same for all queues of the hub.
     all_bytes: Arc<AtomicUsize>,
     ended: OnceLock<Ended>,
@@ -64,7 +66,7 @@ struct QueueState {
 pub(super) fn queue(all_bytes: Arc<AtomicUsize>) -> (Queue, Inbox) {
     let (sender, receiver) = mpsc::channel(QUEUE_LINES);
     let shared = Arc::new(QueueState {
-        bytes: AtomicUsize::new(0),
+        bytes: Mutex::new(Some(0)),
         all_bytes,
         ended: OnceLock::new(),
         overflowed: CancellationToken::new(),
@@ -73,39 +75,49 @@ pub(super) fn queue(all_bytes: Arc<AtomicUsize>) -> (Queue, Inbox) {
 }
 
 impl QueueState {
-    fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.all_bytes.fetch_add(bytes, Ordering::Relaxed);
+    fn bytes(&self) -> MutexGuard<'_, Option<usize>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// Counts more bytes, if there is room for them.
+    fn add(&self, more: usize) -> bool {
+        let mut bytes = self.bytes();
+        let Some(sum) = bytes.and_then(|bytes| bytes.checked_add(more)).filter(|&sum| sum <= QUEUE_BYTES) else {
+            return false;
+        };
+        *bytes = Some(sum);
+        self.all_bytes.fetch_add(more, Ordering::Relaxed);
+        true
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
-        let is_crowded = self.all_bytes.load(Ordering::Relaxed) > ALL_BYTES;
-        let most = if is_crowded { CROWDED_BYTES } else { QUEUE_BYTES };
-        self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= most
+    fn take(&self, less: usize) {
+        if let Some(bytes) = &mut *self.bytes() {
+            *bytes = bytes.saturating_sub(less);
+            self.all_bytes.fetch_sub(less, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts nothing any more.
+    fn forget(&self) {
+        if let Some(left) = self.bytes().take() {
+            self.all_bytes.fetch_sub(left, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for QueueState {
     fn drop(&mut self) {
-        // What nobody read does not wait any more.
-        let left = *self.bytes.get_mut();
-        self.take(left);
+        self.forget();
     }
 }
 
 impl Queue {
     /// Whether there was room for the line. Called by one poster at a time.
     pub(super) fn put(&self, line: &Arc<[u8]>) -> bool {
-        if !self.shared.has_room(line.len()) {
+        // Counted first, because the reader may take it at once.
+        if !self.shared.add(line.len()) {
             return false;
         }
-        // Counted first, because the reader may take it at once.
-        self.shared.add(line.len());
         let is_put = self.lines.try_send(Arc::clone(line)).is_ok();
         if !is_put {
             self.shared.take(line.len());
@@ -118,8 +130,15 @@ impl Queue {
         // A queue ends once, so that the reason cannot be there already.
         let _ = self.shared.ended.set(why);
         if why == Ended::TooSlow {
+            // Its connection is cut, and what waits is gone with it.
+            self.shared.forget();
             self.shared.overflowed.cancel();
         }
+    }
+
+    /// How many bytes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.bytes().unwrap_or_default()
     }
 }
 
@@ -146,6 +165,12 @@ impl Inbox {
     #[must_use]
     pub fn overflowed(&self) -> CancellationToken {
         self.shared.overflowed.clone()
+    }
+
+    /// How many bytes wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.bytes().unwrap_or_default()
     }
 
     fn count(&self, line: Option<Arc<[u8]>>) -> Option<Arc<[u8]>> {

@@ -83,15 +83,15 @@ pub(super) enum BoardCommand {
 
 /// Whom to invite.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false, id = "what", args = ["name", "list", "revoke"])]
 pub(super) struct InviteArgs {
     /// The account: a new one, or one that gets another key
+    #[arg(required_unless_present_any = ["list", "revoke"], conflicts_with_all = ["list", "revoke"])]
     name: Option<UserName>,
     /// How long the code can be used, at most 31 d
-    #[arg(long, value_name = "TIME", default_value = "1 d", requires = "name")]
+    #[arg(long, value_name = "TIME", default_value = "1 d")]
     valid: String,
     /// List the invitations that can still be used
-    #[arg(long)]
+    #[arg(long, conflicts_with = "revoke")]
     list: bool,
     /// Take back all invitations to an account
     #[arg(long, value_name = "NAME")]
@@ -195,7 +195,8 @@ impl BoardCommandError {
     }
 }
 
-/// Runs the command; serving ends when `shutdown` does. `default_state` holds where `--state` is not given.
+/// Runs the command; serving ends when `shutdown` does, and `listening` is told when it has begun. `default_state` holds
+/// where `--state` is not given.
 ///
 /// # Errors
 /// [`BoardCommandError`].
@@ -203,11 +204,15 @@ pub(super) async fn run(
     args: BoardArgs,
     default_state: &Path,
     out: &mut impl Write,
+    listening: impl FnOnce(String),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BoardCommandError> {
     let state = args.state.unwrap_or_else(|| default_state.to_owned());
     match args.command {
-        None => serve(BoardServerConfig { listen: args.listen, state }, args.limits.resolve()?, out, shutdown).await,
+        None => {
+            serve(BoardServerConfig { listen: args.listen, state }, args.limits.resolve()?, out, listening, shutdown)
+                .await
+        }
         Some(BoardCommand::User(command)) => {
             let accounts = Accounts::open(&state)?;
             if user(&accounts, command, out)? {
@@ -241,6 +246,7 @@ async fn serve(
     config: BoardServerConfig,
     limits: BoardLimits,
     out: &mut impl Write,
+    listening: impl FnOnce(String),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BoardCommandError> {
     allow_descriptors(limits.connections)?;
@@ -259,6 +265,7 @@ async fn serve(
     if accounts == 0 {
         tracing::warn!("nobody can sign in yet: p2p-worker board user add NAME KEYFILE.pub, or board invite NAME");
     }
+    listening(format!("listening on {}", server.local_addr()));
     server.run(shutdown).await;
     Ok(())
 }

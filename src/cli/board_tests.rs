@@ -28,7 +28,7 @@ struct Typed {
 async fn board(state: &Path, arguments: &[&str]) -> Result<String, BoardCommandError> {
     let args = Typed::parse_from([&["board"], arguments].concat()).args;
     let mut out = Vec::new();
-    soon("the command", run(args, state, &mut out, async {})).await?;
+    soon("the command", run(args, state, &mut out, |_| {}, async {})).await?;
     Ok(String::from_utf8(out).unwrap())
 }
 
@@ -99,7 +99,7 @@ async fn a_board_says_where_it_listens_and_which_key_it_has() {
     let serving = tokio::spawn(async move {
         let mut out = Vec::new();
         let shutdown = async { drop(stopped.await) };
-        run(args, &state, &mut out, shutdown).await.map(|()| String::from_utf8(out).unwrap())
+        run(args, &state, &mut out, |_| {}, shutdown).await.map(|()| String::from_utf8(out).unwrap())
     });
     let mut config = SshBoardConfig::new(address.parse().unwrap(), &folder.path().join("client"));
     (config.ssh_folder, config.agent, config.identities, config.accept_new) = (None, None, vec![key], true);

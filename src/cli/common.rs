@@ -14,7 +14,7 @@ use crate::{
     board::ssh::{SshBoard, SshBoardConfig, SshChoice, SshProgram},
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
-    runner::{Verdict, Workbench, scan::Carried},
+    runner::{Shown, Verdict, Workbench, scan::Carried},
     sandbox::{Known, Machine, Provenance, SandboxError, Surroundings, show_bytes},
     spool::Spooled,
     text,
@@ -206,24 +206,41 @@ impl Source {
         workbench: &Workbench,
         cancel: &CancellationToken,
     ) -> Result<(FutureId, Spooled), Failure> {
-        let limit = workbench.max_future();
-        let (id, future) = match (&self.file, &self.expression) {
-            (Some(path), _) => {
-                let (path, failed) = (path.clone(), |error| Failure::new(Status::Usage, error));
-                let read = tokio::task::spawn_blocking(move || Spooled::from_path(&path, limit)).await;
-                let future = read.map_err(|error| Failure::new(Status::Usage, error))?.map_err(failed)?;
-                (workbench.identify(&future, cancel).await?, future)
-            }
-            (None, Some(code)) => workbench.make(code, cancel).await?,
-            (None, None) => return Err(Failure::new(Status::Usage, "nothing to evaluate")),
-        };
-        if future.size() > limit {
-            let error =
-                format!("the future of {} is over --max-future {}", show_bytes(future.size()), show_bytes(limit));
-            return Err(Failure::new(Status::Usage, error));
+        match (&self.file, &self.expression) {
+            (Some(path), _) => future_of_file(path, workbench, cancel).await,
+            (None, Some(code)) => future_of_code(code, workbench, cancel).await,
+            (None, None) => Err(Failure::new(Status::Usage, "nothing to evaluate")),
         }
-        Ok((id, future))
     }
+}
+
+/// The future in an RDS file, and its name, which R finds out in the sandbox.
+pub(super) async fn future_of_file(
+    path: &Path,
+    workbench: &Workbench,
+    cancel: &CancellationToken,
+) -> Result<(FutureId, Spooled), Failure> {
+    let (path, limit) = (path.to_owned(), workbench.max_future());
+    let read = tokio::task::spawn_blocking(move || Spooled::from_path(&path, limit)).await;
+    let future = read
+        .map_err(|error| Failure::new(Status::Usage, error))?
+        .map_err(|error| Failure::new(Status::Usage, error))?;
+    Ok((workbench.identify(&future, cancel).await?, future))
+}
+
+/// A future that does what `Rscript -e` would do with this code.
+pub(super) async fn future_of_code(
+    code: &str,
+    workbench: &Workbench,
+    cancel: &CancellationToken,
+) -> Result<(FutureId, Spooled), Failure> {
+    let (id, future) = workbench.make(code, cancel).await?;
+    let limit = workbench.max_future();
+    if future.size() > limit {
+        let error = format!("the future of {} is over --max-future {}", show_bytes(future.size()), show_bytes(limit));
+        return Err(Failure::new(Status::Usage, error));
+    }
+    Ok((id, future))
 }
 
 impl SandboxArgs {
@@ -263,35 +280,68 @@ pub(super) async fn conclude(
     workbench: &Workbench,
     id: &FutureId,
     result: &Spooled,
-    output: Option<&Path>,
+    output: Option<&Output>,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
     let shown = workbench.show(id, result, cancel).await?;
     match output {
-        // What is no result, or that of another future, does not take a result's place.
-        Some(_) if shown.verdict == Verdict::NoResult => {}
-        Some(path) => {
-            result.save_as(path).map_err(|error| Failure::new(Status::Usage, error))?;
-            note_what_runs(&shown.carried)?;
-        }
+        Some(output) => drop(output.take(result, &shown)?),
         None => print(&shown.stdout, io::stdout())?,
     }
     // What the code said on stderr goes there in either case, and is made harmless for a terminal.
     print(&shown.stderr, io::stderr())?;
-    match shown.verdict {
-        Verdict::Fine => Ok(()),
-        Verdict::CodeFailed => Err(Failure::silent(Status::Code)),
-        Verdict::Stopped => Err(Failure::silent(Status::Stopped)),
-        Verdict::NoResult => Err(Failure::silent(Status::Network)),
+    status_of(shown.verdict).map_or(Ok(()), |status| Err(Failure::silent(status)))
+}
+
+/// What the process exits with after such a result; `None` is success.
+pub(super) fn status_of(verdict: Verdict) -> Option<Status> {
+    match verdict {
+        Verdict::Fine => None,
+        Verdict::CodeFailed => Some(Status::Code),
+        Verdict::Stopped => Some(Status::Stopped),
+        Verdict::NoResult => Some(Status::Network),
+    }
+}
+
+/// The file that a result goes to.
+#[derive(Debug, Clone)]
+pub(super) struct Output {
+    path: PathBuf,
+    /// Whether a file that is there already is replaced.
+    force: bool,
+}
+
+impl Output {
+    /// A file that is not there yet, or may be replaced.
+    pub(super) fn new(path: PathBuf, force: bool) -> Result<Self, Failure> {
+        if !force && path.symlink_metadata().is_ok() {
+            let error = format!("{} is there already", path.display());
+            return Err(Failure::new(Status::Usage, error).hint("move it away, or say --force to replace it"));
+        }
+        Ok(Self { path, force })
+    }
+
+    /// Saves the result, whole or not at all; where it went. What is no result, or that of another future, does not take a
+    /// result's place.
+    pub(super) fn take(&self, result: &Spooled, shown: &Shown) -> Result<Option<&Path>, Failure> {
+        if shown.verdict == Verdict::NoResult {
+            return Ok(None);
+        }
+        let saved = if self.force { result.save_as(&self.path) } else { result.save_as_new(&self.path) };
+        saved.map_err(|error| Failure::new(Status::Usage, error))?;
+        note_what_runs(&self.path, &shown.carried)?;
+        Ok(Some(&self.path))
     }
 }
 
 /// Tells who saved a result what of it is code of a stranger that may run when it is looked at.
-fn note_what_runs(carried: &Carried) -> Result<(), Failure> {
+fn note_what_runs(path: &Path, carried: &Carried) -> Result<(), Failure> {
     if *carried == Carried::default() {
         return Ok(());
     }
-    let note = format!("p2p-worker: the result can run code when it is used ({carried}): look at it in a sandbox\n");
+    let path = path.display();
+    let note =
+        format!("p2p-worker: the result can run code when it is used ({carried}): look at {path} in a sandbox\n");
     print(note.as_bytes(), io::stderr())
 }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, print, print_reached},
+    common::{Output, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, print, print_reached},
 };
 use crate::{
     runner::{Ended, Reason, Workbench},
@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// Write the result, an RDS of a FutureResult, here
     #[arg(short, long, value_name = "RESULT.rds")]
     output: Option<PathBuf>,
+    /// Replace the file of the result if it is there already
+    #[arg(long, requires = "output")]
+    force: bool,
 }
 
 /// How an explained run differs from others.
@@ -36,6 +39,7 @@ const EXPLAINED: &str = "explained run: p2p-worker answers denied system calls i
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
+    let output = args.output.map(|path| Output::new(path, args.force)).transpose()?;
     let workbench = args.sandbox.workbench(&place).await?;
     workbench.warn_of_shortfalls();
     let cancel = CancellationToken::new();
@@ -60,7 +64,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match &outcome.ended {
         Ended::Refused(reason) => Err(Failure::new(Status::Sandbox, reason.to_string())),
         Ended::Stopped(reason @ Reason::Cancelled) => Err(Failure::new(Status::Stopped, reason.to_string())),
-        _ => conclude(&workbench, &id, &outcome.result, args.output.as_deref(), &cancel).await,
+        _ => conclude(&workbench, &id, &outcome.result, output.as_ref(), &cancel).await,
     }
 }
 

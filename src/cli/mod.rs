@@ -7,6 +7,7 @@ mod doctor;
 mod exec;
 mod host;
 mod profile;
+mod service;
 mod submit;
 mod worker;
 
@@ -37,7 +38,7 @@ enum Command {
     /// Host a shared cluster: hold the list of those who may use it
     Host(host::Args),
     /// Post a future to a cluster and wait for its result
-    Submit(submit::Args),
+    Submit(Box<submit::Args>),
     /// Evaluate here, in the sandbox, with no board
     Exec(exec::Args),
     /// Show what this machine can enforce, each layer proven by a probe, and what to do about the rest
@@ -61,17 +62,19 @@ pub async fn run() -> Result<(), Failure> {
         "warn"
     });
     match cli.command {
-        None => worker::run(cli.worker).await,
+        None => Box::pin(worker::run(cli.worker)).await,
         Some(Command::Board(args)) => {
-            let state = Folders::from_environment().make_state(args.state.as_deref())?;
+            // The folder of a board is its own, beside that of a worker of the same user.
+            let usual = || Ok::<_, Failure>(Folders::from_environment().make_state(None)?.join("board"));
+            let state = args.state.clone().map_or_else(usual, Ok)?;
             let shutdown = CancellationToken::new();
             common::cancel_on_interrupt(shutdown.clone())?;
-            // The folder of a board is its own, beside that of a worker of the same user.
-            let state = if args.state.is_some() { state } else { state.join("board") };
-            Ok(board::run(args, &state, &mut std::io::stdout(), shutdown.cancelled()).await?)
+            let service = service::Service::of_the_manager();
+            Ok(board::run(args, &state, &mut std::io::stdout(), |ready| service.ready(ready), shutdown.cancelled())
+                .await?)
         }
         Some(Command::Host(args)) => host::run(args).await,
-        Some(Command::Submit(args)) => submit::run(args).await,
+        Some(Command::Submit(args)) => Box::pin(submit::run(*args)).await,
         Some(Command::Exec(args)) => exec::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
         Some(Command::Profile(args)) => profile::run(args).await,

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     Failure, Status,
     common::{BoardArgs, LimitArgs, PlaceArgs, SandboxArgs, cluster_of},
+    service::Service,
 };
 use crate::{
     board::Board,
@@ -34,27 +35,39 @@ pub(super) struct Args {
     /// Leave after this time, as after SIGTERM: "8 h", "90 min" [default: stay]
     #[arg(long, value_name = "TIME", env = "P2P_WORKER_DURATION")]
     duration: Option<String>,
+    /// How long what runs may still take after the first SIGTERM or Ctrl-C; then it is stopped and its client posts it
+    /// again [default: 5 min]
+    #[arg(long, value_name = "TIME", env = "P2P_WORKER_DRAIN_TIME")]
+    drain_time: Option<String>,
     #[command(flatten)]
     limits: LimitArgs,
 }
+
+/// How long what runs may still take when the worker leaves, unless the owner says otherwise.
+const DRAIN_TIME: Duration = Duration::from_secs(300);
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
     let file = &place.file;
     let slots = config::slots(args.slots.or(file.slots).unwrap_or(1))?;
     let duration = config::duration("duration", args.duration.as_deref().or(file.duration.as_deref()))?;
+    let drain_time = config::duration("drain-time", args.drain_time.as_deref().or(file.drain_time.as_deref()))?;
+    let drain_time = drain_time.unwrap_or(DRAIN_TIME);
+    let service = Service::of_the_manager();
+    service.starting("looking whether the sandbox holds");
     let (board, cluster) = args.board.resolve(&place)?;
     let (max_future, max_result) = args.limits.resolve(file)?;
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result).kept_ready(slots).await?;
     workbench.warn_of_shortfalls();
     let workbench = Arc::new(workbench);
 
+    service.starting("signing in to the board");
     let me = board.user().await?;
     let cluster = cluster_of(cluster, &me)?;
     let topic = cluster.topic(&me).map_err(|error| Failure::new(Status::Usage, error))?;
     let name = PeerName::of_this_process(&me);
     let shutdown = Shutdown::default();
-    watch_signals(shutdown.clone(), duration)?;
+    watch_signals(shutdown.clone(), duration, drain_time)?;
     let key = NodeKey::File(place.state.join("node.key"));
     let node = Node::start(NodeConfig { key, ..NodeConfig::default() }).await.map_err(TransferError::from)?;
     let transfer = Transfer::new(Arc::new(node), TransferConfig::default());
@@ -63,12 +76,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     tracing::info!(%cluster, as = %name, %node, slots, sandbox = %workbench.describe(), "signed in");
 
     let settings = Settings { me: name, node, slots, max_future: workbench.max_future() };
-    let summary = supervisor::run(Setup { settings, link, transfer, workbench }, shutdown).await;
+    let status = service.watch(cluster, slots, drain_time);
+    let summary = supervisor::run(Setup { settings, link, transfer, workbench, status }, shutdown).await;
     finish(&summary)
 }
 
-/// The first SIGTERM or SIGINT, and the end of the duration, drain; the second signal stops.
-fn watch_signals(shutdown: Shutdown, duration: Option<Duration>) -> Result<(), Failure> {
+/// The first SIGTERM or SIGINT, and the end of the duration, drain; the second signal stops, and so does the end of the
+/// time that what runs still has.
+fn watch_signals(shutdown: Shutdown, duration: Option<Duration>, drain_time: Duration) -> Result<(), Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::new(Status::Usage, error));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::spawn(async move {
@@ -84,8 +99,10 @@ fn watch_signals(shutdown: Shutdown, duration: Option<Duration>) -> Result<(), F
             () = &mut time_is_up => {}
         }
         shutdown.drain.cancel();
-        next(&mut terminate, &mut interrupt).await;
-        tracing::warn!("stopping at once");
+        tokio::select! {
+            () = next(&mut terminate, &mut interrupt) => tracing::warn!("stopping at once"),
+            () = tokio::time::sleep(drain_time) => tracing::warn!("stopping: the time for what runs is up"),
+        }
         shutdown.stop.cancel();
     });
     Ok(())

@@ -54,6 +54,7 @@ pub struct ConfigFile {
     pub task_user: Option<String>,
     pub slots: Option<usize>,
     pub duration: Option<String>,
+    pub drain_time: Option<String>,
     pub max_future: Option<String>,
     pub max_result: Option<String>,
 }

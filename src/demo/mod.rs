@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(700);
 /// # Errors
 /// Whatever keeps the demo from being set up: no R, no sandbox, no port.
 pub async fn run(driver: &str) -> Result<bool, Failure> {
-    let stage = Stage::set(driver, SLOTS).await?;
+    let stage = Box::pin(Stage::set(driver, SLOTS)).await?;
     say(&format!("\nA board, a worker under profile strict ({driver}) and a client, all on this machine.\n"));
     let mut table = Table::default();
     say("Some futures:");

@@ -1,7 +1,9 @@
-//! What the owner sees of a running program: the log on stderr.
+//! What the owner sees of a running program: the log on stderr, and what [`notify`] tells the manager of services.
 //!
 //! Under systemd the journal adds the time; on a terminal a line begins with it. What is logged of a peer's text goes
 //! through [`crate::text`] first.
+
+pub mod notify;
 
 use std::{
     fmt,

@@ -38,6 +38,7 @@ use super::refusal::Refusal;
 use crate::{
     ids::{Digest, FutureId, Ticket},
     sandbox::Provenance,
+    text::for_terminal,
 };
 
 /// The libp2p protocol name.
@@ -272,6 +273,39 @@ pub enum FromWorker {
     },
     /// The worker will not go on with this future. The last frame.
     Refuse(Refusal),
+    /// What the task's programs printed past R, if they did; once, before the result.
+    Printed(Printed),
+}
+
+/// The most of a task's text that a client is told, in bytes.
+pub const MAX_PRINTED: usize = 16 * 1024;
+
+/// The most bytes of a note on what was left out.
+const MAX_NOTE: usize = 64;
+
+/// Text that a task printed past R, safe for a terminal wherever it came from: its first [`MAX_PRINTED`] bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Printed(String);
+
+impl From<String> for Printed {
+    fn from(text: String) -> Self {
+        let mut text = for_terminal(&text);
+        if text.len() > MAX_PRINTED {
+            // The note has room within the bound, so that what was cut once is not cut again.
+            let end = (0..=MAX_PRINTED - MAX_NOTE).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+            let left_out = text.len() - end;
+            text.truncate(end);
+            text.push_str(&format!("\n[{left_out} more bytes were left out]"));
+        }
+        Self(text)
+    }
+}
+
+impl From<Printed> for String {
+    fn from(printed: Printed) -> Self {
+        printed.0
+    }
 }
 
 /// What a client says.

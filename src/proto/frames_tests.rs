@@ -71,6 +71,7 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
             }
         ),
         refusal().prop_map(FromWorker::Refuse),
+        ".{0,200}".prop_map(|text| FromWorker::Printed(text.into())),
     ]
 }
 
@@ -205,4 +206,13 @@ fn the_largest_whole_payload_fits_its_frame_beside_the_longest_provenance() {
     let (size, digest) = (MAX_WHOLE as u64, Digest([255; 32]));
     let whole = Some(vec![255; MAX_WHOLE]);
     assert!(encode(&FromWorker::Result { size, digest, provenance, start: u64::MAX, whole }).is_ok());
+}
+
+#[test]
+fn what_a_task_printed_is_cut_once_and_harmless() {
+    let long = Printed::from("ä\u{1b}".repeat(MAX_PRINTED));
+    let text = String::from(long.clone());
+    assert!(text.len() <= MAX_PRINTED && text.ends_with("more bytes were left out]") && !text.contains('\u{1b}'));
+    assert_eq!(Printed::from(text), long);
+    assert!(encode(&FromWorker::Printed(long)).is_ok());
 }

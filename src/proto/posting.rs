@@ -1,9 +1,13 @@
 //! The client's side of the board: futures that are posted until somebody takes them.
 //!
 //! Events and the time go in, actions come out. The rules:
+//! - At most [`WINDOW`] requests are on the board at a time; the other futures wait in the order in which they came.
 //! - The first unexpired offer of a worker that speaks libp2p wins; all others are left alone and expire by themselves.
-//! - A future is accepted by one worker at a time. When its transfer fails it is posted again, under the same name, and
+//! - A future belongs to one worker at a time. When its transfer fails it is posted again, under the same name, and
 //!   offers with the name or the node of the worker that failed are passed over for a while.
+//! - A worker that does not come, or falls silent, is in *doubt* after [`DOUBT`]: the future is posted again, and belongs
+//!   to whoever is faster, the worker if it comes back or the next one that offers. The ticket of a worker that was
+//!   replaced is void, so that there is one result.
 //! - Offers are forgeable: only a worker that came, and so proved its node, counts as an attempt.
 //! - An offer for something that was never posted is counted and ignored.
 
@@ -20,6 +24,14 @@ use crate::{
 
 /// How long a request is valid; it is posted again when it expires, as R clients do.
 pub const REQUEST_VALIDITY: Duration = Duration::from_secs(10);
+
+/// The most requests of one client that are on the board at a time. R peers read ten lines a second, and each request is
+/// posted again every [`REQUEST_VALIDITY`].
+pub const WINDOW: usize = 16;
+
+/// For how long a worker may stay away before its future is posted again: from the accept to its coming, and after its
+/// stream broke.
+pub const DOUBT: Duration = Duration::from_secs(4);
 
 /// How long an accept is valid.
 const ACCEPT_VALIDITY: Duration = Duration::from_secs(60);
@@ -45,8 +57,19 @@ pub enum Event {
     Line(Vec<u8>),
     /// So many lines were passed over before they got here, being too long or too many at a time.
     Skipped(u64),
-    /// The user has this future, of so many bytes.
-    Post(FutureId, u64),
+    /// The user has this future. One that is known already stays as it is.
+    Post {
+        /// Its name.
+        future: FutureId,
+        /// Bytes of its RDS.
+        size: u64,
+        /// When it is of no use any more.
+        deadline: Option<Timestamp>,
+    },
+    /// The accepted worker is here, for the first time or again.
+    Came(FutureId),
+    /// The stream of the accepted worker broke; it may come back.
+    Silent(FutureId),
     /// The transfer with the accepted worker failed.
     Failed {
         /// The future.
@@ -67,7 +90,7 @@ pub enum Event {
 pub enum Action {
     /// Post this, valid until then.
     Say(Message, Timestamp),
-    /// Make a ticket for this worker, then post [`Postings::accept`].
+    /// Make a ticket for this worker, void the one that there may be for this future, then post [`Postings::accept`].
     Grant {
         /// The future.
         future: FutureId,
@@ -76,27 +99,51 @@ pub enum Action {
         /// Its libp2p peer id, which the handshake must prove.
         node: NodeId,
     },
+    /// Post [`Postings::accept`] once more, with the ticket that there is.
+    Confirm {
+        /// The future.
+        future: FutureId,
+        /// The worker that has it.
+        worker: PeerName,
+    },
+    /// The worker that has it did not come or fell silent; the future is posted again.
+    Doubted(FutureId),
     /// It was tried so many times, and is forgotten now.
     GaveUp {
         /// The future.
         future: FutureId,
-        /// How many workers came for it.
+        /// How many workers were accepted for it.
         attempts: u32,
     },
+    /// Its deadline has passed; it is withdrawn and forgotten.
+    TimedOut(FutureId),
 }
 
 #[derive(Debug)]
 struct Posting {
+    /// Which was posted before which.
+    number: u64,
     size: u64,
-    /// When the request is due again; `None` while a worker has it.
+    deadline: Option<Timestamp>,
+    /// When the request is due (again); `None` while it waits for room on the board, or is in good hands.
     due: Option<Timestamp>,
-    worker: Option<Offerer>,
+    worker: Option<Taker>,
     /// Workers that came and failed.
     attempts: u32,
     /// How many workers were accepted and never came.
     unreached: u32,
     /// Who failed, and until when its offers are passed over.
     distrusted: Vec<(Offerer, Timestamp)>,
+}
+
+/// The worker that has a future.
+#[derive(Debug)]
+struct Taker {
+    who: Offerer,
+    /// It was here, with the node that its offer named.
+    came: bool,
+    /// The future is posted again.
+    in_doubt: bool,
 }
 
 /// Who an offer says it is from.
@@ -107,13 +154,37 @@ struct Offerer {
 }
 
 impl Posting {
+    fn new(number: u64, size: u64, deadline: Option<Timestamp>) -> Self {
+        let (due, worker, distrusted) = (None, None, Vec::new());
+        Self { number, size, deadline, due, worker, attempts: 0, unreached: 0, distrusted }
+    }
+
     fn distrusts(&self, name: &PeerName, node: &NodeId, now: Timestamp) -> bool {
         self.distrusted.iter().any(|(one, until)| *until > now && (one.name == *name || one.node == *node))
     }
 
-    fn distrust(&mut self, one: Offerer, now: Timestamp) {
+    /// Counts a worker that failed or was replaced, and passes over it for a while.
+    fn failed(&mut self, worker: Taker, came: bool, now: Timestamp) {
+        let failures = if came { &mut self.attempts } else { &mut self.unreached };
+        *failures = failures.saturating_add(1);
         self.distrusted.retain(|(_, until)| *until > now);
-        self.distrusted.push((one, now + DISTRUST));
+        self.distrusted.push((worker.who, now + DISTRUST));
+    }
+
+    /// Whether one more failure would be the last.
+    fn is_last(&self, came: bool, max_attempts: u32) -> bool {
+        if came { self.attempts.saturating_add(1) >= max_attempts } else { self.unreached + 1 >= MAX_UNREACHED }
+    }
+
+    /// Whether an offer can be taken: nobody has the future, or it is in doubt, and one more may fail.
+    fn is_open(&self, max_attempts: u32) -> bool {
+        let replaceable = |taker: &Taker| taker.in_doubt && !self.is_last(taker.came, max_attempts);
+        self.worker.as_ref().is_none_or(replaceable)
+    }
+
+    /// Whether its request is on the board, with nobody accepted.
+    fn is_wanting(&self) -> bool {
+        self.worker.is_none() && self.due.is_some()
     }
 }
 
@@ -124,6 +195,7 @@ pub struct Postings {
     max_attempts: u32,
     joined: bool,
     hello_due: Timestamp,
+    posted: u64,
     postings: BTreeMap<FutureId, Posting>,
     counters: Counters,
 }
@@ -137,6 +209,7 @@ impl Postings {
             max_attempts,
             joined: false,
             hello_due: Timestamp::default(),
+            posted: 0,
             postings: BTreeMap::new(),
             counters: Counters::new(),
         }
@@ -149,7 +222,8 @@ impl Postings {
             Event::Joined => {
                 self.joined = true;
                 self.hello_due = now;
-                self.postings.values_mut().filter(|posting| posting.worker.is_none()).for_each(|p| p.due = Some(now));
+                // What was said while the board was away is lost.
+                self.postings.values_mut().filter(|posting| posting.due.is_some()).for_each(|p| p.due = Some(now));
             }
             Event::Lost => self.joined = false,
             Event::Line(line) => match Received::read(&line, now) {
@@ -157,26 +231,24 @@ impl Postings {
                 Err(_) => self.count("unreadable line"),
             },
             Event::Skipped(lines) => *self.counters.entry("skipped line").or_default() += lines,
-            Event::Post(future, size) => {
-                let posting =
-                    Posting { size, due: Some(now), worker: None, attempts: 0, unreached: 0, distrusted: Vec::new() };
-                self.postings.entry(future).or_insert(posting);
+            Event::Post { future, size, deadline } => {
+                self.posted += 1;
+                self.postings.entry(future).or_insert(Posting::new(self.posted, size, deadline));
+            }
+            Event::Came(future) => self.came(&future, &mut actions),
+            Event::Silent(future) => {
+                let posting = self.postings.get_mut(&future).filter(|posting| posting.worker.is_some());
+                posting.into_iter().for_each(|posting| posting.due = Some(now + DOUBT));
             }
             Event::Failed { future, came } => self.post_again(future, came, now, &mut actions),
-            Event::Done(future) => {
-                self.postings.remove(&future);
-            }
-            Event::Withdraw(future) => {
-                if let Some(posting) = self.postings.remove(&future) {
-                    let to = posting.worker.map(|worker| worker.name);
-                    let withdraw = Message::Withdraw { from: self.me.clone(), to, future };
-                    actions.push(Action::Say(withdraw, now));
-                }
-            }
+            Event::Done(future) => drop(self.postings.remove(&future)),
+            Event::Withdraw(future) => self.withdraw(future, now, &mut actions),
             Event::Tick => {}
         }
+        self.time_out(now, &mut actions);
         if self.joined {
             self.say_hello(now, &mut actions);
+            self.fill_window(now);
             self.post_due(now, &mut actions);
         }
         actions
@@ -185,8 +257,9 @@ impl Postings {
     /// When [`Event::Tick`] is due, if nothing else happens before.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        let due = self.postings.values().filter_map(|posting| posting.due);
-        due.chain([self.hello_due]).min().filter(|_| self.joined)
+        let due = self.postings.values().filter_map(|posting| posting.due).chain([self.hello_due]);
+        let deadlines = self.postings.values().filter_map(|posting| posting.deadline);
+        due.filter(|_| self.joined).chain(deadlines).min()
     }
 
     /// The line that answers an offer.
@@ -226,27 +299,62 @@ impl Postings {
         };
         match peer.filter(|_| protocols.libp2p) {
             None => self.count("offer without libp2p"),
-            Some(_) if posting.worker.is_some() => self.count("offer that came too late"),
             Some(node) if posting.distrusts(&from, &node, now) => self.count("offer of a worker that failed"),
+            Some(_) if !posting.is_open(self.max_attempts) => self.count("offer that came too late"),
             Some(node) => {
-                posting.worker = Some(Offerer { name: from.clone(), node: node.clone() });
-                posting.due = None;
+                if let Some(before) = posting.worker.take() {
+                    let came = before.came;
+                    posting.failed(before, came, now);
+                }
+                let who = Offerer { name: from.clone(), node: node.clone() };
+                posting.worker = Some(Taker { who, came: false, in_doubt: false });
+                posting.due = Some(now + DOUBT);
                 actions.push(Action::Grant { future, worker: from, node });
             }
         }
     }
 
+    /// The worker is here: nobody else is wanted.
+    fn came(&mut self, future: &FutureId, actions: &mut Vec<Action>) {
+        let Some(posting) = self.postings.get_mut(future) else { return };
+        let Some(taker) = &mut posting.worker else { return };
+        posting.due = None;
+        taker.came = true;
+        if std::mem::take(&mut taker.in_doubt) {
+            // Those who offered meanwhile drop the future when they see whose it is.
+            actions.push(Action::Confirm { future: future.clone(), worker: taker.who.name.clone() });
+        }
+    }
+
     fn post_again(&mut self, future: FutureId, came: bool, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(posting) = self.postings.get_mut(&future) else { return };
-        let failures = if came { &mut posting.attempts } else { &mut posting.unreached };
-        *failures = failures.saturating_add(1);
-        if posting.attempts >= self.max_attempts || posting.unreached >= MAX_UNREACHED {
+        let Some(worker) = posting.worker.take() else { return };
+        let is_last = posting.is_last(came, self.max_attempts);
+        posting.failed(worker, came, now);
+        posting.due = Some(now);
+        if is_last {
             let attempts = posting.attempts.saturating_add(posting.unreached);
             self.postings.remove(&future);
             actions.push(Action::GaveUp { future, attempts });
-        } else if let Some(worker) = posting.worker.take() {
-            posting.distrust(worker, now);
-            posting.due = Some(now);
+        }
+    }
+
+    fn withdraw(&mut self, future: FutureId, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(posting) = self.postings.remove(&future) else { return };
+        // What was never on the board is nobody's business.
+        if posting.worker.is_some() || posting.due.is_some() {
+            let to = posting.worker.map(|worker| worker.who.name);
+            actions.push(Action::Say(Message::Withdraw { from: self.me.clone(), to, future }, now));
+        }
+    }
+
+    fn time_out(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let late = |posting: &Posting| posting.deadline.is_some_and(|deadline| deadline <= now);
+        let late: Vec<FutureId> =
+            self.postings.iter().filter(|(_, p)| late(p)).map(|(future, _)| future.clone()).collect();
+        for future in late {
+            self.withdraw(future.clone(), now, actions);
+            actions.push(Action::TimedOut(future));
         }
     }
 
@@ -258,14 +366,36 @@ impl Postings {
         }
     }
 
+    /// Lets the futures that have waited longest onto the board.
+    fn fill_window(&mut self, now: Timestamp) {
+        let wanting = self.postings.values().filter(|posting| posting.is_wanting()).count();
+        let mut queued: Vec<&mut Posting> =
+            self.postings.values_mut().filter(|posting| posting.worker.is_none() && posting.due.is_none()).collect();
+        let room = WINDOW.saturating_sub(wanting);
+        if room > 0 {
+            queued.sort_by_key(|posting| posting.number);
+            queued.into_iter().take(room).for_each(|posting| posting.due = Some(now));
+        }
+    }
+
     fn post_due(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         for (future, posting) in &mut self.postings {
-            if posting.due.is_some_and(|due| due <= now) {
-                posting.due = Some(now + REQUEST_VALIDITY);
-                let (from, future) = (self.me.clone(), future.clone());
-                let request = Message::Request { from, future, size: posting.size, protocols: our_protocols() };
-                actions.push(Action::Say(request, now + REQUEST_VALIDITY));
+            if posting.due.is_none_or(|due| due > now) {
+                continue;
             }
+            posting.due = Some(now + REQUEST_VALIDITY);
+            if let Some(taker) = &mut posting.worker
+                && !std::mem::replace(&mut taker.in_doubt, true)
+            {
+                actions.push(Action::Doubted(future.clone()));
+                if !taker.came {
+                    // The accept may have been lost.
+                    actions.push(Action::Confirm { future: future.clone(), worker: taker.who.name.clone() });
+                }
+            }
+            let (from, future) = (self.me.clone(), future.clone());
+            let request = Message::Request { from, future, size: posting.size, protocols: our_protocols() };
+            actions.push(Action::Say(request, now + REQUEST_VALIDITY));
         }
     }
 }
@@ -289,9 +419,17 @@ mod tests {
         Event::Failed { future: future(), came }
     }
 
+    fn post(future: &str) -> Event {
+        Event::Post { future: future.parse().unwrap(), size: 5, deadline: None }
+    }
+
+    fn requests(actions: &[Action]) -> usize {
+        actions.iter().filter(|action| matches!(action, Action::Say(Message::Request { .. }, _))).count()
+    }
+
     fn posted() -> Postings {
         let mut client = Postings::new("c@h:1".parse().unwrap(), 2);
-        assert!(client.handle(Event::Post(future(), 5), T0).is_empty(), "nothing is said before the topic is joined");
+        assert!(client.handle(post("f-1"), T0).is_empty(), "nothing is said before the topic is joined");
         let said = client.handle(Event::Joined, T0);
         assert!(matches!(
             said.as_slice(),
@@ -328,7 +466,86 @@ mod tests {
         assert_eq!(due, T0 + REQUEST_VALIDITY);
         assert_eq!(client.handle(Event::Tick, due).len(), 1);
         client.handle(offer("w@w:1", "f-1", OURS, due), due);
+        client.handle(Event::Came(future()), due);
         assert_eq!(client.handle(Event::Tick, due + REQUEST_VALIDITY), []);
+    }
+
+    #[test]
+    fn only_so_many_requests_are_on_the_board_at_a_time() {
+        let mut client = Postings::new("c@h:1".parse().unwrap(), 2);
+        client.handle(Event::Joined, T0);
+        let said: usize = (0..100).map(|i| requests(&client.handle(post(&format!("f-{i}")), T0))).sum();
+        assert_eq!(said, WINDOW);
+        assert_eq!(requests(&client.handle(Event::Tick, T0 + REQUEST_VALIDITY)), WINDOW, "the same ones");
+        let now = T0 + REQUEST_VALIDITY;
+        let said = client.handle(offer("w@w:1", "f-3", OURS, now), now);
+        assert_eq!(granted(&said), Some("w@w:1"));
+        assert_eq!(requests(&said), 1, "the next one");
+        assert_eq!(client.handle(Event::Withdraw("f-99".parse().unwrap()), now), [], "it was never there");
+        assert_eq!(requests(&client.handle(Event::Withdraw("f-1".parse().unwrap()), now)), 1);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_come_is_reminded_and_then_the_faster_one_has_it() {
+        let mut client = posted();
+        client.handle(offer("w@w:1", "f-1", OURS, T0), T0);
+        assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OTHER, T0), T0)), None, "it has a worker");
+        let now = client.next_wakeup().unwrap();
+        assert_eq!(now, T0 + DOUBT);
+        let said = client.handle(Event::Tick, now);
+        let again = Action::Confirm { future: future(), worker: "w@w:1".parse().unwrap() };
+        assert_eq!(said[..2], [Action::Doubted(future()), again]);
+        assert_eq!((said.len(), requests(&said)), (3, 1));
+        assert_eq!(granted(&client.handle(offer("w@w:1", "f-1", OURS, now), now)), Some("w@w:1"), "here it is");
+        client.handle(Event::Tick, now + DOUBT);
+        assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OTHER, now + DOUBT), now + DOUBT)), Some("v@w:1"));
+        assert_eq!(client.postings[&future()].unreached, 2);
+    }
+
+    #[test]
+    fn a_silent_worker_that_comes_back_keeps_its_future() {
+        let mut client = posted();
+        client.handle(offer("w@w:1", "f-1", OURS, T0), T0);
+        client.handle(Event::Came(future()), T0);
+        client.handle(Event::Silent(future()), T0);
+        let now = T0 + DOUBT;
+        let said = client.handle(Event::Tick, now);
+        assert_eq!((said.len(), requests(&said)), (2, 1), "no reminder: it has the ticket {said:?}");
+        let back = client.handle(Event::Came(future()), now);
+        assert_eq!(back, [Action::Confirm { future: future(), worker: "w@w:1".parse().unwrap() }]);
+        assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OTHER, now), now)), None);
+        client.handle(Event::Silent(future()), now);
+        client.handle(Event::Tick, now + DOUBT);
+        assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OTHER, now + DOUBT), now + DOUBT)), Some("v@w:1"));
+        let end = client.handle(failed(true), now + DOUBT);
+        assert_eq!(end, [Action::GaveUp { future: future(), attempts: 2 }], "both came and failed");
+    }
+
+    #[test]
+    fn the_last_attempt_is_not_taken_from_a_silent_worker() {
+        let mut client = posted();
+        client.handle(offer("w@w:1", "f-1", OURS, T0), T0);
+        client.handle(failed(true), T0);
+        client.handle(offer("v@w:1", "f-1", OTHER, T0), T0);
+        client.handle(Event::Came(future()), T0);
+        client.handle(Event::Silent(future()), T0);
+        let now = T0 + DOUBT;
+        client.handle(Event::Tick, now);
+        let third = offer("u@w:1", "f-1", "protocols=libp2p,peer=12D3KooWu", now);
+        assert_eq!(granted(&client.handle(third, now)), None);
+    }
+
+    #[test]
+    fn what_is_late_is_withdrawn() {
+        let mut client = posted();
+        let deadline = T0 + Duration::from_secs(30);
+        let late: FutureId = "f-2".parse().unwrap();
+        client.handle(Event::Post { future: late.clone(), size: 1, deadline: Some(deadline) }, T0);
+        client.handle(Event::Lost, T0);
+        assert_eq!(client.next_wakeup(), Some(deadline), "even when the board is away");
+        let said = client.handle(Event::Tick, deadline);
+        assert!(matches!(&said[..], [Action::Say(Message::Withdraw { .. }, _), Action::TimedOut(_)]), "{said:?}");
+        assert_eq!(client.next_wakeup(), None);
     }
 
     #[test]

@@ -8,17 +8,17 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use p2p_jail::spec::Ahead;
 use tokio::time::sleep;
 
 use super::jail::{Jail, Pipes, StartError, Waiting, start};
-use crate::sandbox::LaunchPlan;
+use crate::{clock, sandbox::LaunchPlan};
 
-/// The most that wait at a time: an idle worker shall stay small, and starting one takes two or three milliseconds.
-const MOST: usize = 2;
+/// The most that wait at a time: a worker and all that waits with it shall stay below 30 MB resident, and one takes 4 MiB.
+const MOST: usize = 1;
 
 /// When a task has begun, so that starting another jail does not slow it down.
 const BEGUN: Duration = Duration::from_secs(1);
@@ -140,10 +140,10 @@ impl Drop for Busy {
 impl Drop for Pool {
     fn drop(&mut self) {
         let mut ending: Vec<_> = self.waiting().drain(..).map(Waiting::dismiss).collect();
-        let begin = Instant::now();
-        while !ending.is_empty() && begin.elapsed() < PATIENCE {
+        let due = clock::now() + PATIENCE;
+        while !ending.is_empty() && clock::now() < due {
             ending.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-            thread::sleep(BETWEEN);
+            thread::park_timeout(BETWEEN);
         }
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn fix(stage: Stage, errno: i32, machine: &Machine) -> Option<String>
         }
         (Stage::ControlGroup, errno) => Some(control_group(errno).to_owned()),
         (Stage::Landlock, errno) => Some(landlock(errno, machine)),
+        (Stage::Namespaces, Errno::EACCES) => habitat.obstacle().or_else(|| habitat.denied()),
         (Stage::Namespaces, Errno::ENOSPC | Errno::EUSERS) => habitat.switched_off().or_else(|| {
             Some("a limit on namespaces is reached: see sysctl user, the lines user.max_*_namespaces".into())
         }),
@@ -119,7 +120,7 @@ mod tests {
     use p2p_jail::spec::Identity;
 
     use super::*;
-    use crate::sandbox::{Around, Habitat};
+    use crate::sandbox::{Around, Habitat, SecurityModule};
 
     fn said(stage: Stage, errno: Errno, machine: &Machine) -> String {
         fix(stage, errno as i32, machine).unwrap_or_default()
@@ -131,6 +132,8 @@ mod tests {
         let docker = Habitat { around: Some(Around::Docker), filtered: true, ..Habitat::default() };
         let docker = Machine { habitat: docker, ..plain.clone() };
         let old = Machine { kernel: "5.10.0".into(), ..Machine::default() };
+        let apparmor = Habitat { can_deny_userns: vec![SecurityModule::AppArmor], ..Habitat::default() };
+        let apparmor = Machine { habitat: apparmor, ..plain.clone() };
         let root = Machine { become_user: Some(Identity { uid: 65534, gid: 65534 }), ..plain.clone() };
         for (stage, errno, machine, word) in [
             (Stage::Landlock, Errno::ENOSYS, &plain, "CONFIG_SECURITY_LANDLOCK"),
@@ -139,6 +142,12 @@ mod tests {
             (Stage::Landlock, Errno::EOPNOTSUPP, &plain, "update-grub"),
             (Stage::Namespaces, Errno::EPERM, &docker, "systempaths=unconfined"),
             (Stage::Namespaces, Errno::ENOSPC, &plain, "user.max_*_namespaces"),
+            (
+                Stage::Namespaces,
+                Errno::EACCES,
+                &apparmor,
+                "AppArmor denies p2p-jail user namespaces: p2p-worker doctor",
+            ),
             (Stage::Mounts, Errno::ENOSYS, &plain, "5.12"),
             (Stage::Mounts, Errno::EACCES, &root, "root's tasks"),
             (Stage::Seccomp, Errno::EINVAL, &plain, "CONFIG_SECCOMP_FILTER"),

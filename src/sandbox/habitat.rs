@@ -4,9 +4,13 @@
 //! Reads some small files, below `/` or below a folder that a test fills; starts nothing. What it finds only *explains*:
 //! whether a layer holds is proven by the probe alone.
 
+mod around;
+
 use std::{fs, path::Path};
 
 use serde::Serialize;
+
+pub use around::Around;
 
 /// What surrounds this machine's worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -17,6 +21,10 @@ pub struct Habitat {
     pub userns_clone_allowed: Option<bool>,
     /// `/proc/sys/kernel/apparmor_restrict_unprivileged_userns` (Ubuntu from 23.10).
     pub apparmor_restricts_userns: Option<bool>,
+    /// The AppArmor profile that this process runs under, with its mode; `None` where it is unconfined.
+    pub apparmor_profile: Option<String>,
+    /// The security modules of the kernel that can deny user namespaces to single programs.
+    pub can_deny_userns: Vec<SecurityModule>,
     /// What is around this system, by the marks that it leaves.
     pub around: Option<Around>,
     /// Whether something is mounted over parts of `/proc`, as container engines do.
@@ -27,26 +35,14 @@ pub struct Habitat {
     pub single_user: bool,
 }
 
-/// Things that look like a machine.
+/// Security modules whose policies say which programs may make user namespaces (the hook `userns_create`, Linux 6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Around {
-    /// Docker, or another engine that leaves `/.dockerenv`.
-    Docker,
-    /// Podman.
-    Podman,
-    /// LXC, LXD or Incus.
-    Lxc,
-    /// systemd-nspawn.
-    Nspawn,
-    /// Another container.
-    Container,
-    /// The Windows Subsystem for Linux, version 1: no Linux kernel.
-    Wsl1,
-    /// The Windows Subsystem for Linux, version 2: a Linux kernel of Microsoft's.
-    Wsl2,
-    /// gVisor, which answers system calls itself.
-    Gvisor,
+pub enum SecurityModule {
+    /// AppArmor.
+    AppArmor,
+    /// SELinux.
+    SELinux,
 }
 
 impl Habitat {
@@ -61,6 +57,17 @@ impl Habitat {
             max_user_namespaces: text("proc/sys/user/max_user_namespaces").and_then(|most| most.trim().parse().ok()),
             userns_clone_allowed: switch("proc/sys/kernel/unprivileged_userns_clone"),
             apparmor_restricts_userns: switch("proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+            apparmor_profile: text("proc/self/attr/apparmor/current")
+                .map(|label| label.trim_matches(['\n', '\0']).to_owned())
+                .filter(|label| !label.is_empty() && label != "unconfined"),
+            can_deny_userns: [
+                (SecurityModule::AppArmor, "sys/module/apparmor/parameters/enabled", "Y"),
+                (SecurityModule::SELinux, "sys/fs/selinux/enforce", "1"),
+            ]
+            .into_iter()
+            .filter(|(_, file, on)| text(file).is_some_and(|value| value.trim() == *on))
+            .map(|(module, ..)| module)
+            .collect(),
             around: Around::discover(root),
             proc_is_masked: is_masked(&text("proc/self/mountinfo").unwrap_or_default()),
             filtered: mode.is_some_and(|mode| mode.trim() == "2"),
@@ -97,7 +104,10 @@ impl Habitat {
             return Some(container.fix());
         }
         if self.apparmor_restricts_userns == Some(true) {
-            return Some(APPARMOR.to_owned());
+            return Some(apparmor(
+                "AppArmor lets no program without a profile of its own use user namespaces \
+                 (kernel.apparmor_restrict_unprivileged_userns is 1)",
+            ));
         }
         if self.filtered {
             return Some(FILTERED.to_owned());
@@ -110,6 +120,26 @@ impl Habitat {
         self.around.filter(|around| *around != Around::Wsl2).map(Around::fix)
     }
 
+    /// Who denied a user namespace with `EACCES`: system calls and switches deny it with other errors (clone(2),
+    /// user_namespaces(7)), a security module with this one.
+    #[must_use]
+    pub fn denied(&self) -> Option<String> {
+        if self.can_deny_userns.contains(&SecurityModule::AppArmor) {
+            let under = self.apparmor_profile.as_ref().map_or_else(String::new, |label| {
+                format!(", and p2p-worker itself runs under the AppArmor profile {label}")
+            });
+            Some(apparmor(&format!("AppArmor denies p2p-jail user namespaces{under}")))
+        } else if self.can_deny_userns.contains(&SecurityModule::SELinux) {
+            Some(
+                "SELinux denies p2p-jail user namespaces: sudo ausearch -m avc -c p2p-jail says which rule is missing, \
+                 audit2allow makes a module of it"
+                    .to_owned(),
+            )
+        } else {
+            None
+        }
+    }
+
     /// Why a stage that only needs system calls may have failed.
     #[must_use]
     pub fn filter(&self) -> Option<String> {
@@ -118,76 +148,16 @@ impl Habitat {
     }
 }
 
-/// Ubuntu's restriction; `apparmor/p2p-jail` of this repository is the profile that is printed.
-const APPARMOR: &str = "AppArmor lets no program without a profile of its own use user namespaces \
-    (kernel.apparmor_restrict_unprivileged_userns is 1): p2p-worker doctor --apparmor-profile | sudo tee \
-    /etc/apparmor.d/p2p-jail >/dev/null && sudo apparmor_parser -r /etc/apparmor.d/p2p-jail";
+/// What gives `p2p-jail` its own profile, `apparmor/p2p-jail` of this repository.
+fn apparmor(why: &str) -> String {
+    format!(
+        "{why}: p2p-worker doctor --apparmor-profile | sudo tee /etc/apparmor.d/p2p-jail >/dev/null && sudo \
+         apparmor_parser -r /etc/apparmor.d/p2p-jail"
+    )
+}
 
 const FILTERED: &str = "this program was started under a filter of system calls (SystemCallFilter= or \
     RestrictNamespaces= of a systemd unit, another sandbox): start it without";
-
-impl Around {
-    fn discover(root: &Path) -> Option<Self> {
-        let text = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_default();
-        let is = |name: &str| root.join(name).exists();
-        let release = text("proc/sys/kernel/osrelease");
-        let named = text("run/systemd/container");
-        // gVisor's /proc/version is always this one.
-        if text("proc/version").contains("4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016") {
-            Some(Self::Gvisor)
-        } else if is("run/.containerenv") || named.trim() == "podman" {
-            Some(Self::Podman)
-        } else if is(".dockerenv") || named.trim() == "docker" {
-            Some(Self::Docker)
-        } else if named.trim() == "systemd-nspawn" {
-            Some(Self::Nspawn)
-        } else if named.starts_with("lxc") || is("dev/lxd/sock") || text("proc/self/mountinfo").contains(" lxcfs ") {
-            Some(Self::Lxc)
-        } else if release.contains("-Microsoft") {
-            Some(Self::Wsl1)
-        } else if release.contains("microsoft") {
-            Some(Self::Wsl2)
-        } else {
-            (!named.trim().is_empty() && named.trim() != "wsl").then_some(Self::Container)
-        }
-    }
-
-    /// Whether the kernel is that of a host, which alone can turn its switches.
-    fn shares_the_hosts_kernel(self) -> bool {
-        !matches!(self, Self::Wsl1 | Self::Wsl2 | Self::Gvisor)
-    }
-
-    /// The name, for people.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Docker => "a Docker container",
-            Self::Podman => "a Podman container",
-            Self::Lxc => "an LXC container",
-            Self::Nspawn => "a systemd-nspawn container",
-            Self::Container => "a container",
-            Self::Wsl1 => "WSL 1",
-            Self::Wsl2 => "WSL 2",
-            Self::Gvisor => "gVisor",
-        }
-    }
-
-    fn fix(self) -> String {
-        let fix = match self {
-            Self::Docker => {
-                "run it with --security-opt seccomp=unconfined --security-opt systempaths=unconfined --security-opt \
-                 apparmor=unconfined"
-            }
-            Self::Podman => "run it with --security-opt seccomp=unconfined --security-opt unmask=ALL",
-            Self::Lxc => "on the host: lxc config set NAME security.nesting=true (LXD, Incus: incus config set)",
-            Self::Nspawn | Self::Container => "it forbids namespaces or covers /proc",
-            Self::Wsl1 => "it has no Linux kernel; in Windows: wsl --set-version DISTRIBUTION 2",
-            Self::Wsl2 => "in Windows: wsl --update",
-            Self::Gvisor => "it answers system calls itself and lacks most of what a sandbox is made of",
-        };
-        format!("this is {}: {fix}; or run the worker outside of it", self.name())
-    }
-}
 
 /// Whether anything is mounted over parts of `/proc`.
 fn is_masked(mountinfo: &str) -> bool {
@@ -270,6 +240,52 @@ mod tests {
         let wsl = habitat(&[("proc/sys/kernel/osrelease", "5.15.153.1-microsoft-standard-WSL2\n")]);
         assert_eq!((wsl.around, wsl.obstacle()), (Some(Around::Wsl2), None));
         assert_eq!(habitat(&[("run/systemd/container", "rkt")]).around, Some(Around::Container));
+    }
+
+    #[test]
+    fn a_mark_is_believed_where_the_kernel_does_not_contradict() {
+        let around = |namespace: Option<&str>, files: &[(&str, &str)]| {
+            let root = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                let path = root.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            if let Some(namespace) = namespace {
+                fs::create_dir_all(root.path().join("proc/self/ns")).unwrap();
+                std::os::unix::fs::symlink(namespace, root.path().join("proc/self/ns/pid")).unwrap();
+            }
+            Habitat::discover(root.path()).around
+        };
+        const FIRST: Option<&str> = Some("pid:[4026531836]");
+        const LATER: Option<&str> = Some("pid:[4026532181]");
+        const LAYERED: (&str, &str) = ("proc/self/mountinfo", "1 2 0:39 / / rw,relatime - overlay overlay rw\n");
+        let mark = (".dockerenv", "");
+        // The disk of a virtual machine that was made of an image, and a host of LXD.
+        assert_eq!(around(FIRST, &[mark, OPEN]), None);
+        assert_eq!(
+            around(FIRST, &[("dev/lxd/sock", ""), ("proc/self/mountinfo", "1 2 0:5 / /x - fuse lxcfs rw")]),
+            None
+        );
+        // A container with a process namespace of its own, and one with the host's.
+        assert_eq!(around(LATER, &[mark, OPEN]), Some(Around::Docker));
+        assert_eq!(around(FIRST, &[mark, LAYERED]), Some(Around::Docker));
+        assert_eq!(around(FIRST, &[mark, MASKED]), Some(Around::Docker));
+        assert_eq!(around(LATER, &[]), Some(Around::Container));
+        // A system that was started from a medium has layers too.
+        assert_eq!(around(FIRST, &[LAYERED]), None);
+    }
+
+    #[test]
+    fn a_security_module_that_denies_is_named() {
+        let apparmor = ("sys/module/apparmor/parameters/enabled", "Y\n");
+        let denied = habitat(&[apparmor, ("proc/self/attr/apparmor/current", "unconfined\n")]).denied().unwrap();
+        assert!(denied.contains("AppArmor denies p2p-jail user namespaces: p2p-worker doctor"), "{denied}");
+        let under =
+            habitat(&[apparmor, ("proc/self/attr/apparmor/current", "everybody (enforce)\n")]).denied().unwrap();
+        assert!(under.contains("the AppArmor profile everybody (enforce): p2p-worker"), "{under}");
+        assert!(habitat(&[("sys/fs/selinux/enforce", "1")]).denied().unwrap().contains("ausearch -m avc"));
+        assert_eq!(habitat(&[("sys/fs/selinux/enforce", "0")]).denied(), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use doctor::{Doctor, Interpreter, Known as KnownProblem, Question, apparmor_
 pub use driver::{Driver, PlanError, Ready, select};
 pub use error::SandboxError;
 pub use explain::{Denials, Denied, Witness, advise};
-pub use habitat::{Around, Habitat};
+pub use habitat::{Around, Habitat, SecurityModule};
 pub use launch::{Finished, LaunchError, Waiting, run_to_end};
 pub use machine::{Bubblewrap, HostPath, Known, Machine, MachineError, NOBODY, PathKind};
 pub use profile::{

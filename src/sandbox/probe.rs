@@ -77,7 +77,7 @@ type Checked = (LaunchPlan, Vec<(Stage, String)>, String);
 
 fn run_check(driver: Driver, profile: &Profile, machine: &Machine, shares: &[Share]) -> Result<Checked, Failed> {
     let canary = canary()?;
-    let task = check_task(machine, canary.path(), shares);
+    let task = check_task(profile, machine, canary.path(), shares);
     let mut plan = driver.plan(profile, &task, machine).map_err(|error| Failed::new(&error))?;
     let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
     plan.spec.watch.wall_time_ms = plan.spec.watch.wall_time_ms.map(|limit| limit.min(patience));
@@ -107,9 +107,11 @@ fn canary() -> Result<tempfile::NamedTempFile, Failed> {
     })
 }
 
-fn check_task(machine: &Machine, canary: &Path, shares: &[Share]) -> Task {
+fn check_task(profile: &Profile, machine: &Machine, canary: &Path, shares: &[Share]) -> Task {
     let mut argv = vec![JAIL_INSIDE.to_owned(), "check".to_owned()];
-    let hidden = |path: &String| !shares.iter().any(|share| share.to.starts_with(path));
+    // A home that is /tmp, as containers have it, is covered by the task's own.
+    let covered = |path: &String| profile.scratch.keys().any(|scratch| scratch.starts_with(path));
+    let hidden = |path: &String| !covered(path) && !shares.iter().any(|share| share.to.starts_with(path));
     argv.extend(outside_paths(machine, canary).into_iter().filter(hidden));
     let jail = Share { from: machine.jail_for_tasks.clone(), to: JAIL_INSIDE.into(), execute: true };
     Task {

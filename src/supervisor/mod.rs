@@ -6,12 +6,12 @@
 
 mod slot;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{Id, JoinSet},
-    time::sleep,
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,26 @@ use slot::{Slot, SlotEnd};
 /// What a worker logs when futures can come.
 pub const JOINED: &str = "joined the cluster; waiting for futures";
 
+/// How often [`Status::turns`] grows where nothing happens.
+pub const BEAT: Duration = Duration::from_secs(2);
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether futures can come: it has joined the cluster's topic, and the board is there.
+    pub joined: bool,
+    /// Whether it is leaving.
+    pub leaving: bool,
+    /// Futures that are being fetched, evaluated or delivered.
+    pub running: usize,
+    /// As in [`Summary`].
+    pub delivered: u64,
+    /// As in [`Summary`].
+    pub failed: u64,
+    /// Grows each time that the dispatcher has dealt with something, and every [`BEAT`]: one that hangs does not.
+    pub turns: u64,
+}
+
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct Setup<N: Network> {
@@ -38,6 +58,8 @@ pub struct Setup<N: Network> {
     pub transfer: Transfer<N>,
     /// Where futures are evaluated.
     pub workbench: Arc<Workbench>,
+    /// Where it says what it is doing.
+    pub status: watch::Sender<Status>,
 }
 
 /// When a worker ends.
@@ -74,6 +96,7 @@ pub async fn run<N: Network>(setup: Setup<N>, shutdown: Shutdown) -> Summary {
         running: JoinSet::new(),
         taken: HashMap::new(),
         stop: shutdown.stop.clone(),
+        status: setup.status,
         summary: Summary::default(),
     };
     dispatcher.run(setup.link, shutdown).await
@@ -89,6 +112,7 @@ struct Dispatcher<N: Network> {
     running: JoinSet<SlotEnd>,
     taken: HashMap<Id, (Key, usize)>,
     stop: CancellationToken,
+    status: watch::Sender<Status>,
     summary: Summary,
 }
 
@@ -96,9 +120,11 @@ impl<N: Network> Dispatcher<N> {
     async fn run(mut self, mut link: Link, shutdown: Shutdown) -> Summary {
         let mut draining = false;
         let mut connected = true;
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A client that accepts an offer of ours is served, even when it does so after we began to leave.
         while !(draining && self.running.is_empty() && !(connected && self.claims.has_offers())) {
-            let wakeup = self.claims.next_wakeup().map(|at| at - clock::now());
+            let wakeup = self.claims.next_wakeup(clock::now()).map(|at| at - clock::now());
             tokio::select! {
                 biased;
                 () = shutdown.stop.cancelled() => break,
@@ -113,8 +139,11 @@ impl<N: Network> Dispatcher<N> {
                     draining |= !connected;
                 }
                 () = sleep(wakeup.unwrap_or_default()), if wakeup.is_some() => self.step(Event::Tick).await,
+                _ = beat.tick() => {}
             }
+            self.report(draining);
         }
+        self.report(true);
         // Slots end by themselves after a stop: each kills its task, waits until it is gone, and is done.
         while let Some(end) = self.running.join_next_with_id().await {
             self.ended(end).await;
@@ -122,6 +151,15 @@ impl<N: Network> Dispatcher<N> {
         link.leave().await;
         self.summary.ignored = self.claims.counters().clone();
         self.summary
+    }
+
+    /// Says what it is doing.
+    fn report(&self, leaving: bool) {
+        let (running, Summary { delivered, failed, .. }) = (self.running.len(), &self.summary);
+        self.status.send_modify(|status| {
+            let (joined, turns) = (status.joined, status.turns.wrapping_add(1));
+            *status = Status { joined, leaving, running, delivered: *delivered, failed: *failed, turns };
+        });
     }
 
     /// Takes an event of the board; false when the board is lost for good.
@@ -151,6 +189,9 @@ impl<N: Network> Dispatcher<N> {
     async fn step(&mut self, event: Event) {
         if matches!(event, Event::Joined) {
             self.summary.board_lost = None;
+        }
+        if let Event::Joined | Event::Lost = event {
+            self.status.send_modify(|status| status.joined = matches!(event, Event::Joined));
         }
         for action in self.claims.handle(event, clock::now()) {
             match action {

@@ -147,6 +147,10 @@ impl<N: Network> Slot<N> {
     }
 
     async fn deliver(&self, outcome: &Outcome, session: Session, provenance: Provenance) -> SlotEnd {
+        if !outcome.text.kept.is_empty() {
+            // That the session is over shows when the result is delivered.
+            let _ = session.printed(outcome.text.for_log()).await;
+        }
         let how = outcome.ended.reason().map_or_else(|| "finished".to_owned(), ToString::to_string);
         let delivery = session.deliver(&outcome.result, provenance);
         let delivered = tokio::select! {

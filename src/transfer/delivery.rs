@@ -50,6 +50,8 @@ pub enum DeliveryEvent {
     Sent,
     /// The task began.
     Begun(Provenance),
+    /// What the task's programs printed past R; safe for a terminal.
+    Printed(String),
     /// One immediateCondition as RDS, at most 1 MiB; never read here.
     Progress(Vec<u8>),
     /// So much of the result arrived; at most one event for each hundredth.
@@ -110,6 +112,7 @@ impl<N: Network> Transfer<N> {
             receiving: None,
             sent: false,
             begun: false,
+            printed: false,
         };
         tokio::spawn(run.run(ticket));
         Ok(Delivery { ticket, events: receiver, _guard: cancel.clone().drop_guard(), cancel })
@@ -160,6 +163,8 @@ struct Run<N: Network> {
     sent: bool,
     /// The task began.
     begun: bool,
+    /// What the task printed was told.
+    printed: bool,
 }
 
 type Outcome = (Spooled, Provenance);

@@ -269,7 +269,7 @@ fn swarm(
         .with_quic_config(quic)
         .with_behaviour(|_| Behaviour { limits, crowd: crowd::Behaviour::default(), streams })
         .map_err(|error| failed(&error))?;
-    let all_at_once = u8::try_from(MAX_ADDRESSES).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MAX);
+    let all_at_once = u8::try_from(MAX_ADDRESSES).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MIN);
     Ok(builder
         .with_swarm_config(|config| config.with_idle_connection_timeout(idle).with_dial_concurrency_factor(all_at_once))
         .build())

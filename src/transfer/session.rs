@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error_chain,
     proto::{
-        frames::{Frame, FromClient, FromWorker, Held, Kind, Stage, encode_body},
+        frames::{Frame, FromClient, FromWorker, Held, Kind, Printed, Stage, encode_body},
         refusal::{Payload, Reason, Refusal},
     },
     sandbox::Provenance,
@@ -56,6 +56,7 @@ pub struct Session {
 #[derive(Debug)]
 enum Command {
     Begin(Provenance),
+    Printed(Printed),
     Deliver(Parcel),
     Abandon(Reason),
 }
@@ -78,7 +79,14 @@ impl Session {
         let (progress, progress_queue) = mpsc::channel(PROGRESS_QUEUE);
         let (cancel, cancelled) = watch::channel(None);
         let patience = caller.config.payload;
-        let actor = Actor { caller, commands: command_queue, progress: progress_queue, begun: None, parcel: None };
+        let actor = Actor {
+            caller,
+            commands: command_queue,
+            progress: progress_queue,
+            begun: None,
+            printed: None,
+            parcel: None,
+        };
         tokio::spawn(actor.run(link, cancel));
         Self { commands, progress, cancelled, max_result, patience }
     }
@@ -118,6 +126,14 @@ impl Session {
             Some(cause) => cause,
             None => std::future::pending().await,
         }
+    }
+
+    /// Tells the client what the task's programs printed past R, before the result.
+    ///
+    /// # Errors
+    /// As [`Session::deliver`], when the session is over.
+    pub async fn printed(&self, text: String) -> Result<(), TransferError> {
+        self.commands.send(Command::Printed(text.into())).await.map_err(|_| self.end())
     }
 
     /// Brings the result to the client and waits until the client says that it has it. A broken stream is dialled again
@@ -160,6 +176,7 @@ struct Actor<N: Network> {
     commands: mpsc::Receiver<Command>,
     progress: mpsc::Receiver<Vec<u8>>,
     begun: Option<Provenance>,
+    printed: Option<Printed>,
     parcel: Option<Parcel>,
 }
 
@@ -260,6 +277,7 @@ impl<N: Network> Actor<N> {
                         self.begun = Some(provenance.clone());
                         link.out.say(&FromWorker::Begin { provenance }).await?;
                     }
+                    Some(Command::Printed(text)) => self.printed = Some(text),
                     Some(Command::Deliver(parcel)) => self.parcel = Some(parcel),
                     Some(Command::Abandon(reason)) => return Ok(End::Abandoned(reason)),
                     None => return Ok(End::Abandoned("the worker dropped the future".into())),
@@ -287,6 +305,10 @@ impl<N: Network> Actor<N> {
         let opening = Opening::new(file.try_clone()?, size, held);
         let Opening { start, whole, sending } = while_beating(beat, &FromWorker::Heartbeat, out, opening).await??;
         let provenance = provenance.clone();
+        if let Some(printed) = self.printed.clone().filter(|_| self.begun.is_some()) {
+            let printed = FromWorker::Printed(printed);
+            while_beating(beat, &FromWorker::Heartbeat, out, out.follow(&printed)).await??;
+        }
         let announcement = FromWorker::Result { size, digest, provenance, start, whole };
         let queued = out.follow(&announcement);
         while_beating(beat, &FromWorker::Heartbeat, out, queued).await??;

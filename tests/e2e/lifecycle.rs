@@ -47,15 +47,27 @@ fn the_first_signal_drains() {
 
 #[test]
 fn the_second_signal_stops_at_once_leaves_no_process_and_gives_the_future_back() {
+    stopping_gives_the_future_back(&[], |worker| worker.signal(Signal::SIGTERM));
+}
+
+#[test]
+fn what_runs_for_longer_than_the_time_to_leave_is_stopped_and_given_back() {
+    stopping_gives_the_future_back(&["--drain-time", "1 s"], |worker| {
+        drop(worker.wait_for("the time for what runs is up"))
+    });
+}
+
+/// A worker that was told to leave with a task that would take for ever, and what makes it stop.
+fn stopping_gives_the_future_back(arguments: &[&str], stop: impl FnOnce(&Running)) {
     let world = World::new(Who::Me);
-    let mut worker = world.worker(&[]);
+    let mut worker = world.worker(arguments);
     let (code, marker) = sleeper(&world);
     let mut client = start(&world, &code);
     eventually("the task runs", || !processes_with(&marker).is_empty());
     worker.signal(Signal::SIGTERM);
     worker.wait_for("leaving");
-    worker.signal(Signal::SIGTERM);
-    worker.wait();
+    stop(&worker);
+    assert_eq!(worker.wait(), Some(0), "{}", worker.log());
     assert_eq!(processes_with(&marker), [0; 0]);
     let state = world.path("other").display().to_string();
     let _other = world.worker(&["--state", &state]);

@@ -9,9 +9,12 @@
 mod attacks;
 mod command_line;
 mod forged;
+mod hosts;
 mod lifecycle;
 mod limits;
+mod network;
 mod packages;
+mod submit;
 mod task_user;
 mod way;
 mod world;

@@ -34,6 +34,7 @@ pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     who: Who,
     programs: PathBuf,
+    address: String,
     port: u16,
     _board: Running,
 }
@@ -72,6 +73,11 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 impl World {
     /// A board with one account, `alice`, and a home folder with a key for it.
     pub(crate) fn new(who: Who) -> Self {
+        Self::with_board(who, "127.0.0.1", &[])
+    }
+
+    /// The same, with the board at this address, executed by another program.
+    pub(crate) fn with_board(who: Who, address: &str, wrapper: &[&str]) -> Self {
         // Whoever is no root is an ordinary user already.
         let who = if nix::unistd::geteuid().is_root() { who } else { Who::Me };
         let folder = tempfile::Builder::new().prefix("p2p-e2e-").tempdir().unwrap();
@@ -106,15 +112,17 @@ impl World {
                 chown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
             }
         }
-        let mut board = Command::new(programs.join("p2p-worker"));
-        board.args(["board", "--listen", "127.0.0.1:0", "--state"]).arg(&state);
+        let program = programs.join("p2p-worker").display().to_string();
+        let mut line = [wrapper, &[&program]].concat().into_iter();
+        let mut board = Command::new(line.next().unwrap());
+        board.args(line).args(["board", "--listen", &format!("{address}:0"), "--state"]).arg(&state);
         let board = Running::start(board);
         let port = board
             .wait_for("board:")
             .rsplit(':')
             .next()
             .map(|port| port.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap());
-        Self { folder, who, programs, port: port.unwrap(), _board: board }
+        Self { folder, who, programs, address: address.to_owned(), port: port.unwrap(), _board: board }
     }
 
     pub(crate) fn home(&self) -> PathBuf {
@@ -127,6 +135,11 @@ impl World {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The board, as `--board` takes it.
+    pub(crate) fn board(&self) -> String {
+        format!("{}:{}", self.address, self.port)
     }
 
     /// The folder of the programs.
@@ -170,7 +183,7 @@ impl World {
 
     /// The same, executed by another program.
     pub(crate) fn wrapped_worker(&self, wrapper: &[&str], arguments: &[&str]) -> Running {
-        let board = format!("127.0.0.1:{}", self.port);
+        let board = self.board();
         let mut command = self.wrapped(wrapper, &["--board", &board, "--accept-new"]);
         command.args(arguments).env("P2P_WORKER_LOG", "info");
         let worker = Running::start(command);
@@ -185,7 +198,7 @@ impl World {
 
     /// The same with the programs of another folder.
     pub(crate) fn submit_with(&self, programs: &Path, arguments: &[&str]) -> Command {
-        let board = format!("127.0.0.1:{}", self.port);
+        let board = self.board();
         let mut command = self.started(programs, &[], &["submit", "--board", &board, "--accept-new"]);
         command.args(arguments);
         command

@@ -3,6 +3,8 @@
 //!
 //! What the stranger hears is compared over these four: if a single byte of an answer differed, it would tell something.
 
+use std::time::Duration;
+
 use super::{
     board_raw::{Heard, Raw, Running},
     board_support::{Served, soon},
@@ -91,25 +93,28 @@ type Transcript = Vec<(String, Heard)>;
 
 struct Stage {
     served: Served,
-    mallory: Vec<Raw>,
 }
 
 impl Stage {
-    async fn new() -> Self {
-        let served = Served::with(&["alice", "bob", "mallory"]).await;
-        let mut mallory = Vec::new();
-        // Eight channels each, and one connection for other things.
+    /// Connections of mallory's: for eight channels each, and one for other things. A connection may have some channels and no
+    /// more.
+    async fn connections(&self) -> Vec<Raw> {
+        let mut connections = Vec::new();
         for _ in 0..=COMMANDS.len().div_ceil(8) {
-            mallory.push(Raw::sign_in(served.port, &served.path("mallory")).await);
+            connections.push(Raw::sign_in(self.served.port, &self.served.path("mallory")).await);
         }
-        Self { served, mallory }
+        connections
     }
 
     /// Tries everything; `secret` posts a line where mallory must not hear it, and comes back when it is posted.
     async fn try_everything(&self, secret: &mut impl AsyncFnMut()) -> Transcript {
         let mut transcript = Transcript::new();
-        let (other, connections) = self.mallory.split_last().unwrap();
-        for spelling in spellings() {
+        let mut all = self.connections().await;
+        for (number, spelling) in spellings().into_iter().enumerate() {
+            if number % 6 == 5 {
+                all = self.connections().await;
+            }
+            let (other, connections) = all.split_last().unwrap();
             nothing_left(other).await;
             let mut running = Vec::new();
             for (at, command) in COMMANDS.iter().enumerate() {
@@ -136,13 +141,17 @@ impl Stage {
             }
             transcript.push((format!("ls during {spelling:?}"), listing));
         }
-        nothing_left(other).await;
+        nothing_left(all.last().unwrap()).await;
         transcript
     }
 }
 
 async fn nothing_left(mallory: &Raw) {
-    let left = async { while mallory.run("ls").await.output != "no pubsub channels found\r\n" {} };
+    let left = async {
+        while mallory.run("ls").await.output != "no pubsub channels found\r\n" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
     soon("nothing being left of the last spelling", left).await;
 }
 
@@ -174,7 +183,7 @@ fn compare(never: &Transcript, now: &Transcript, when: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_on_the_list_learns_nothing_by_any_command_or_spelling() {
-    let stage = Stage::new().await;
+    let stage = Stage { served: Served::with(&["alice", "bob", "mallory"]).await };
     let never = stage.try_everything(&mut async || {}).await;
     for (command, heard) in &never {
         let listed = heard.output.split("\r\n").filter_map(|line| line.strip_prefix("- "));
@@ -221,7 +230,7 @@ async fn who_is_not_on_the_list_learns_nothing_by_any_command_or_spelling() {
     said_by_alice(&mut alone).await;
     heard_nothing_of_mallory(&alone);
     assert!(!alone.heard.output.contains("from bob"));
-    drop((alice, bob, stage.mallory));
+    drop((alice, bob));
     stage.served.stop().await;
 }
 
@@ -259,6 +268,35 @@ async fn several_hosts_keep_a_topic_open_and_the_last_one_closes_it() {
     three.close().await;
     soon("bob's end", guest.until(|heard, _| heard.ended)).await;
     assert_eq!(guest.heard.status, Some(1));
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_eight_channels_at_a_time_and_some_more_one_after_the_other() {
+    let served = Served::with(&["alice"]).await;
+    let alice = Raw::sign_in(served.port, &served.path("alice")).await;
+    for _ in 0..20 {
+        assert_eq!(alice.run("user").await.status, Some(0));
+    }
+    let mut ended = alice.start(b"pub x").await;
+    ended.end_input().await;
+    soon("the end of pub", ended.until(|heard, _| heard.ended)).await;
+    let mut held = Vec::new();
+    while let Some(running) = alice.try_start(b"sub x").await {
+        held.push(running);
+    }
+    assert_eq!(held.len(), 8);
+    held.pop().unwrap().close().await;
+    let again = async {
+        loop {
+            match alice.try_start(b"sub x").await {
+                Some(running) => return running,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    soon("room for another channel", again).await.close().await;
+    drop(held);
     served.stop().await;
 }
 

@@ -53,7 +53,7 @@ impl Peer {
         soon(wanted, found).await;
     }
 
-    async fn is_cut_off(mut self) {
+    async fn until_cut_off(mut self) {
         soon("the end", async { while let Ok(Some(_)) = self.output.next_line().await {} }).await;
         assert!(!soon("the exit", self.process.wait()).await.unwrap().success());
     }
@@ -111,7 +111,7 @@ async fn a_cluster_is_hosted_changed_while_it_runs_and_comes_back_with_the_board
     bob.until("carol again").await;
     fs::write(town.path("users.new"), "carol\n").unwrap();
     fs::rename(town.path("users.new"), &users).unwrap();
-    bob.is_cut_off().await;
+    bob.until_cut_off().await;
     assert!(!Peer::join(&town, port, "bob").await.has_access);
     carol.send("and again").await;
     carol.until("and again").await;

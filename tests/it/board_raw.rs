@@ -52,12 +52,17 @@ impl Raw {
 
     /// Sends a command; comes back when the board has taken it.
     pub(crate) async fn start(&self, command: &[u8]) -> Running {
-        let channel = soon("a channel", self.0.channel_open_session()).await.unwrap();
+        self.try_start(command).await.expect("the board has a channel for it")
+    }
+
+    /// The same; nothing when the board refuses the channel.
+    pub(crate) async fn try_start(&self, command: &[u8]) -> Option<Running> {
+        let channel = soon("a channel", self.0.channel_open_session()).await.ok()?;
         soon("the command", channel.exec(true, command)).await.unwrap();
         let (read, write) = channel.split();
         let mut running = Running { read, write, heard: Heard::default() };
         soon("that it is taken", running.until(|_, taken| taken)).await;
-        running
+        Some(running)
     }
 
     /// Runs a command that ends by itself.

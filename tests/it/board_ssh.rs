@@ -153,7 +153,7 @@ async fn who_does_not_read_is_cut_off_and_delays_nobody() {
         links.push(soon("joining", board.join(&topic)).await.unwrap());
     }
     // What the pipe, the SSH window and the queue can hold is some 6.5 MiB; this is more.
-    let (lines, text) = (300, "x".repeat(4000));
+    let (lines, text) = (600, "x".repeat(4000));
     let writers = links.into_iter().map(|mut link| {
         let text = text.clone();
         tokio::spawn(async move {

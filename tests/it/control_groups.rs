@@ -7,16 +7,17 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command as Program,
+    process::{Command as Program, Stdio},
     time::Duration,
 };
 
-use p2p_jail::spec::{Command, Exit, Stop};
+use p2p_jail::spec::{Ahead, Command, Exit, Stop};
 use p2p_worker::sandbox::{
     ControlGroups, Driver, Enforcement, Finished, Known, Layer, Limits, Machine, Profile, Ready, Surroundings, Task,
-    run_to_end, select,
+    Waiting, run_to_end, select,
 };
 
 use crate::delegated::Delegated;
@@ -128,6 +129,65 @@ fn inside() {
     };
     assert!(parents.iter().all(|parent| !parent.exists()), "they go with the machine: {parents:?}");
     what_a_killed_worker_left_is_removed(parents[0].parent().unwrap());
+    nothing_stays_of_a_killed_worker();
+}
+
+/// What a worker does: it has a jail waiting for a task, and somebody who sweeps up after it.
+#[test]
+#[ignore = "started by the tests above, and killed"]
+fn a_worker() {
+    let ready = ready(Driver::Jail, |limits| limits.memory = 256 << 20);
+    let command = Command { argv: vec!["/bin/true".to_owned()], environment: Vec::new(), directory: "/".into() };
+    let plan = ready.plan(&Task { command, files: Vec::new(), shares: Vec::new(), slot: 0 }).unwrap();
+    let ahead = Ahead::of(&plan.spec).unwrap();
+    ready.machine().sweep_after_death();
+    // One serves a task, whose limits hold as in one from nothing; the next one waits.
+    let kept = "push @kept, 'x' x (1 << 20) for 1..1000";
+    let argv = ["/usr/bin/perl", "-e", kept].map(str::to_owned).to_vec();
+    let mut greedy = plan.clone();
+    greedy.spec.command.argv = argv;
+    let first = Waiting::start_ahead(&plan.jail, &ahead).unwrap();
+    let finished = first.run_to_end(&greedy, Duration::from_secs(60)).unwrap();
+    assert_eq!(finished.stopped, Some(Stop::Memory), "{finished:?}");
+    let _waiting = Waiting::start_ahead(&plan.jail, &ahead).unwrap();
+    for hierarchy in &groups(ready.machine()).hierarchies {
+        let has_task = || fs::read_dir(&hierarchy.parent).unwrap().flatten().any(|entry| entry.path().is_dir());
+        eventually("there is a group for a task to come", has_task);
+        println!("\nfolder {}", hierarchy.parent.display());
+    }
+    println!("\nready");
+    std::thread::park_timeout(Duration::from_secs(600));
+}
+
+fn nothing_stays_of_a_killed_worker() {
+    let mut worker = Program::new(std::env::current_exe().unwrap())
+        .args(["--exact", "control_groups::a_worker", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut folders = Vec::new();
+    for line in BufReader::new(worker.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        folders.extend(line.strip_prefix("folder ").map(PathBuf::from));
+        if line == "ready" {
+            break;
+        }
+    }
+    assert!(!folders.is_empty() && folders.iter().all(|folder| folder.is_dir()), "{folders:?}");
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    eventually("no group of the killed worker is left", || !folders.iter().any(|folder| folder.exists()));
+}
+
+/// Waits for a condition, for at most a minute.
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..6000 {
+        if condition() {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    panic!("never: {what}");
 }
 
 fn what_a_killed_worker_left_is_removed(base: &Path) {

@@ -85,9 +85,22 @@ impl Sshd {
 
 impl Drop for Sshd {
     fn drop(&mut self) {
+        // Each connection has processes of its own.
+        for pid in descendants(self.process.id()) {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid.cast_signed()),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn descendants(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().map(|child| child.parse().unwrap());
+    children.flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
 
 /// Starts sshd on a port that is free; another program may take it in between, so several are tried.

@@ -78,7 +78,7 @@ fn a_jail_that_changes_under_a_worker_stops_its_futures_and_not_the_worker() {
         }
         for (bytes, mode) in [(of_another_version(), 0o755), (real.clone(), 0o644)] {
             replace(&scene, &bytes, mode);
-            let output = scene.world.submit_with(&client, &["-e", &scene.future()]).output().unwrap();
+            let output = scene.refused(|| scene.world.submit_with(&client, &["-e", &scene.future()]).output().unwrap());
             assert_eq!(output.status.code(), Some(4), "{who:?} {output:?}");
             assert!(stderr(&output).contains("could not be set up"), "{output:?}");
             assert!(!stdout(&output).contains("EVALUATED"), "{output:?}");

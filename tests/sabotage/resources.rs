@@ -76,7 +76,7 @@ fn a_path_that_is_not_there_is_named() {
         let worker = scene.world.worker(&["--profile", profile]);
         assert_eq!(stdout(&scene.world.evaluate("1 + 1")), "[1] 2\n", "{who:?}");
         fs::remove_dir(&data).unwrap();
-        let output = scene.world.evaluate(&scene.future());
+        let output = scene.refused(|| scene.world.evaluate(&scene.future()));
         assert_eq!(output.status.code(), Some(4), "{who:?} {output:?}");
         assert!(
             stderr(&output).contains("could not be set up") && !stdout(&output).contains("EVALUATED"),

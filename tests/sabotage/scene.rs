@@ -13,6 +13,9 @@ use crate::world::{Who, World, eventually, processes_with, stderr, stdout};
 /// What the future of these tests prints, by R and past R.
 const MARK: &str = "EVALUATED";
 
+/// How many jails a worker makes ahead of its tasks, at most (`src/runner/ahead.rs`).
+const MOST_AHEAD: usize = 2;
+
 /// A world in which every way that an evaluated future could leave a trace is watched.
 pub(crate) struct Scene {
     pub(crate) world: World,
@@ -108,6 +111,20 @@ impl Scene {
     pub(crate) fn look(&self, command: &mut Command) -> Seen {
         let output = command.env("TMPDIR", &self.temporary).output().unwrap();
         Seen::of(&output, fs::remove_file(self.trace()).is_ok())
+    }
+
+    /// Submits this scene's future until it is refused: what the worker made ahead while all was well serves a future or two,
+    /// with every layer in force.
+    pub(crate) fn refused(&self, mut submit: impl FnMut() -> Output) -> Output {
+        for _ in 0..=MOST_AHEAD {
+            let output = submit();
+            if output.status.code() != Some(0) {
+                return output;
+            }
+            assert!(stdout(&output).contains(MARK), "{output:?}");
+            assert!(fs::remove_file(self.trace()).is_err(), "it left a file on this machine");
+        }
+        panic!("nothing is refused, though more futures were run than jails were made ahead");
     }
 
     /// Checks that no process and no file is left of anything.

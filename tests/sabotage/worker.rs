@@ -30,7 +30,7 @@ fn a_future_that_cannot_be_confined_is_refused_and_the_next_one_runs() {
         for (call, _, stage) in LOSSES {
             let switch = scene.open().join(call);
             fs::write(&switch, "").unwrap();
-            let output = scene.world.evaluate(&scene.future());
+            let output = scene.refused(|| scene.world.evaluate(&scene.future()));
             assert_eq!(output.status.code(), Some(4), "{who:?} {call}: {output:?}\n{}", worker.log());
             let said = stderr(&output);
             // The init's own stage is that of whatever it gives up.

@@ -47,12 +47,24 @@ impl Look {
 
     /// What is there now beside what was; `spared` are processes that may live.
     pub(crate) fn leftovers(&self, spared: &[u32]) -> Leftovers {
-        let ours = processes(&self.folder, spared);
+        let waiting: Vec<u32> = spared.iter().flat_map(|worker| waiting(*worker)).collect();
+        let ours = processes(&self.folder, &[spared, &waiting].concat());
+        let is_waiting = |group: &&PathBuf| {
+            let name = group.file_name().and_then(|name| name.to_str()?.strip_prefix("task-")).unwrap_or_default();
+            name.split('-').next().and_then(|pid| pid.parse().ok()).is_some_and(|pid| waiting.contains(&pid))
+        };
+        // The folder of a worker that lives is named after it.
+        let lives = |group: &&PathBuf| {
+            let name = group.file_name().and_then(|name| name.to_str()?.strip_prefix("p2p-tasks-"));
+            let pid = name.and_then(|name| name.split('-').next()?.parse().ok());
+            pid.is_some_and(|pid| spared.contains(&pid))
+        };
+        let left = |group: &&PathBuf| !is_waiting(group) && !lives(group);
         Leftovers {
             networks: networks(&ours),
             processes: ours.into_iter().map(|(pid, line)| format!("{pid} {line}")).collect(),
             mounts: mounts().difference(&self.mounts).cloned().collect(),
-            cgroups: cgroups().difference(&self.cgroups).cloned().collect(),
+            cgroups: cgroups().difference(&self.cgroups).filter(left).cloned().collect(),
             files: files(&self.folder).difference(&self.files).cloned().collect(),
         }
     }
@@ -111,13 +123,34 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// The groups of tasks. The folder that a worker makes them in is its own: a killed worker leaves it, empty, and the next
-/// start removes it (`tests/it/control_groups.rs`).
+/// Of a worker's children those that have no task: what sweeps up after it, and the jails that wait for one, with their inits,
+/// which have no child as yet. There are few of them, however many tasks there were.
+fn waiting(worker: u32) -> Vec<u32> {
+    const MOST: usize = 1;
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let children = |of: u32| parents.iter().filter(move |(_, parent)| *parent == of).map(|(pid, _)| *pid);
+    let mode = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1).map(<[u8]>::to_vec).unwrap_or_default()
+    };
+    let idle = |monitor: &u32| mode(*monitor) == b"ahead" && children(*monitor).all(|init| children(init).count() == 0);
+    let waiting = children(worker).filter(idle).take(MOST).flat_map(|monitor| children(monitor).chain([monitor]));
+    waiting.chain(children(worker).filter(|child| mode(*child) == b"sweep").take(1)).collect()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; the state and the parent follow.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The groups of tasks, and the folders that workers make them in.
 fn cgroups() -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path| {
-        let is_task = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("task-"));
-        if is_task && path.is_dir() && path.to_string_lossy().contains("p2p-tasks-") {
+        if path.is_dir() && path.to_string_lossy().contains("p2p-tasks-") {
             found.insert(path);
         }
         true

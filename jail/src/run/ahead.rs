@@ -38,6 +38,7 @@ pub(crate) fn ahead() -> ExitCode {
     let Ok(socket) = sys::adopt(0) else { return ExitCode::from(2) };
     // As in `run`: an interrupt typed at the terminal is for the supervisor.
     let _ = setsid();
+    let _ = sys::ask_for_short_turns();
     let mut control = Control::new(socket);
     // Nobody has asked for a task yet: whoever does finds this process gone, and has another one say what is wrong.
     let Ok(made) = Made::make(&mut control) else { return ExitCode::FAILURE };

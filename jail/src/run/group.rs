@@ -215,16 +215,16 @@ impl Files {
 
 /// A file of the group, to be read.
 fn opened(folder: &Path, name: &str, optional: bool) -> Outcome<Option<File>> {
-    unless_missing(&folder.join(name), optional, |path| File::open(path))
+    unless_missing(&folder.join(name), optional, OpenOptions::new().read(true))
 }
 
 /// A file of the group, to be written to, where the kernel has it.
 fn writable(folder: &Path, name: &str) -> Outcome<Option<File>> {
-    unless_missing(&folder.join(name), true, |path| OpenOptions::new().write(true).open(path))
+    unless_missing(&folder.join(name), true, OpenOptions::new().write(true))
 }
 
-fn unless_missing(path: &Path, optional: bool, open: impl FnOnce(&Path) -> io::Result<File>) -> Outcome<Option<File>> {
-    match open(path) {
+fn unless_missing(path: &Path, optional: bool, how: &OpenOptions) -> Outcome<Option<File>> {
+    match how.open(path) {
         Err(error) if optional && error.kind() == ErrorKind::NotFound => Ok(None),
         result => result.map(Some).at(STAGE, || format!("opening {}", path.display())),
     }

@@ -106,8 +106,6 @@ impl Init<'_> {
             self.status.as_fd().as_raw_fd(),
             self.outcome.as_raw_fd(),
         ];
-        // When the task is to be killed, it is this process that has to do it.
-        let _ = sys::ask_for_short_turns();
         let started = descriptors::close_all_but(0, &kept).and_then(|()| {
             namespaces::die_with_parent(&self.status)?;
             namespaces::settle(self.builtin.inside, &self.builtin.hostname, host)?;
@@ -117,6 +115,8 @@ impl Init<'_> {
     }
 
     fn go_on(self, started: Outcome<TaskProcess>) -> ! {
+        // When the task is to be killed, it is this process that has to do it.
+        let _ = sys::ask_for_short_turns();
         match &started {
             Ok(task) => match self.finish(task) {
                 Ok(()) => reap(task.pid, &self.outcome),

@@ -21,6 +21,9 @@ use p2p_jail::spec::*;
 /// The user of the host whose rights the tasks of these tests have.
 pub(crate) const NOBODY: u32 = 65534;
 
+/// Set, every jail whose init can be made ahead is: for the tests that run others again.
+pub(crate) const AHEAD: &str = "P2P_JAIL_TEST_AHEAD";
+
 /// Who starts `p2p-jail`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Starter {
@@ -187,32 +190,17 @@ pub(crate) struct Finished {
 }
 
 impl Jail {
-    /// Starts it and sends the spec.
+    /// Starts it and sends the spec; ahead of it, where that was asked for.
     pub(crate) fn start(starter: Starter, spec: &Spec) -> Self {
-        Self::start_raw(starter, &message::encode(spec).unwrap(), 3)
+        match Ahead::of(spec).filter(|_| std::env::var_os(AHEAD).is_some()) {
+            Some(ahead) => Waiting::start(starter, &message::encode(&ahead).unwrap()).take(spec),
+            None => Self::start_raw(starter, &message::encode(spec).unwrap(), 3),
+        }
     }
 
     /// Starts it and sends these bytes with the first so many of the three descriptors.
     pub(crate) fn start_raw(starter: Starter, bytes: &[u8], descriptors: usize) -> Self {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let process = launcher(starter).stdin(Stdio::from(OwnedFd::from(theirs))).spawn().unwrap();
-        let (stdin_read, stdin_write) = pipe().unwrap();
-        let (frames_read, frames_write) = pipe().unwrap();
-        let (text_read, text_write) = pipe().unwrap();
-        let fds = [&stdin_read, &frames_write, &text_write].map(AsRawFd::as_raw_fd);
-        let rights = [ControlMessage::ScmRights(&fds[..descriptors])];
-        let rights = if descriptors == 0 { &[][..] } else { &rights[..] };
-        let first = IoSlice::new(&bytes[..1]);
-        sendmsg::<()>(ours.as_raw_fd(), &[first], rights, MsgFlags::empty(), None).unwrap();
-        (&ours).write_all(&bytes[1..]).unwrap();
-        cloexec(&[&stdin_write, &frames_read, &text_read]);
-        Self {
-            process,
-            control: ours,
-            stdin: Some(stdin_write.into()),
-            frames: collect(frames_read),
-            text: collect(text_read),
-        }
+        Waiting::start_mode(starter, "run").take_raw(bytes, descriptors)
     }
 
     /// Gives the task its standard input.
@@ -256,6 +244,53 @@ impl Jail {
         self.process.wait().unwrap();
         let text = String::from_utf8_lossy(&self.text.join().unwrap()).into_owned();
         Finished { reports, frames: self.frames.join().unwrap(), text }
+    }
+}
+
+/// A `p2p-jail` that has not been told its task.
+pub(crate) struct Waiting {
+    pub(crate) process: Child,
+    pub(crate) control: UnixStream,
+}
+
+impl Waiting {
+    /// Starts `p2p-jail ahead` and sends these bytes, which should be an [`Ahead`].
+    pub(crate) fn start(starter: Starter, ahead: &[u8]) -> Self {
+        let started = Self::start_mode(starter, "ahead");
+        (&started.control).write_all(ahead).unwrap();
+        started
+    }
+
+    fn start_mode(starter: Starter, mode: &str) -> Self {
+        let (control, theirs) = UnixStream::pair().unwrap();
+        let process = launcher(starter).arg(mode).stdin(Stdio::from(OwnedFd::from(theirs))).spawn().unwrap();
+        Self { process, control }
+    }
+
+    /// Sends the spec.
+    pub(crate) fn take(self, spec: &Spec) -> Jail {
+        self.take_raw(&message::encode(spec).unwrap(), 3)
+    }
+
+    fn take_raw(self, bytes: &[u8], descriptors: usize) -> Jail {
+        let Self { process, control: ours } = self;
+        let (stdin_read, stdin_write) = pipe().unwrap();
+        let (frames_read, frames_write) = pipe().unwrap();
+        let (text_read, text_write) = pipe().unwrap();
+        let fds = [&stdin_read, &frames_write, &text_write].map(AsRawFd::as_raw_fd);
+        let rights = [ControlMessage::ScmRights(&fds[..descriptors])];
+        let rights = if descriptors == 0 { &[][..] } else { &rights[..] };
+        let first = IoSlice::new(&bytes[..1]);
+        sendmsg::<()>(ours.as_raw_fd(), &[first], rights, MsgFlags::empty(), None).unwrap();
+        (&ours).write_all(&bytes[1..]).unwrap();
+        cloexec(&[&stdin_write, &frames_read, &text_read]);
+        Jail {
+            process,
+            control: ours,
+            stdin: Some(stdin_write.into()),
+            frames: collect(frames_read),
+            text: collect(text_read),
+        }
     }
 }
 
@@ -319,7 +354,7 @@ fn launcher(starter: Starter) -> Program {
         program_ = Program::new("setpriv");
         program_.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program());
     }
-    program_.arg("run").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
+    program_.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
     program_
 }
 

@@ -2,6 +2,8 @@
 //! that could not be tested is not a jail that works.
 
 #[cfg(test)]
+mod ahead;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod containers;

@@ -5,11 +5,7 @@
 //! writer at a time, and never when it could not be read. Options as in authorized_keys files are refused, in the file and
 //! in keys that are added.
 
-use std::{
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use russh::keys::{HashAlg, PublicKey};
 
@@ -74,8 +70,7 @@ impl Accounts {
     /// # Errors
     /// [`ServeError::File`] when the folder cannot be made.
     pub fn open(state: &Path) -> Result<Self, ServeError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(state);
-        made.map_err(|source| ServeError::File { act: "make", path: state.to_owned(), source })?;
+        files::make_folder(state).map_err(|source| ServeError::File { act: "make", path: state.to_owned(), source })?;
         let file = StateFile::new(state.join("accounts"));
         Ok(Self { state: state.to_owned(), file, invites: Invites::new(state) })
     }

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::status::Status;
+use super::{files, status::Status};
 use crate::board::ServeError;
 
 /// How long one question may take.
@@ -156,7 +156,7 @@ async fn ask(state: &Path, question: &str) -> Result<Vec<u8>, ServeError> {
 fn serve_alone(state: &Path) -> Result<File, ServeError> {
     let path = state.join("serving.lock");
     let failed = |source| ServeError::File { act: "lock", path: path.clone(), source };
-    let file = File::create(&path).map_err(failed)?;
+    let file = files::create_lock(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(ServeError::Serving { path: state.to_owned() }),

@@ -5,9 +5,9 @@
 //! or the new one; when the disk is full, it is the old one. What a killed writer left beside it, the next one removes.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Read, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt, chown, fchown},
     path::{Path, PathBuf},
 };
 
@@ -83,7 +83,7 @@ impl StateFile {
 pub(super) fn lock(state: &Path) -> Result<File, ServeError> {
     // The name is that of the first file that needed one.
     let path = state.join("accounts.lock");
-    let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+    let locked = create_lock(&path).and_then(|file| file.lock().map(|()| file));
     let file = locked.map_err(|source| ServeError::File { act: "lock", path, source })?;
     for entry in fs::read_dir(state).into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED)) {
@@ -98,9 +98,47 @@ pub(super) fn lock(state: &Path) -> Result<File, ServeError> {
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+    inherit_owner(file.as_file(), path)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)
+}
+
+/// Makes the state folder if it is not there, mode 0700.
+pub(super) fn make_folder(state: &Path) -> io::Result<()> {
+    if state.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    match owner_to_be(state)? {
+        Some((user, group)) => chown(state, Some(user), Some(group)),
+        None => Ok(()),
+    }
+}
+
+/// Makes a file to lock, empty.
+pub(super) fn create_lock(path: &Path) -> io::Result<File> {
+    let file = File::create(path)?;
+    inherit_owner(&file, path)?;
+    Ok(file)
+}
+
+/// What root makes belongs to whom the folder belongs: the board may run as an account of its own, which has to read it.
+fn inherit_owner(file: &File, path: &Path) -> io::Result<()> {
+    match owner_to_be(path)? {
+        Some((user, group)) => fchown(file, Some(user), Some(group)),
+        None => Ok(()),
+    }
+}
+
+/// The owner of the folder that `path` is in, where it is not the one that makes things here anyway.
+fn owner_to_be(path: &Path) -> io::Result<Option<(u32, u32)>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::metadata(folder.unwrap_or(Path::new(".")))?;
+    Ok((folder.uid() != 0).then(|| (folder.uid(), folder.gid())))
 }
 
 /// Brings a rename in the folder of `path` to the disk.
@@ -122,6 +160,24 @@ mod tests {
         drop(lock(folder.path()).unwrap());
         assert_eq!(file.read().unwrap(), "one\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the lock and the file");
+    }
+
+    /// As an ordinary user, nothing is to be given to anybody.
+    #[test]
+    fn what_root_makes_belongs_to_the_boards_account() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_root = nix::unistd::geteuid().is_root();
+        let owner = if is_root { 65534 } else { nix::unistd::geteuid().as_raw() };
+        if is_root {
+            chown(folder.path(), Some(owner), Some(owner)).unwrap();
+        }
+        let state = folder.path().join("state");
+        make_folder(&state).unwrap();
+        drop(lock(&state).unwrap());
+        StateFile::new(state.join("accounts")).replace("x\n").unwrap();
+        for path in [&state, &state.join("accounts"), &state.join("accounts.lock")] {
+            assert_eq!(fs::metadata(path).unwrap().uid(), owner, "{}", path.display());
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ impl Default for BoardLimits {
 
 /// Channels of one connection at a time.
 pub(super) const CHANNELS: usize = 8;
+/// Channels that one connection may have had: the SSH library keeps some memory of each that the board has closed.
+pub(super) const CHANNELS_EVER: u32 = 128;
 /// Bytes of one packet of a client.
 pub(super) const PACKET: u32 = 8 * 1024;
 /// Packets of one channel that wait to be posted; when they are more, the connection is not read.

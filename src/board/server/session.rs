@@ -3,7 +3,7 @@
 use std::{collections::HashMap, mem, net::SocketAddr, sync::Arc};
 
 use russh::{
-    Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Pty,
+    Channel, ChannelId, ChannelOpenFailure, Pty,
     keys::{Algorithm, HashAlg, PublicKey},
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey},
 };
@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     Identity, Shared, SignedIn, accounts,
     commands::{self, Command, Join},
-    limits::CHANNELS,
+    limits::{CHANNELS, CHANNELS_EVER},
     pipe::{self, Joined},
 };
 use crate::board::{
@@ -31,10 +31,12 @@ pub(super) struct Connection {
     signed_in: CancellationToken,
     who: Who,
     channels: HashMap<ChannelId, Place>,
-    /// A key was refused, because no account has it.
-    refused: bool,
-    /// Every key of the client's was refused: now one without an account may come in, to use a code.
-    at_the_door: bool,
+    /// How many there were in all.
+    opened: u32,
+    /// The first key that was refused, because no account has it.
+    refused: Option<String>,
+    /// The first key without an account whose owner has proven to be there.
+    proven: Option<PublicKey>,
     /// A stranger has an account now.
     joined: bool,
 }
@@ -43,8 +45,8 @@ pub(super) struct Connection {
 enum Who {
     /// That is not known yet.
     Nobody,
-    /// Somebody whose key has no account.
-    Stranger(PublicKey),
+    /// Somebody whose keys have no account.
+    Stranger,
     /// Somebody with an account.
     Member(Identity, SignedIn),
 }
@@ -54,6 +56,8 @@ struct Place {
     command: Awaited,
     /// Tells what carries its lines that the channel is gone, even while it waits for a client that does not read.
     _gone: DropGuard,
+    /// Is cancelled when what carries its lines has ended.
+    over: CancellationToken,
 }
 
 /// Whether a channel has had its command.
@@ -71,9 +75,18 @@ impl Connection {
         cut: CancellationToken,
         signed_in: CancellationToken,
     ) -> Self {
-        let channels = HashMap::new();
-        let who = Who::Nobody;
-        Self { shared, address, cut, signed_in, who, channels, refused: false, at_the_door: false, joined: false }
+        Self {
+            shared,
+            address,
+            cut,
+            signed_in,
+            who: Who::Nobody,
+            channels: HashMap::new(),
+            opened: 0,
+            refused: None,
+            proven: None,
+            joined: false,
+        }
     }
 
     async fn run(&mut self, channel: ChannelId, command: &[u8], session: &mut Session) -> Result<(), russh::Error> {
@@ -82,30 +95,37 @@ impl Connection {
             return session.channel_failure(channel);
         };
         session.channel_success(channel)?;
-        let command = commands::parse(command);
-        match &self.who {
-            Who::Member(identity, seat) => match command {
-                Ok(Command::Join(join)) => match self.join(identity, seat, join) {
-                    Ok(on_topic) => {
-                        // If the channel's task has ended meanwhile, the client will hear of it from the SSH library.
-                        let _ = joined.send(on_topic);
-                        Ok(())
-                    }
-                    Err(error) => refuse(channel, &format!("{error}\r\n"), session),
-                },
-                command => self.tell(channel, identity, command, terminal, session),
-            },
-            Who::Stranger(key) => {
-                let key = key.clone();
-                match command {
-                    Ok(Command::Redeem(code)) => match self.redeem(code, key).await {
-                        Ok(welcome) => answer(channel, &welcome, session),
-                        Err(why) => refuse(channel, &format!("{why}\r\n"), session),
-                    },
-                    _ => refuse(channel, &commands::no_account(&fingerprint(&key)), session),
+        match (&self.who, commands::parse(command)) {
+            (Who::Member(identity, seat), Ok(Command::Join(join))) => match self.join(identity, seat, join) {
+                Ok(on_topic) => {
+                    // If the channel's task has ended meanwhile, the client will hear of it from the SSH library.
+                    let _ = joined.send(on_topic);
+                    return Ok(());
                 }
-            }
-            Who::Nobody => end(channel, 1, session),
+                Err(error) => refuse(channel, &format!("{error}\r\n"), session)?,
+            },
+            (Who::Member(identity, _), command) => self.tell(channel, identity, command, terminal, session)?,
+            (Who::Stranger, command) => self.tell_stranger(channel, command, session).await?,
+            (Who::Nobody, _) => end(channel, 1, session)?,
+        }
+        // The SSH library does not tell when a client closes a channel that the board has closed.
+        self.channels.remove(&channel);
+        Ok(())
+    }
+
+    /// Answers somebody without an account.
+    async fn tell_stranger(
+        &mut self,
+        channel: ChannelId,
+        command: Result<Command, String>,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match command {
+            Ok(Command::Redeem(code)) => match self.redeem(code).await {
+                Ok(welcome) => answer(channel, &welcome, session),
+                Err(why) => refuse(channel, &format!("{why}\r\n"), session),
+            },
+            _ => refuse(channel, &commands::no_account(&self.known_by()), session),
         }
     }
 
@@ -148,11 +168,20 @@ impl Connection {
     }
 
     /// Gives a stranger's key the account of a code; both sides of the answer are texts for the stranger.
-    async fn redeem(&mut self, code: String, key: PublicKey) -> Result<String, String> {
+    async fn redeem(&mut self, code: String) -> Result<String, String> {
         let (failures, address, now) = (&self.shared.failures, self.address.ip(), Instant::now());
         if !failures.may_try(address, now) || !failures.may_try_code(now) {
             return Err("too many wrong codes lately: try again in a minute".to_owned());
         }
+        // The same for every reason: that nobody is invited at the moment is nothing for strangers either.
+        let wrong = || {
+            failures.add_wrong_code(address, now);
+            Err(format!(
+                "{}, or your key could not be proven: ask the owner of the board for a new one",
+                ServeError::Code
+            ))
+        };
+        let Some(key) = self.proven.clone() else { return wrong() };
         let (accounts, fingerprint) = (self.shared.accounts.clone(), fingerprint(&key));
         let joined = tokio::task::spawn_blocking(move || accounts.join(&code, &key)).await;
         match joined {
@@ -162,10 +191,7 @@ impl Connection {
                 self.shared.counts.joined();
                 Ok(format!("welcome, {}: your key {fingerprint} has this account from now on\n", account.name))
             }
-            Ok(Err(error @ ServeError::Code)) => {
-                failures.add_wrong_code(address, now);
-                Err(format!("{error}: ask the owner of the board for a new one"))
-            }
+            Ok(Err(ServeError::Code)) => wrong(),
             Ok(Err(error @ (ServeError::Account { .. } | ServeError::PublicKey { .. }))) => Err(error.to_string()),
             Ok(Err(error)) => {
                 tracing::error!(error = crate::error_chain(&error), "cannot add a key");
@@ -179,17 +205,32 @@ impl Connection {
         self.shared.directory.identify(key).await
     }
 
-    fn refuse_key(&mut self) -> Auth {
-        self.refused = true;
+    fn refuse_key(&mut self, key: &PublicKey) -> Auth {
+        self.refused.get_or_insert_with(|| fingerprint(key));
         Auth::reject()
+    }
+
+    /// The key that a stranger would have an account by.
+    fn known_by(&self) -> String {
+        self.proven.as_ref().map(fingerprint).or_else(|| self.refused.clone()).unwrap_or_default()
+    }
+
+    /// Whether somebody's key may be proven though it has no account: it is the first, and there is a code to use it with.
+    async fn may_prove(&self, key: &PublicKey) -> bool {
+        if self.proven.is_some() || accounts::check_strength(key).is_err() {
+            return false;
+        }
+        let accounts = self.shared.accounts.clone();
+        let invites = tokio::task::spawn_blocking(move || accounts.invites()).await;
+        invites.is_ok_and(|invites| invites.is_ok_and(|invites| !invites.is_empty()))
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         let failed = match self.who {
-            Who::Nobody => self.refused,
-            Who::Stranger(_) => !self.joined,
+            Who::Nobody => self.refused.is_some(),
+            Who::Stranger => !self.joined,
             Who::Member(..) => false,
         };
         if failed {
@@ -224,23 +265,26 @@ impl Handler for Connection {
     type Error = russh::Error;
 
     async fn auth_publickey_offered(&mut self, _: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
-        let known = self.identify(offer.public_key).await.is_some();
-        let may_join = self.at_the_door && accounts::check_strength(offer.public_key).is_ok();
-        Ok(if known || may_join { Auth::Accept } else { self.refuse_key() })
+        let key = offer.public_key;
+        let may = self.identify(key).await.is_some() || self.may_prove(key).await;
+        Ok(if may { Auth::Accept } else { self.refuse_key(key) })
     }
 
+    /// A key without an account is noted once its owner has proven to be there, and then refused in a way ("partial
+    /// success", RFC 4252 section 5.1) after which OpenSSH offers all keys from the beginning: were it let in at once,
+    /// somebody with several keys would be a stranger whenever another one than the account's is offered first.
     async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         // RSA with SHA-1 signatures is broken.
         if *key.algorithm == (Algorithm::Rsa { hash: None }) {
-            return Ok(self.refuse_key());
+            return Ok(self.refuse_key(key.public_key));
         }
         let Some(identity) = self.identify(key.public_key).await else {
-            if !self.at_the_door {
-                return Ok(self.refuse_key());
+            let refused = self.refuse_key(key.public_key);
+            if self.proven.is_some() {
+                return Ok(refused);
             }
-            // The place of a stranger is kept, and with it the time in which this connection ends.
-            self.who = Who::Stranger(key.public_key.clone());
-            return Ok(Auth::Accept);
+            self.proven = Some(key.public_key.clone());
+            return Ok(Auth::Reject { proceed_with_methods: None, partial_success: true });
         };
         let Some(seat) = self.shared.signed_in.enter(&identity, self.address, key.public_key, &self.cut) else {
             tracing::warn!(user = %identity.user, "too many connections of one account");
@@ -252,20 +296,19 @@ impl Handler for Connection {
         Ok(Auth::Accept)
     }
 
-    /// A client asks for this when all of its keys were refused, and so tells that it has no other. It is sent back to
-    /// them once ("partial success", RFC 4252 section 5.1, after which OpenSSH offers every key again), and then a key
-    /// without an account comes in to use a code. Were such keys let in at once, somebody with several keys would be a
-    /// stranger whenever another one than the account's is offered first.
+    /// A client asks for this when all of its keys were refused, and so tells that none has an account. It comes in as a
+    /// stranger, who keeps a stranger's place and time, and can do nothing but use a code with the key that was proven.
     async fn auth_keyboard_interactive<'a>(
         &'a mut self,
         _: &str,
         _: &str,
         _: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
-        let partial_success = self.refused && !self.at_the_door;
-        self.at_the_door |= self.refused;
-        let only_keys = Some(MethodSet::from(&[MethodKind::PublicKey][..]));
-        Ok(Auth::Reject { proceed_with_methods: only_keys, partial_success })
+        if self.refused.is_none() {
+            return Ok(Auth::reject());
+        }
+        self.who = Who::Stranger;
+        Ok(Auth::Accept)
     }
 
     async fn channel_open_session(
@@ -274,17 +317,24 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        if self.channels.len() >= CHANNELS {
+        self.channels.retain(|_, place| !place.over.is_cancelled());
+        if self.channels.len() >= CHANNELS || self.opened >= CHANNELS_EVER {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
         let (joined, to_join) = oneshot::channel();
         let (read, write) = channel.split();
         let id = write.id();
-        let gone = CancellationToken::new();
-        tokio::spawn(pipe::run(read, write, to_join, self.cut.clone(), gone.clone()));
+        self.opened = self.opened.saturating_add(1);
+        let (gone, over) = (CancellationToken::new(), CancellationToken::new());
+        let (running, ended) =
+            (pipe::run(read, write, to_join, self.cut.clone(), gone.clone()), over.clone().drop_guard());
+        tokio::spawn(async move {
+            running.await;
+            drop(ended);
+        });
         let command = Awaited::Yes { joined, terminal: false };
-        self.channels.insert(id, Place { command, _gone: gone.drop_guard() });
+        self.channels.insert(id, Place { command, _gone: gone.drop_guard(), over });
         reply.accept().await;
         Ok(())
     }

@@ -34,6 +34,9 @@ const STEP: Duration = Duration::from_secs(15);
 const KEEPALIVE: Duration = Duration::from_secs(8);
 /// How long nothing at all may move.
 const DEAD: Duration = Duration::from_secs(26);
+/// What the board may send of a channel before we say that it was taken, in bytes. Saying so waits behind the lines that we
+/// post, which a board lets in no faster than its pace: with little room, whoever posts much would be too slow a reader.
+const WINDOW: u32 = 2 << 20;
 /// Addresses of one host that are tried.
 const MOST_ADDRESSES: usize = 16;
 
@@ -208,7 +211,7 @@ async fn tunnel(hop: &client::Handle<Client>, hop_name: &str, host: &Host) -> Re
     let channel = opened.map_err(|source| BoardError::Jump {
         through: hop_name.to_owned(),
         host: host.known_as.clone(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(channel.into_stream())
 }
@@ -251,7 +254,7 @@ fn ssh_config(host: &Host, known: &KnownHost) -> Result<client::Config, BoardErr
     }
     Ok(client::Config {
         client_id: SshId::Standard(concat!("SSH-2.0-p2p-worker_", env!("CARGO_PKG_VERSION")).into()),
-        window_size: 256 * 1024,
+        window_size: WINDOW,
         channel_buffer_size: 16,
         preferred: Preferred {
             kex: [exchanges, signs].concat().into(),

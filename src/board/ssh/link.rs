@@ -6,12 +6,13 @@
 //! another, because the SSH library stops at a full queue in either direction; nor does reading wait for ever for the
 //! link's owner, who may be waiting for writing.
 
-use std::{convert::Infallible, fmt::Write, time::Duration};
+use std::{convert::Infallible, fmt::Write, pin::pin, time::Duration};
 
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     SshBoardConfig,
@@ -81,7 +82,7 @@ impl Keeper {
             if began.elapsed() >= GOOD {
                 wait = FIRST_WAIT;
             }
-            pipe = match self.open_again(&mut wait).await {
+            pipe = match Box::pin(self.open_again(&mut wait)).await {
                 Ok(pipe) => pipe,
                 Err(Over) => return,
             };
@@ -119,18 +120,20 @@ impl Keeper {
     /// Carries lines both ways until the connection breaks, and says why it did.
     async fn carry(&mut self, pipe: Pipe) -> Result<String, Over> {
         let Pipe { session, mut read, mut write, splitter, early } = pipe;
-        let events = self.events.clone();
+        let (events, left, mark) = (self.events.clone(), CancellationToken::new(), mark());
         let reading = read_lines(&mut read, splitter, early, Outlet::joined(events.clone()));
-        let writing = write_lines(&mut self.lines, &mut write);
+        // Not dropped before it is done: what it has taken would be lost.
+        let mut writing = pin!(write_lines(&mut self.lines, &mut write, &left, &mark));
         let ended = tokio::select! {
             reason = reading => reason,
-            reason = writing => Ok(reason),
+            broke = &mut writing => Ok(broke.map_or_else(|error| error_chain(&error), |()| "the link was left".to_owned())),
             () = events.closed() => Err(Over),
         };
         if ended.is_err() {
+            left.cancel();
             // What was posted before the link was left still goes out.
-            self.lines.close();
-            let _ = timeout(FAREWELL, say_last(&mut self.lines, &mut write, &mut read)).await;
+            let last = async { tokio::join!(writing, wait_for_last(&mark, &mut read)) };
+            let _ = timeout(FAREWELL, last).await;
             // Best effort: the board learns it anyway when the connection is gone.
             let _ = timeout(FAREWELL, session.close()).await;
         }
@@ -144,26 +147,13 @@ async fn throw_away(lines: &mut mpsc::Receiver<String>) -> Infallible {
     std::future::pending().await
 }
 
-/// Posts what is left and waits until it is on the board.
-async fn say_last(
-    lines: &mut mpsc::Receiver<String>,
-    write: &mut Writing,
-    read: &mut Reading,
-) -> Result<(), russh::Error> {
-    let mark = mark();
-    let writing = async {
-        write_all(lines, write).await?;
-        write.send(format!("{mark}\n").into_bytes()).await
-    };
-    let reading = async {
-        // It may begin in the middle of a line, which cannot be the mark.
-        let mut splitter = LineSplitter::new();
-        let mut answer = Answer::default();
-        // Whatever else ends it has ended it: nobody is left to be told.
-        let _ = read_until(&mark, read, &mut splitter, &mut answer, |_| ()).await;
-    };
-    let ((), written) = tokio::join!(reading, writing);
-    written
+/// Waits until what was posted last, the mark, is on the board.
+async fn wait_for_last(mark: &str, read: &mut Reading) {
+    // It may begin in the middle of a line, which cannot be the mark.
+    let mut splitter = LineSplitter::new();
+    let mut answer = Answer::default();
+    // Whatever else ends it has ended it: nobody is left to be told.
+    let _ = read_until(mark, read, &mut splitter, &mut answer, |_| ()).await;
 }
 
 /// Reads until the mark is back, handing on every other line.
@@ -229,28 +219,45 @@ async fn read_lines(
     }
 }
 
-/// Posts lines until writing fails, and says why it did.
-async fn write_lines(lines: &mut mpsc::Receiver<String>, write: &mut Writing) -> String {
-    match write_all(lines, write).await {
-        Err(error) => error_chain(&error),
-        // Who cannot post can still listen.
-        Ok(()) => std::future::pending().await,
+/// Posts lines until the link is left, and then those that wait and the mark.
+///
+/// # Errors
+/// Whatever broke the connection.
+async fn write_lines(
+    lines: &mut mpsc::Receiver<String>,
+    write: &mut Writing,
+    left: &CancellationToken,
+    mark: &str,
+) -> Result<(), russh::Error> {
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            () = left.cancelled(), if !lines.is_closed() => {
+                lines.close();
+                continue;
+            }
+        };
+        match line {
+            Some(line) => write.send(batch(line, lines)).await?,
+            None => break,
+        }
     }
+    // Who cannot post any more can still listen.
+    left.cancelled().await;
+    write.send(format!("{mark}\n").into_bytes()).await
 }
 
-async fn write_all(lines: &mut mpsc::Receiver<String>, write: &mut Writing) -> Result<(), russh::Error> {
-    while let Some(line) = lines.recv().await {
-        let (mut batch, mut next) = (Vec::with_capacity(line.len().saturating_add(1)), Some(line));
-        while let Some(line) = next {
-            if is_postable(&line) {
-                batch.extend_from_slice(line.as_bytes());
-                batch.push(b'\n');
-            }
-            next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
+/// A line, and those that wait behind it, as one piece.
+fn batch(line: String, lines: &mut mpsc::Receiver<String>) -> Vec<u8> {
+    let (mut batch, mut next) = (Vec::with_capacity(line.len().saturating_add(1)), Some(line));
+    while let Some(line) = next {
+        if is_postable(&line) {
+            batch.extend_from_slice(line.as_bytes());
+            batch.push(b'\n');
         }
-        write.send(batch).await?;
+        next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
     }
-    Ok(())
+    batch
 }
 
 /// A topic that is joined.

@@ -193,11 +193,11 @@ impl SshBoard {
 
 impl Board for SshBoard {
     async fn user(&self) -> Result<UserName, BoardError> {
-        access::user(&self.config).await
+        Box::pin(access::user(&self.config)).await
     }
 
     async fn join(&self, topic: &Topic) -> Result<Link, BoardError> {
-        link::start(self.config.clone(), topic.clone()).await
+        Box::pin(link::start(self.config.clone(), topic.clone())).await
     }
 }
 

@@ -73,11 +73,15 @@ pub(super) async fn is_usual_for(config: &SshBoardConfig, target: &Target) -> bo
     tokio::task::spawn_blocking(look).await.unwrap_or(false)
 }
 
-/// A program in `$PATH`.
-fn find(name: &str) -> Option<PathBuf> {
-    let folders = std::env::var_os("PATH")?;
+/// A program in `$PATH`, or at its path if that is what the name is.
+fn find(name: impl AsRef<Path>) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
     let is_program =
         |path: &PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    let name = name.as_ref();
+    if name.components().nth(1).is_some() || name.is_absolute() {
+        return Some(name.to_owned()).filter(is_program);
+    }
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(is_program)
 }
 
@@ -171,11 +175,14 @@ impl Program {
         let failed = |source| BoardError::Program { program: self.program.clone(), source };
         let child = self.spawn(command).await.map_err(failed)?;
         let (input, output) = child.pipes().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Channel { read: Reading::System(output), write: Writing::System(input) })
+        Ok(Channel { read: Reading::System(Box::new(output)), write: Writing::System(input) })
     }
 
     /// The kernel ends the child when the thread that started it ends, so that thread waits for the child.
     async fn spawn(&self, command: &str) -> io::Result<Started> {
+        if find(&self.program).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let mut to_start = match guard() {
             Some(guard) => {
                 let mut to_start = Command::new(guard);

@@ -63,6 +63,7 @@ fn ask(terminal: &mut File, question: &str) -> io::Result<Option<String>> {
     answer
 }
 
+#[expect(clippy::unbuffered_bytes, reason = "what is typed after the answer is not ours to take from the terminal")]
 fn read_answer(from: &mut impl Read) -> io::Result<Option<String>> {
     let mut answer = Vec::new();
     for byte in from.bytes() {

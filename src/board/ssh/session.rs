@@ -99,7 +99,7 @@ pub(super) struct Channel {
 /// What comes from a channel.
 pub(super) enum Reading {
     Own(ChannelReadHalf),
-    System(program::Output),
+    System(Box<program::Output>),
 }
 
 /// Something that came.

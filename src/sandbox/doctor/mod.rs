@@ -145,7 +145,8 @@ pub fn examine(mut machine: Machine, question: &Question) -> Result<Doctor, Prof
     let r = question.r.as_ref().ok().cloned();
     let known_problems = known::problems(&machine, r.as_ref().map(|r| r.version.as_str()));
     let verdict = asked.map(|asked| asked.verdict(r.is_some(), &known_problems)).unwrap_or_default();
-    let to_do = to_do(question, &verdict, &machine);
+    let details = asked.map(Examined::details).unwrap_or_default();
+    let to_do = to_do(question, &verdict, &details, &machine);
     Ok(Doctor {
         schema: SCHEMA,
         verdict,
@@ -200,6 +201,12 @@ impl Examined {
             not_held: asked.1.iter().filter(|(_, state)| !state.is_whole()).map(|(layer, _)| *layer).collect(),
             strict_lacks: strict.map(|strict| self.lacks(strict)).unwrap_or_default(),
         }
+    }
+
+    /// What is said of each layer under the profile that was asked about.
+    fn details(&self) -> Vec<String> {
+        let layers = self.profiles.first().map_or(&[][..], |(_, layers)| layers);
+        layers.iter().map(|(_, state)| state.in_words().1.to_owned()).collect()
     }
 
     fn diagnosis(self) -> Diagnosis {
@@ -269,13 +276,14 @@ impl Doctor {
 }
 
 /// What the owner can do. A fix for one layer that does not hold is in its row already; here is what goes beyond.
-fn to_do(question: &Question, verdict: &Verdict, machine: &Machine) -> Vec<String> {
+fn to_do(question: &Question, verdict: &Verdict, details: &[String], machine: &Machine) -> Vec<String> {
     let mut list = Vec::new();
+    let explained = |fix: &str| details.iter().any(|detail| detail.contains(fix));
     let lacks = |layer| verdict.strict_lacks.contains(&layer) || verdict.not_held.contains(&layer);
     if question.driver == Driver::None {
         list.push("choose a driver that is a sandbox: --sandbox jail".to_owned());
     } else if lacks(Layer::Network) {
-        list.extend(machine.habitat.obstacle());
+        list.extend(machine.habitat.obstacle().or_else(|| machine.habitat.denied().filter(|fix| explained(fix))));
     }
     if machine.landlock_abi.is_none() {
         list.push(fix::landlock(nix::errno::Errno::UnknownErrno, machine));

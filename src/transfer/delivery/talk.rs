@@ -177,6 +177,11 @@ impl<N: Network> Run<N> {
                     self.take(Piece::AsItIs(whole), talk).await?;
                 }
             }
+            Frame::Control(FromWorker::Printed(text)) if self.begun && !talk.announced => {
+                if !std::mem::replace(&mut self.printed, true) {
+                    self.events.must(DeliveryEvent::Printed(text.into()));
+                }
+            }
             Frame::Control(FromWorker::Refuse(refusal)) => return Err(TransferError::from(refusal).into()),
             Frame::Progress(rds) if self.begun => self.events.must(DeliveryEvent::Progress(rds)),
             Frame::Data(piece) => self.take(Piece::AsItIs(piece), talk).await?,

@@ -204,8 +204,12 @@ pub enum Failure {
     /// The mailbox server cannot be reached, or does not do its part.
     #[error("the mailbox server: {0}")]
     Mailbox(String),
-    /// The peer's key is another one.
-    #[error("somebody else used the code first: the one who came does not know its password")]
+    /// The peer's key is another one. Between wormhole-william (1.0.6) and any other program this happens with the right
+    /// password too, about once in 180 times.
+    #[error(
+        "somebody who does not know the password used the code first (or wormhole-william failed to agree on a key, as it \
+         does now and then with other programs: try again with a new code)"
+    )]
     Password,
     /// A phase took too long.
     #[error("{phase} within {} ms", after_ms)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use p2p_worker::wormhole::{Failure, Offered, Patience, Phase, Program, Wormhole, WormholeError};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{Peer, Running, Way, World, code, parsed, quiet, run};
+use crate::world::{PATIENCE, Peer, Running, Way, World, code, parsed, quiet, run, with_luck};
 
 /// A world in which each peer gets the next code.
 struct Scene {
@@ -18,13 +18,12 @@ impl Scene {
         Self { world: World::new(), next: std::cell::Cell::new(0) }
     }
 
-    fn code(&self) -> String {
-        self.next.set(self.next.get() + 1);
-        code(self.next.get() - 1)
+    fn number(&self) -> u32 {
+        self.next.replace(self.next.get() + 1)
     }
 
     fn naughty(&self, mode: &str) -> (String, Running) {
-        let code = self.code();
+        let code = code(self.number());
         let peer = Running::start(self.world.script("naughty.py", &[&code, mode]));
         (code, peer)
     }
@@ -94,16 +93,18 @@ fn folders_and_texts_and_large_files_of_real_peers_are_refused() {
             (&[large.to_str().unwrap()], Failure::TooLarge { size: 251, limit: 250 }),
         ];
         for (arguments, expected) in offers {
-            let code = scene.code();
-            let arguments = [&["send", "--hide-progress", "--code", &code], arguments].concat();
-            let mut sender = Running::start(match peer {
-                Peer::William => world.william(&arguments, world.folder.path()),
-                Peer::Python => world.python(&arguments),
+            let refused = with_luck(peer, scene.number(), |code| {
+                let arguments = [&["send", "--hide-progress", "--code", code], arguments].concat();
+                let mut sender = Running::start(match peer {
+                    Peer::William => world.william(&arguments, world.folder.path()),
+                    Peer::Python => world.python(&arguments),
+                });
+                let (ours, never) = (world.ours(Way::Direct), CancellationToken::new());
+                let result = run(ours.receive(&parsed(code), 250, world.folder.path(), quiet, &never));
+                assert!(!sender.ends(), "{peer:?} knows that it was refused: {}", sender.log());
+                result
             });
-            let ours = world.ours(Way::Direct);
-            let result = run(ours.receive(&parsed(&code), 250, world.folder.path(), quiet, &CancellationToken::new()));
-            assert_eq!(failure(result.expect_err("refused")), expected, "{peer:?}: {}", sender.log());
-            assert!(!sender.ends(), "{peer:?} knows that it was refused: {}", sender.log());
+            assert_eq!(failure(refused.expect_err("refused")), expected, "{peer:?}");
         }
     }
 }
@@ -139,4 +140,35 @@ fn peers_that_say_nothing_or_nonsense() {
     assert!(matches!(garbage, Failure::Protocol(_)), "{garbage:?}");
     // Control characters do not reach a log.
     assert_eq!(failure(scene.receive_from("rude", patient)), Failure::Peer("␛]0;owned␇no".to_owned()));
+}
+
+/// A mailbox server is a stranger too. What the library does not survive is caught, and what it does not end is ended.
+#[test]
+fn mailbox_servers_that_do_one_thing_wrong() {
+    let world = World::new();
+    let with = |mode: &str, patience: Duration| {
+        let server = Running::start(world.script("mailbox.py", &[mode]));
+        let port = server.wait_for("port ").split_once(' ').unwrap().1.to_owned();
+        let mut config = world.config(Way::Direct);
+        config.mailbox = format!("ws://127.0.0.1:{port}/v1").parse().unwrap();
+        config.patience.mailbox = patience;
+        let (ours, never) = (Program::new(config), CancellationToken::new());
+        run(ours.receive(&parsed(&code(0)), 1, world.folder.path(), quiet, &never)).expect_err(mode)
+    };
+    let crowded = Failure::Mailbox("two others use this code already".to_owned());
+    assert_eq!(failure(with("crowded", PATIENCE)), crowded);
+    let said = failure(with("odd-error", PATIENCE));
+    assert_eq!(said, Failure::Mailbox("it says: ␛[31mno".to_owned()));
+    for mode in ["garbage", "large", "login"] {
+        let failed = failure(with(mode, PATIENCE));
+        assert!(matches!(failed, Failure::Mailbox(_)), "{mode}: {failed:?}");
+    }
+    assert_eq!(failure(with("mute", SHORT)), Failure::TimedOut { phase: Phase::Mailbox, after_ms: 1500 });
+    // It makes the library compute without end, so that no time-out of the program itself comes to its turn.
+    let stuck = with("hashcash", SHORT);
+    assert!(matches!(stuck, WormholeError::Stuck { phase: Some(Phase::Mailbox), .. }), "{stuck:?}");
+    // The library panics.
+    let fault = failure(with("short", PATIENCE));
+    assert!(matches!(&fault, Failure::Fault(_)), "{fault:?}");
+    assert_eq!(failure(with("a key of nobody", PATIENCE)), Failure::Password);
 }

@@ -1,4 +1,4 @@
-"""A peer that does one thing wrong: MAILBOX RELAY CODE MODE.
+"""A peer that does one thing wrong: MAILBOX RELAY CODE MODE [ANOTHER-RELAY].
 
 Senders announce a file and send something else; receivers take a file and do not play their part.
 """
@@ -14,8 +14,9 @@ from wormhole.transit import TransitReceiver, TransitSender
 
 APP = "lothar.com/wormhole/text-or-file-xfer"
 MAILBOX, RELAY, CODE, MODE = sys.argv[1:5]
+RELAY = sys.argv[5] if len(sys.argv) > 5 else RELAY
 # What is announced for 100 bytes.
-SIZES = {"more": 50, "less": 200, "negative": -1, "text-size": "100", "huge": 2**63, "record": 100, "trickle": 200}
+SIZES = {"more": 50, "less": 200, "negative": -1, "text-size": "100", "huge": 2**63, "record": 100, "trickle": 200, "relayed": 100}
 
 
 def say(text):
@@ -24,7 +25,7 @@ def say(text):
 
 @inlineCallbacks
 def transit(peer, maker, first=()):
-    road = maker(RELAY, no_listen=False, reactor=reactor)
+    road = maker(RELAY, no_listen=MODE == "relayed", reactor=reactor)
     road.set_transit_key(peer.derive_key(APP + "/transit-key", road.TRANSIT_KEY_LENGTH))
     hints = yield road.get_connection_hints()
     peer.send_message(json.dumps({"transit": {"abilities-v1": road.get_connection_abilities(), "hints-v1": hints}}).encode())
@@ -37,7 +38,8 @@ def transit(peer, maker, first=()):
         if "error" in letter:
             return None
         if "transit" in letter:
-            road.add_connection_hints(letter["transit"].get("hints-v1", []))
+            if MODE != "relayed":  # That one is right, but goes no way but its own relay.
+                road.add_connection_hints(letter["transit"].get("hints-v1", []))
             wanted -= 1
         if "answer" in letter:
             wanted -= 1
@@ -59,6 +61,8 @@ def send(peer):
     pipe.send_record(b"x" * 100)
     if MODE == "trickle":
         yield Deferred()
+    if MODE == "relayed":
+        say("receipt %s" % (yield pipe.receive_record()))
     pipe.close()
 
 

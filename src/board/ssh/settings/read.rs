@@ -109,10 +109,15 @@ impl Found {
 /// # Errors
 /// [`Flaw`].
 pub(super) fn read(asked: &Asked, user_folder: &Path, system_folder: &Path) -> Result<Found, Flaw> {
-    let mut reader = Reader { asked, user_folder, system_folder, found: Found::default(), is_final: false };
+    let (name, found) = (asked.typed.clone(), Found::default());
+    let mut reader = Reader { asked, user_folder, system_folder, found, name, is_final: false };
     reader.both()?;
     if reader.found.wants_final {
-        reader.is_final = true;
+        // The name is settled then, and `Host` is about what it has become.
+        let settled = host_name(asked, &reader.found)?;
+        let value = Value { words: vec![settled.replace('%', "%%")], path: PathBuf::new(), line: 0 };
+        reader.found.values.insert("hostname".to_owned(), vec![value]);
+        (reader.is_final, reader.name) = (true, settled);
         reader.both()?;
     }
     Ok(reader.found)
@@ -130,6 +135,8 @@ struct Reader<'a> {
     user_folder: &'a Path,
     system_folder: &'a Path,
     found: Found,
+    /// What `Host` is about.
+    name: String,
     is_final: bool,
 }
 
@@ -185,7 +192,7 @@ impl Reader<'_> {
                 }
                 // As typed, capitals included.
                 let patterns = words.iter().map(String::as_str);
-                scope.is_active = !scope.is_never && is_in_list(&self.asked.typed, patterns);
+                scope.is_active = !scope.is_never && is_in_list(&self.name, patterns);
                 Ok(())
             }
             "match" => {
@@ -200,8 +207,8 @@ impl Reader<'_> {
 
     fn value(&mut self, keyword: &str, words: Vec<String>, scope: &Scope<'_>) -> Result<(), Flaw> {
         let keyword = keywords::canonical(keyword);
-        let ignored = self.found.first("ignoreunknown").into_iter().flat_map(|value| &value.words);
-        let is_ignored = |keyword| is_in_list(keyword, ignored.flat_map(|list| list.split(',')));
+        let ignored = self.found.first("ignoreunknown").map(|value| value.words.join(",").to_ascii_lowercase());
+        let is_ignored = |keyword| ignored.is_some_and(|list| is_in_list(keyword, list.split(',')));
         match keywords::kind(keyword) {
             None if is_ignored(keyword) => Ok(()),
             None => Err(scope.flaw(format!("{keyword:?} is no keyword of ssh_config that is known here"))),

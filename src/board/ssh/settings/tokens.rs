@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(path("%d/x%%y").unwrap(), "/home/100%/x%y");
         assert_eq!(path("~").unwrap(), "/home/100%");
         assert_eq!(path("~root/x").unwrap(), "/root/x");
-        assert_eq!(path("x/${CARGO_PKG_NAME}").unwrap(), format!("x/{}", env::var("CARGO_PKG_NAME").unwrap()));
+        assert_eq!(path("x/${PATH}").unwrap(), format!("x/{}", env::var("PATH").unwrap()));
         assert_eq!(path("%C"), Err(TokenError::Unknown('C')));
         assert_eq!(path("x%"), Err(TokenError::Dangling));
         assert_eq!(path("${P2P_WORKER_NO_SUCH}"), Err(TokenError::Unset("P2P_WORKER_NO_SUCH".to_owned())));

@@ -3,11 +3,17 @@
 //! Events and the time go in, actions come out. The rules:
 //! - An offer takes a slot until it is accepted, until somebody else is, or until it expires; so a worker never promises
 //!   more than it has slots.
+//! - Whose turn it is, is settled in `table`: clients take turns, however many futures each of them posts.
+//! - Of many free workers one or two offer: each waits for a time of its own (`crowd`), and makes way for another one's
+//!   offer. An offer that comes to nothing holds nobody back for longer than [`YIELD`], and only a few times.
 //! - Only an accept for an offer of ours starts a task, and only once. Lines are forgeable, so what an accept leads to is
 //!   settled by the transfer's handshake, not here.
 //! - A `withdraw` counts until the accept. After it only the client's own authenticated stream can cancel, or anybody
 //!   who can write to the board could stop anybody's future.
 //! - Everything that strangers can make us remember is bounded.
+
+mod crowd;
+mod table;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,6 +25,8 @@ use crate::{
     clock::Timestamp,
     ids::{Address, FutureId, NodeId, PeerName, Ticket},
 };
+use crowd::{Bid, Crowd};
+use table::Table;
 
 /// How long an offer is valid.
 pub const OFFER_VALIDITY: Duration = Duration::from_secs(15);
@@ -26,16 +34,16 @@ pub const OFFER_VALIDITY: Duration = Duration::from_secs(15);
 /// How much later than its validity an accept still counts: the client may have written it in time.
 const OFFER_GRACE: Duration = Duration::from_secs(2);
 
+/// For how long we make way for another worker's offer. A client of ours accepts as soon as it hears of it; R clients may
+/// be busy for a while.
+pub const YIELD: Duration = Duration::from_secs(5);
+
 /// How long a worker's hello is valid; it is said again after half of it.
 const HELLO_VALIDITY: Duration = Duration::from_secs(600);
 
 /// For how long a request counts after it was heard, whatever it says itself: clients post theirs again long before, and
 /// forged ones must not keep the table full.
 pub const REQUEST_VALIDITY: Duration = Duration::from_secs(120);
-
-/// The most open requests that are remembered, and of one client.
-const MAX_REQUESTS: usize = 1024;
-const MAX_REQUESTS_OF_ONE: usize = 256;
 
 /// A future of a client. Two clients may use the same future's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,14 +108,6 @@ pub struct Job {
     pub at: Vec<Address>,
 }
 
-#[derive(Debug)]
-struct Request {
-    first_seen: Timestamp,
-    expires: Timestamp,
-    /// Not offered on before this.
-    quiet_until: Timestamp,
-}
-
 /// Lines and requests that were passed over, by reason.
 pub type Counters = BTreeMap<&'static str, u64>;
 
@@ -118,9 +118,13 @@ pub struct Claims {
     joined: bool,
     draining: bool,
     hello_due: Timestamp,
-    requests: BTreeMap<Key, Request>,
+    requests: Table,
+    crowd: Crowd,
+    /// What we offered on, and until when an accept counts.
     offers: HashMap<Key, Timestamp>,
     running: HashSet<Key>,
+    /// Since when there has been a free slot, and a board to offer it on.
+    free_since: Option<Timestamp>,
     counters: Counters,
 }
 
@@ -133,9 +137,11 @@ impl Claims {
             joined: false,
             draining: false,
             hello_due: Timestamp::default(),
-            requests: BTreeMap::new(),
+            requests: Table::default(),
+            crowd: Crowd::new(),
             offers: HashMap::new(),
             running: HashSet::new(),
+            free_since: None,
             counters: Counters::new(),
         }
     }
@@ -152,7 +158,8 @@ impl Claims {
                 // What was offered may never have arrived; clients post their requests again.
                 self.joined = false;
                 self.offers.clear();
-                self.requests.clear();
+                self.requests.forget_all();
+                self.crowd.lost();
             }
             Event::Line(line) => match Received::read(&line, now) {
                 Ok(received) => self.hear(received, now, &mut actions),
@@ -167,24 +174,34 @@ impl Claims {
         }
         self.forget_expired(now);
         self.say_hello(now, &mut actions);
-        self.offer(now, &mut actions);
+        self.note_freedom(now);
+        while let Some(key) = self.next_offer(now) {
+            actions.push(self.offer(key, now));
+            self.note_freedom(now);
+        }
         actions
     }
 
     /// When [`Event::Tick`] is due, if nothing else happens before.
     #[must_use]
-    pub fn next_wakeup(&self) -> Option<Timestamp> {
+    pub fn next_wakeup(&self, now: Timestamp) -> Option<Timestamp> {
         let hello = self.joined.then_some(self.hello_due);
         let offers = self.offers.values().copied();
-        let free = !self.draining && self.joined && self.free_slots() > 0;
-        let quiet = self.requests.iter().filter(|(key, _)| free && self.is_offerable(key)).map(|(_, r)| r.quiet_until);
-        offers.chain(quiet).chain(hello).min()
+        let due = self.turns(now).into_iter().map(|(_, due)| due).min();
+        let ready = self.free_since.and_then(|_| self.requests.next_ready(now, |key| self.is_ours(key)));
+        offers.chain(due).chain(ready).chain(hello).min()
     }
 
     /// Tasks that run.
     #[must_use]
     pub fn running(&self) -> usize {
         self.running.len()
+    }
+
+    /// Open requests that are remembered.
+    #[must_use]
+    pub fn open_requests(&self) -> usize {
+        self.requests.len()
     }
 
     /// Whether some client may still accept an offer.
@@ -215,53 +232,69 @@ impl Claims {
         });
     }
 
-    fn free_slots(&self) -> usize {
-        self.settings.slots.saturating_sub(self.running.len() + self.offers.len())
+    /// Whether we are done with a request for now: we offered on it, or resolve it.
+    fn is_ours(&self, key: &Key) -> bool {
+        self.offers.contains_key(key) || self.running.contains(key)
     }
 
-    fn is_offerable(&self, key: &Key) -> bool {
-        !self.offers.contains_key(key) && !self.running.contains(key)
+    fn note_freedom(&mut self, now: Timestamp) {
+        let taken = self.running.len() + self.offers.len();
+        if !self.joined || self.draining || taken >= self.settings.slots {
+            self.free_since = None;
+        } else {
+            self.free_since.get_or_insert(now);
+        }
     }
 
     fn hear(&mut self, received: Received, now: Timestamp, actions: &mut Vec<Action>) {
         let Received { message, expires } = received;
+        let expires = expires.unwrap_or(now);
         match message {
+            Message::Hello { role: Role::Worker, from, .. } => self.hear_worker(from, false, now),
             Message::Request { from, future, size, protocols } => {
                 self.hear_request(Key { client: from, future }, size, protocols, expires, now);
             }
+            Message::Offer { from, to, future, protocols, peer } => {
+                if from != self.settings.me {
+                    let by = Protocols { libp2p: protocols.libp2p && peer.is_some(), ..protocols };
+                    self.requests.make_way(&Key { client: to, future }, by, expires.min(now + YIELD), now);
+                }
+                self.hear_worker(from, true, now);
+            }
             Message::Accept { from, to, future, via, at } => {
                 let key = Key { client: from, future };
+                self.requests.accepted(&key, now);
                 if to == self.settings.me {
                     self.hear_accept(key, via, at, actions);
                 } else {
-                    self.requests.remove(&key);
                     self.offers.remove(&key);
+                    self.crowd.accepted(&to, now);
                 }
             }
             Message::Withdraw { from, future, .. } => {
                 let key = Key { client: from, future };
-                self.requests.remove(&key);
+                self.requests.forget(&key);
                 self.offers.remove(&key);
             }
-            Message::Hello { .. } | Message::Offer { .. } | Message::Result { .. } => {}
+            Message::Hello { .. } | Message::Result { .. } => {}
         }
     }
 
-    fn hear_request(&mut self, key: Key, size: u64, protocols: Protocols, expires: Option<Timestamp>, now: Timestamp) {
-        let expires = expires.unwrap_or(now).min(now + REQUEST_VALIDITY);
-        if let Some(request) = self.requests.get_mut(&key) {
-            request.expires = expires;
-            return;
+    fn hear_worker(&mut self, worker: PeerName, is_free: bool, now: Timestamp) {
+        if worker == self.settings.me {
+            self.crowd.came_back(now);
+        } else {
+            self.crowd.hear(worker, is_free, now);
         }
-        let of_this_client = self.requests.keys().filter(|other| other.client == key.client).count();
+    }
+
+    fn hear_request(&mut self, key: Key, size: u64, protocols: Protocols, expires: Timestamp, now: Timestamp) {
         if !protocols.libp2p {
             self.count("request without libp2p");
         } else if size > self.settings.max_future {
             self.count("request over --max-future");
-        } else if self.requests.len() >= MAX_REQUESTS || of_this_client >= MAX_REQUESTS_OF_ONE {
+        } else if !self.running.contains(&key) && self.requests.hear(key, protocols, expires, now).is_err() {
             self.count("too many open requests");
-        } else if !self.running.contains(&key) {
-            self.requests.insert(key, Request { first_seen: now, expires, quiet_until: now });
         }
     }
 
@@ -270,7 +303,6 @@ impl Claims {
             self.count("accept without an offer");
             return;
         }
-        self.requests.remove(&key);
         match via {
             Via::Libp2p { node, ticket } => {
                 self.running.insert(key.clone());
@@ -286,16 +318,16 @@ impl Claims {
         for key in expired {
             self.offers.remove(&key);
             self.count("offer not taken");
-            if let Some(request) = self.requests.get_mut(&key) {
-                request.quiet_until = now + OFFER_VALIDITY;
-            }
+            self.requests.in_vain(&key, now);
         }
-        self.requests.retain(|_, request| request.expires > now);
+        self.requests.forget_expired(now);
+        self.crowd.forget_expired(now);
     }
 
     fn say_hello(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if self.joined && self.hello_due <= now {
             self.hello_due = now + HELLO_VALIDITY / 2;
+            self.crowd.said(now);
             let from = self.settings.me.clone();
             actions.push(Action::Say(
                 Message::Hello { role: Role::Worker, from, protocols: our_protocols() },
@@ -304,23 +336,34 @@ impl Claims {
         }
     }
 
-    /// Offers on the request that was seen first, as long as slots are free.
-    fn offer(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        while self.joined && !self.draining && self.free_slots() > 0 {
-            let open =
-                self.requests.iter().filter(|(key, request)| request.quiet_until <= now && self.is_offerable(key));
-            let Some((key, _)) = open.min_by_key(|(_, request)| request.first_seen) else { return };
-            let key = key.clone();
-            self.offers.insert(key.clone(), now + OFFER_VALIDITY + OFFER_GRACE);
-            let offer = Message::Offer {
-                from: self.settings.me.clone(),
-                to: key.client,
-                future: key.future,
-                protocols: our_protocols(),
-                peer: Some(self.settings.node.clone()),
-            };
-            actions.push(Action::Say(offer, now + OFFER_VALIDITY));
-        }
+    /// The requests that we may offer on, in the order of their turns, and from when on; none while no slot is free.
+    fn turns(&self, now: Timestamp) -> Vec<(&Key, Timestamp)> {
+        let Some(free_since) = self.free_since else { return Vec::new() };
+        let breadth = self.crowd.breadth(now);
+        let turns = self.requests.turns(now, breadth, |key| self.is_ours(key));
+        let due = |(turn, (key, request)): (usize, (_, &table::Request))| {
+            let (round, open_before) = (request.round(), free_since - request.ready);
+            let delay = self.crowd.delay(&self.settings.me, &Bid { key, round, turn, breadth, open_before });
+            (key, request.ready.max(free_since) + delay)
+        };
+        turns.into_iter().enumerate().map(due).collect()
+    }
+
+    fn next_offer(&self, now: Timestamp) -> Option<Key> {
+        self.turns(now).into_iter().find(|(_, due)| *due <= now).map(|(key, _)| key.clone())
+    }
+
+    fn offer(&mut self, key: Key, now: Timestamp) -> Action {
+        self.offers.insert(key.clone(), now + OFFER_VALIDITY + OFFER_GRACE);
+        self.crowd.said(now);
+        let offer = Message::Offer {
+            from: self.settings.me.clone(),
+            to: key.client,
+            future: key.future,
+            protocols: our_protocols(),
+            peer: Some(self.settings.node.clone()),
+        };
+        Action::Say(offer, now + OFFER_VALIDITY)
     }
 }
 
@@ -398,7 +441,7 @@ mod tests {
         let mut worker = claims(1);
         worker.handle(line("type=request,from=c@h:1,future=f-1,size=1,protocols=libp2p".into(), 100), T0);
         worker.handle(line("type=request,from=c@h:1,future=f-2,size=1,protocols=libp2p".into(), 100), T0);
-        let later = worker.next_wakeup().unwrap();
+        let later = worker.next_wakeup(T0).unwrap();
         assert_eq!(later, T0 + OFFER_VALIDITY + OFFER_GRACE);
         assert_eq!(offers(&worker.handle(Event::Tick, later)), ["c@h:1 f-2"]);
     }
@@ -438,7 +481,7 @@ mod tests {
         let left: Vec<_> = worker.requests.keys().map(|key| key.client.as_str()).collect();
         assert_eq!(left, ["e@h:1"]);
         worker.handle(Event::Tick, later + REQUEST_VALIDITY);
-        assert!(worker.requests.is_empty());
+        assert_eq!(worker.open_requests(), 0);
     }
 
     #[test]
@@ -447,7 +490,66 @@ mod tests {
         for i in 0..3000 {
             worker.handle(request(&format!("c@h:{}", i % 20), &format!("f-{i}")), T0);
         }
-        assert!(worker.requests.len() <= MAX_REQUESTS);
+        assert!(worker.open_requests() <= table::MAX_REQUESTS);
+    }
+
+    fn heard_offer(from: &str, future: &str, rest: &str) -> Event {
+        line(format!("type=offer,from={from},to=c@h:1,future={future},protocols={rest}"), 15)
+    }
+
+    /// When the worker would offer, if nothing more happens before.
+    fn offers_at(worker: &mut Claims, mut now: Timestamp) -> Timestamp {
+        while offers(&worker.handle(Event::Tick, now)).is_empty() {
+            now = worker.next_wakeup(now).unwrap();
+        }
+        now
+    }
+
+    #[test]
+    fn a_worker_that_knows_of_others_waits_and_makes_way_but_not_for_ever() {
+        let mut worker = claims(1);
+        worker.handle(line("type=worker,from=v@w:2,protocols=libp2p".into(), 600), T0);
+        let long = |future: &str| line(format!("type=request,from=c@h:1,future={future},size=1,protocols=libp2p"), 100);
+        assert_eq!(offers(&worker.handle(long("f-1"), T0)), [""; 0], "not at once");
+        let due = worker.next_wakeup(T0).unwrap();
+        assert!(due > T0 && due < T0 + Duration::from_secs(1), "{due:?}");
+        worker.handle(heard_offer("v@w:2", "f-1", "libp2p,peer=12D3KooWv"), T0);
+        assert_eq!(offers(&worker.handle(Event::Tick, due)), [""; 0], "the other one was faster");
+        let at = offers_at(&mut worker, due);
+        assert!(at >= T0 + YIELD && at < T0 + YIELD + Duration::from_secs(1), "{at:?}");
+    }
+
+    #[test]
+    fn offers_that_the_client_cannot_take_hold_nobody_back() {
+        let mut worker = claims(1);
+        worker.handle(line("type=worker,from=v@w:2,protocols=libp2p".into(), 600), T0);
+        worker.handle(request("c@h:1", "f-1"), T0);
+        worker.handle(heard_offer("r@w:3", "f-1", "wormhole"), T0);
+        worker.handle(heard_offer("q@w:4", "f-1", "libp2p"), T0);
+        let at = offers_at(&mut worker, T0);
+        assert!(at < T0 + Duration::from_secs(1), "{at:?}");
+        let mut worker = claims(1);
+        worker.handle(line("type=worker,from=v@w:2,protocols=libp2p".into(), 600), T0);
+        worker.handle(line("type=request,from=c@h:1,future=f-1,size=1,protocols=libp2p;wormhole".into(), 10), T0);
+        worker.handle(heard_offer("r@w:3", "f-1", "wormhole"), T0);
+        assert!(offers_at(&mut worker, T0) >= T0 + YIELD, "an R worker was faster");
+    }
+
+    #[test]
+    fn clients_take_turns() {
+        let mut worker = claims(1);
+        for future in ["f-1", "f-2", "f-3"] {
+            worker.handle(request("c@h:1", future), T0);
+        }
+        worker.handle(request("d@h:1", "f-9"), T0 + Duration::from_secs(1));
+        let mut served = Vec::new();
+        for (client, future) in [("c@h:1", "f-1"), ("d@h:1", "f-9"), ("c@h:1", "f-2"), ("c@h:1", "f-3")] {
+            let now = T0 + Duration::from_secs(2);
+            worker.handle(accept(client, "worker@w:1", future), now);
+            let ended = Key { client: client.parse().unwrap(), future: future.parse().unwrap() };
+            served.extend(offers(&worker.handle(Event::Ended(ended), now)));
+        }
+        assert_eq!(served, ["d@h:1 f-9", "c@h:1 f-2", "c@h:1 f-3"]);
     }
 
     proptest! {

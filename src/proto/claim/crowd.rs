@@ -1,0 +1,240 @@
+//! The other workers of a cluster, and how long we wait before an offer so that not all of us make it.
+//!
+//! Each worker waits for a time of its own, drawn by a hash of the future and of its name, and says nothing when another
+//! one was faster. The times are distributed exponentially, as those of multicast receivers that all miss the same packet
+//! (RFC 5401, 5.1): with `W` workers that know of one another, all of them free, the first waits for about
+//! `SPREAD` round trips to the board, and on average `exp(1 / SPREAD)` offer before they hear of one another, whatever `W`
+//! is; where only few of them are free, they wait for at most `SPREAD · (ln W + 1)` round trips. A request that had been open
+//! for longer than that before we became free shows that the others are busy; then we wait as if there were [`FEW`]. A
+//! worker that knows of no other one does not wait at all.
+//!
+//! How long a round trip takes is measured by our own lines, which the board sends back.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use super::{HELLO_VALIDITY, Key};
+use crate::{clock::Timestamp, ids::PeerName};
+
+/// Round trips that the first of many waits for.
+const SPREAD: f64 = 2.5;
+
+/// How many workers may become free at about the same time while all others are busy.
+const FEW: f64 = 4.0;
+
+/// A round trip to the board before one was measured, and its bounds. What is longer is not waited for.
+const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
+const SHORTEST_ROUND_TRIP: Duration = Duration::from_millis(2);
+const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(400);
+
+/// The most workers that are told apart. More of them wait as if there were so many.
+const MAX_WORKERS: usize = 512;
+
+/// For how long a worker that was accepted counts as busy; it says nothing when it is free again.
+const BUSY: Duration = Duration::from_secs(60);
+
+/// What is known of the other workers.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    heard: BTreeMap<PeerName, Worker>,
+    round_trip: Option<Duration>,
+    /// When the last line of ours was said that did not come back yet.
+    said: Option<Timestamp>,
+}
+
+/// Another worker, as its lines name it.
+#[derive(Debug)]
+struct Worker {
+    /// It counts until then.
+    until: Timestamp,
+    /// It was accepted for a future not long before this.
+    busy_until: Timestamp,
+}
+
+impl Crowd {
+    pub(super) fn new() -> Self {
+        Self { heard: BTreeMap::new(), round_trip: None, said: None }
+    }
+
+    /// A worker said hello, or made an offer, which shows that it is free.
+    pub(super) fn hear(&mut self, worker: PeerName, is_free: bool, now: Timestamp) {
+        if self.heard.len() < MAX_WORKERS || self.heard.contains_key(&worker) {
+            let fresh = Worker { until: now, busy_until: now };
+            let worker = self.heard.entry(worker).or_insert(fresh);
+            worker.until = now + HELLO_VALIDITY;
+            if is_free {
+                worker.busy_until = now;
+            }
+        }
+    }
+
+    /// A worker was accepted.
+    pub(super) fn accepted(&mut self, worker: &PeerName, now: Timestamp) {
+        if let Some(worker) = self.heard.get_mut(worker) {
+            worker.busy_until = now + BUSY;
+        }
+    }
+
+    pub(super) fn forget_expired(&mut self, now: Timestamp) {
+        self.heard.retain(|_, worker| worker.until > now);
+    }
+
+    /// We say a line that will come back.
+    pub(super) fn said(&mut self, now: Timestamp) {
+        self.said.get_or_insert(now);
+    }
+
+    /// A line of ours came back.
+    pub(super) fn came_back(&mut self, now: Timestamp) {
+        if let Some(said) = self.said.take() {
+            let sample = (now - said).clamp(SHORTEST_ROUND_TRIP, LONGEST_ROUND_TRIP);
+            self.round_trip = Some(self.round_trip.map_or(sample, |before| (before * 3 + sample) / 4));
+        }
+    }
+
+    /// The lines under way are lost with the connection.
+    pub(super) fn lost(&mut self) {
+        self.said = None;
+    }
+
+    /// Of how many requests at a time one is chosen: one for each worker that may be free, so that they need not wait for
+    /// one another, and few when most are busy, so that turns are kept.
+    pub(super) fn breadth(&self, now: Timestamp) -> usize {
+        let free = self.heard.values().filter(|worker| worker.busy_until <= now).count();
+        free.max(self.heard.len() / 4).saturating_add(1)
+    }
+
+    /// How long we wait before we offer.
+    pub(super) fn delay(&self, me: &PeerName, bid: &Bid<'_>) -> Duration {
+        if self.heard.is_empty() {
+            return Duration::ZERO;
+        }
+        let mut hasher = DefaultHasher::new();
+        (me, bid.key, bid.round).hash(&mut hasher);
+        // 53 bits, as many as an f64 holds.
+        let drawn = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
+        let round_trip = self.round_trip.unwrap_or(USUAL_ROUND_TRIP).as_secs_f64();
+        let mut size = (self.heard.len() + 1) as f64;
+        if bid.open_before.as_secs_f64() > 2.0 * SPREAD * (size.ln() + 1.0) * round_trip {
+            size = size.min(FEW);
+        }
+        let round_trips = SPREAD * (drawn * ((size.ln() + 1.0).exp() - 1.0)).ln_1p();
+        let later = 1.0 + bid.turn as f64 / bid.breadth.max(1) as f64;
+        Duration::try_from_secs_f64(round_trip * round_trips * later).unwrap_or(LONGEST_ROUND_TRIP)
+    }
+}
+
+/// What decides how long we wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bid<'a> {
+    /// The future.
+    pub(super) key: &'a Key,
+    /// How often it was tried.
+    pub(super) round: u32,
+    /// How many have their turn before it, of how many that are looked at.
+    pub(super) turn: usize,
+    /// See [`Crowd::breadth`].
+    pub(super) breadth: usize,
+    /// For how long it could have been offered on when we became free.
+    pub(super) open_before: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Timestamp = Timestamp(1_795_361_280_000);
+
+    fn name(number: usize) -> PeerName {
+        format!("w@h:{number}").parse().unwrap()
+    }
+
+    fn crowd(others: usize, round_trip: u64) -> Crowd {
+        let mut crowd = Crowd::new();
+        (0..others).for_each(|number| crowd.hear(name(number + 1), true, T0));
+        crowd.said(T0);
+        crowd.came_back(T0 + Duration::from_millis(round_trip));
+        crowd
+    }
+
+    fn key(number: usize) -> Key {
+        Key { client: "c@h:1".parse().unwrap(), future: format!("f-{number}").parse().unwrap() }
+    }
+
+    fn bid(key: &Key) -> Bid<'_> {
+        Bid { key, round: 0, turn: 0, breadth: 1, open_before: Duration::ZERO }
+    }
+
+    /// How many offer before they hear of one another, and how long the first one waits, in milliseconds; both on average.
+    fn measured(workers: usize, round_trip: u64) -> (f64, f64) {
+        let crowd = crowd(workers - 1, round_trip);
+        let (mut offers, mut waits) = (0, 0);
+        for number in 0..1000 {
+            let delay =
+                |worker| -> u64 { crowd.delay(&name(worker), &bid(&key(number))).as_millis().try_into().unwrap() };
+            let delays: Vec<u64> = (0..workers).map(delay).collect();
+            let first = *delays.iter().min().unwrap();
+            waits += first;
+            offers += delays.iter().filter(|delay| **delay <= first + round_trip).count();
+        }
+        (offers as f64 / 1000.0, waits as f64 / 1000.0)
+    }
+
+    #[test]
+    fn of_many_free_workers_one_or_two_offer_and_soon() {
+        for workers in [2, 3, 10, 50, 200] {
+            for round_trip in [2, 20, 100, 400] {
+                let (offers, wait) = measured(workers, round_trip);
+                assert!(offers < 2.0, "{workers} workers, {round_trip} ms: {offers} offers");
+                assert!(wait <= 4.0 * round_trip as f64, "{workers} workers, {round_trip} ms: waits {wait} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_alone_does_not_wait_and_nobody_waits_long() {
+        assert_eq!(crowd(0, 400).delay(&name(0), &bid(&key(1))), Duration::ZERO);
+        let many = crowd(2 * MAX_WORKERS, 10_000);
+        assert_eq!(many.heard.len(), MAX_WORKERS);
+        let longest = (0..1000).map(|number| many.delay(&name(0), &bid(&key(number)))).max().unwrap();
+        assert!(longest < Duration::from_secs(8), "{longest:?}");
+    }
+
+    #[test]
+    fn where_requests_stay_open_the_others_are_busy() {
+        let (crowd, one) = (crowd(100, 100), key(1));
+        let delay = |worker, open_before| crowd.delay(&name(worker), &Bid { open_before, ..bid(&one) });
+        let longest = |open_before| (0..100).map(|worker| delay(worker, open_before)).max().unwrap();
+        assert!(longest(Duration::ZERO) > Duration::from_secs(1));
+        assert!(longest(Duration::from_secs(4)) < Duration::from_millis(600));
+    }
+
+    #[test]
+    fn the_busy_are_not_reckoned_with_and_the_gone_forgotten() {
+        let mut crowd = crowd(8, 10);
+        assert_eq!(crowd.breadth(T0), 9);
+        (1..=8).for_each(|number| crowd.accepted(&name(number), T0));
+        assert_eq!(crowd.breadth(T0), 3);
+        crowd.hear(name(1), true, T0);
+        crowd.hear(name(2), true, T0);
+        crowd.hear(name(3), true, T0);
+        crowd.hear(name(4), false, T0);
+        assert_eq!(crowd.breadth(T0), 4);
+        crowd.forget_expired(T0 + HELLO_VALIDITY);
+        assert_eq!(crowd.breadth(T0), 1);
+    }
+
+    #[test]
+    fn round_trips_are_averaged_within_bounds() {
+        let mut crowd = crowd(1, 40);
+        crowd.said(T0);
+        crowd.said(T0 + Duration::from_millis(5));
+        crowd.came_back(T0 + Duration::from_millis(80));
+        assert_eq!(crowd.round_trip, Some(Duration::from_millis(50)));
+        crowd.came_back(T0 + Duration::from_secs(9));
+        assert_eq!(crowd.round_trip, Some(Duration::from_millis(50)), "nothing was under way");
+    }
+}
