@@ -1,7 +1,7 @@
 //! The real network: libp2p over QUIC, and over TCP with Noise and Yamux beside it.
 //!
 //! One task owns the swarm. It acts on commands and on the network's events and does nothing else: there is no ping, no
-//! discovery, nothing periodic, so an idle node sleeps. Connections are kept for a minute after their last stream, so
+//! discovery, nothing periodic but a look at each connection, so a node without connections sleeps. Connections are kept for a minute after their last stream, so
 //! that the next future of the same client needs no handshake.
 //!
 //! A peer is dialled at all its addresses at once, first by one [`Way`] and, when that is not there within [`HEAD_START`],
@@ -9,6 +9,8 @@
 //! more than that.
 
 mod crowd;
+mod dial;
+mod driver;
 mod key;
 mod listen;
 mod streams;
@@ -27,17 +29,13 @@ use std::{
 use ::libp2p::{
     Multiaddr, PeerId, Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
-    futures::StreamExt,
     noise, quic,
-    swarm::{
-        ConnectionId, NetworkBehaviour, SwarmEvent,
-        dial_opts::{DialOpts, PeerCondition},
-    },
+    swarm::NetworkBehaviour,
     tcp, yamux,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
-    time::{Instant, sleep, timeout_at},
+    time::Instant,
 };
 use tokio_util::{
     compat::{Compat, FuturesAsyncReadCompatExt},
@@ -48,8 +46,9 @@ pub use key::NodeKey;
 pub use listen::Listen;
 
 use self::{
+    driver::Driver,
     listen::{diallable, listen, tellable},
-    streams::{Allowed, Opened},
+    streams::Allowed,
 };
 use super::{By, Network, NetworkError, Way};
 use crate::ids::{Address, NodeId};
@@ -167,7 +166,7 @@ impl Node {
         let id: NodeId = key.public().to_peer_id().to_string().parse()?;
         let (incoming, incoming_queue) = mpsc::channel(BACKLOG);
         let (allowed, listening) = (Allowed::default(), Listening::default());
-        let mut swarm = swarm(key, streams::Behaviour::new(allowed.clone(), incoming), config.idle)?;
+        let mut swarm = swarm(key, streams::Behaviour::new(allowed.clone(), incoming, config.idle), config.idle)?;
         listen(&mut swarm, &config.listen, &listening).await?;
         let (commands, command_queue) = mpsc::channel(BACKLOG);
         let connections = Arc::default();
@@ -194,61 +193,6 @@ impl Node {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Opens a stream on such a connection, which may take until then.
-    async fn open(&self, peer: PeerId, target: Target, until: Instant) -> Result<(libp2p::Stream, Way), NetworkError> {
-        let (opened, connection) = oneshot::channel();
-        self.commands.send(Command { peer, target, opened }).await.map_err(|_| NetworkError::Ended)?;
-        let late = || NetworkError::Timeout { after: self.dial };
-        let connection = timeout_at(until, connection).await.map_err(|_| late())?;
-        let OnConnection { way, stream } = connection.map_err(|_| NetworkError::Ended)??;
-        match timeout_at(until, stream).await {
-            Ok(Ok(Ok(stream))) => Ok((stream, way)),
-            Ok(Ok(Err(error))) => Err(NetworkError::Unreachable(error.to_string())),
-            Ok(Err(_)) => Err(NetworkError::Closed),
-            Err(_) => Err(late()),
-        }
-    }
-
-    /// A stream on whichever new connection is there first.
-    async fn race(
-        &self,
-        peer: PeerId,
-        first: Way,
-        addresses: &[Multiaddr],
-        until: Instant,
-    ) -> Result<(libp2p::Stream, Way), NetworkError> {
-        let by = |way| addresses.iter().filter(|address| listen::way(address) == way).cloned().collect::<Vec<_>>();
-        let (early, late) = (by(first), by(first.other()));
-        let (early, late) = if early.is_empty() { (late, early) } else { (early, late) };
-        let leader = self.open(peer, Target::At(early), until);
-        tokio::pin!(leader);
-        let lead = tokio::select! {
-            lead = &mut leader => Some(lead),
-            () = sleep(HEAD_START) => None,
-        };
-        match lead {
-            Some(Err(error)) if late.is_empty() => Err(error),
-            // The other way's error says more only if this one has none.
-            Some(Err(error)) => self.open(peer, Target::At(late), until).await.map_err(|_| error),
-            Some(lead) => lead,
-            None if late.is_empty() => leader.await,
-            None => {
-                let follower = self.open(peer, Target::At(late), until);
-                tokio::pin!(follower);
-                tokio::select! {
-                    lead = &mut leader => match lead {
-                        Err(error) => follower.await.map_err(|_| error),
-                        lead => lead,
-                    },
-                    follow = &mut follower => match follow {
-                        Err(_) => leader.await,
-                        follow => follow,
-                    },
-                }
-            }
-        }
     }
 }
 
@@ -342,88 +286,4 @@ fn quic(mut config: quic::Config) -> quic::Config {
     config.max_stream_data = STREAM_WINDOW;
     config.max_connection_data = CONNECTION_WINDOW;
     config
-}
-
-/// Owns the swarm.
-struct Driver {
-    swarm: Swarm<Behaviour>,
-    listening: Listening,
-    connections: Arc<AtomicUsize>,
-    dialling: HashMap<ConnectionId, Command>,
-}
-
-impl Driver {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        loop {
-            tokio::select! {
-                event = self.swarm.select_next_some() => self.on_event(event),
-                command = commands.recv() => match command {
-                    Some(command) => self.on_command(command),
-                    None => return,
-                },
-            }
-        }
-    }
-
-    fn on_command(&mut self, command: Command) {
-        let addresses = match command.target {
-            Target::There(by) => {
-                return match self.swarm.behaviour().streams.connection(&command.peer, by) {
-                    Some((connection, way)) => self.open(connection, way, command),
-                    None => drop(command.opened.send(Err(NetworkError::Closed))),
-                };
-            }
-            Target::At(ref addresses) => addresses.clone(),
-        };
-        if addresses.is_empty() {
-            return drop(command.opened.send(Err(NetworkError::NoAddress)));
-        }
-        let options = DialOpts::peer_id(command.peer).addresses(addresses).condition(PeerCondition::Always).build();
-        let connection = options.connection_id();
-        match self.swarm.dial(options) {
-            Ok(()) => drop(self.dialling.insert(connection, command)),
-            Err(error) => drop(command.opened.send(Err(NetworkError::Unreachable(error.to_string())))),
-        }
-    }
-
-    fn open(&mut self, connection: ConnectionId, way: Way, command: Command) {
-        let (opened, stream): (Opened, _) = oneshot::channel();
-        if command.opened.send(Ok(OnConnection { way, stream })).is_ok() {
-            self.swarm.behaviour_mut().streams.open(command.peer, connection, opened);
-        }
-    }
-
-    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
-        match event {
-            SwarmEvent::ConnectionEstablished { connection_id, peer_id, endpoint, .. } => {
-                tracing::debug!(peer = %peer_id, address = %endpoint.get_remote_address(), "connected");
-                self.connections.fetch_add(1, Ordering::Relaxed);
-                if let Some(command) = self.dialling.remove(&connection_id) {
-                    self.open(connection_id, listen::way(endpoint.get_remote_address()), command);
-                }
-            }
-            SwarmEvent::ConnectionClosed { .. } => drop(self.connections.fetch_sub(1, Ordering::Relaxed)),
-            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                if let Some(command) = self.dialling.remove(&connection_id) {
-                    let _ = command.opened.send(Err(NetworkError::Unreachable(one_line(&error.to_string()))));
-                }
-            }
-            SwarmEvent::IncomingConnectionError { send_back_addr, error, peer_id, .. } => {
-                tracing::debug!(address = %send_back_addr, peer = ?peer_id, %error, "connection refused");
-            }
-            SwarmEvent::NewListenAddr { address, .. } => lock(&self.listening).push(address),
-            SwarmEvent::ExpiredListenAddr { address, .. } => lock(&self.listening).retain(|known| *known != address),
-            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
-                lock(&self.listening).retain(|known| !addresses.contains(known));
-                tracing::warn!(?addresses, ?reason, "stopped listening");
-            }
-            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener"),
-            _ => {}
-        }
-    }
-}
-
-/// What libp2p says of several addresses, on one line.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,7 +1,13 @@
 //! Streams that break while a payload is on its way: it goes on at the byte where it broke, over every network, through
 //! a TCP proxy that cuts and a UDP relay that swallows.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use p2p_worker::{
     ids::Digest,
@@ -17,8 +23,8 @@ use tokio::{
 use crate::{
     transfer::contract,
     transfer_support::{
-        FETCH, LONG, Memory, Pair, Quic, Site, Tcp, all_events, bytes, failure, hello, provenance, read, transfer,
-        wait_for,
+        Both, FETCH, LONG, Memory, Pair, Quic, Site, Tcp, all_events, bytes, failure, hello, provenance, read,
+        transfer, wait_for,
     },
 };
 
@@ -347,4 +353,56 @@ async fn redials_that_come_to_nothing_are_bounded() {
     let fetched = tokio::time::timeout(LONG, pair.worker.fetch(pair.invitation(delivery.ticket))).await.unwrap();
     assert!(matches!(fetched, Err(TransferError::ClientGone { .. })), "{fetched:?}");
     assert!(matches!(failure(&mut delivery).await, TransferError::WorkerSilent { .. }));
+}
+
+/// A UDP relay before a port of this machine that lets so many bytes a second to its peer; how many it let there.
+async fn narrow_relay(to: u16, rate: u64) -> (u16, Arc<AtomicU64>) {
+    let near = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    far.connect(("127.0.0.1", to)).await.unwrap();
+    let (port, passed) = (near.local_addr().unwrap().port(), Arc::new(AtomicU64::new(0)));
+    let counter = Arc::clone(&passed);
+    tokio::spawn(async move {
+        let (mut here, mut there, mut peer) = (vec![0; 65536], vec![0; 65536], None);
+        let begin = tokio::time::Instant::now();
+        loop {
+            let due = begin + Duration::from_millis(counter.load(Ordering::SeqCst) * 1000 / rate);
+            let read = async {
+                tokio::time::sleep_until(due).await;
+                far.recv(&mut there).await
+            };
+            tokio::select! {
+                Ok((count, from)) = near.recv_from(&mut here) => {
+                    peer = Some(from);
+                    let _ = far.send(&here[..count]).await;
+                }
+                Ok(count) = read => if let Some(peer) = peer {
+                    counter.fetch_add(count as u64, Ordering::SeqCst);
+                    let _ = near.send_to(&there[..count], peer).await;
+                },
+            }
+        }
+    });
+    (port, passed)
+}
+
+#[tokio::test]
+async fn a_large_future_goes_by_the_faster_way() {
+    let pair = Pair::new(&Both).await;
+    let payload = bytes(48 << 20);
+    let mut delivery = pair.grant(&payload);
+    let mut invitation = pair.invitation(delivery.ticket);
+    let (port, passed) = narrow_relay(port_of(&pair), 2 << 20).await;
+    assert!(invitation.addresses[0].as_str().ends_with("/quic-v1"), "{:?}", invitation.addresses);
+    invitation.addresses[0] = format!("/ip4/127.0.0.1/udp/{port}/quic-v1").parse().unwrap();
+    let run = async {
+        let (future, session) = pair.worker.fetch(invitation).await.unwrap();
+        assert_eq!(read(&future), payload);
+        session.deliver(&future, provenance()).await.unwrap();
+    };
+    let ((), events) = tokio::join!(run, all_events(&mut delivery));
+    assert!(matches!(events.last(), Some(DeliveryEvent::Done { .. })), "{events:?}");
+    let slow = passed.load(Ordering::SeqCst);
+    assert!(slow > 0 && slow < payload.len() as u64 / 2, "{slow} bytes went by QUIC");
+    assert!(!events.iter().any(|event| matches!(event, DeliveryEvent::Disconnected(_))), "{events:?}");
 }

@@ -70,22 +70,33 @@ pub(crate) struct Quic;
 #[derive(Default)]
 pub(crate) struct Tcp;
 
-async fn libp2p(address: &str) -> Node {
-    let listen = Listen::On(vec![address.parse().unwrap()]);
+/// libp2p, on loopback by both.
+#[derive(Default)]
+pub(crate) struct Both;
+
+impl Site for Both {
+    type Net = Node;
+    async fn node(&self) -> Node {
+        libp2p(&["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"]).await
+    }
+}
+
+async fn libp2p(addresses: &[&str]) -> Node {
+    let listen = Listen::On(addresses.iter().map(|address| address.parse().unwrap()).collect());
     Node::start(NodeConfig { listen, ..NodeConfig::default() }).await.unwrap()
 }
 
 impl Site for Quic {
     type Net = Node;
     async fn node(&self) -> Node {
-        libp2p("/ip4/127.0.0.1/udp/0/quic-v1").await
+        libp2p(&["/ip4/127.0.0.1/udp/0/quic-v1"]).await
     }
 }
 
 impl Site for Tcp {
     type Net = Node;
     async fn node(&self) -> Node {
-        libp2p("/ip4/127.0.0.1/tcp/0").await
+        libp2p(&["/ip4/127.0.0.1/tcp/0"]).await
     }
 }
 

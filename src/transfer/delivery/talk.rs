@@ -111,7 +111,11 @@ impl<N: Network> Run<N> {
             opening = while_beating(beat, &FromClient::Heartbeat, out, opening) => opening??,
         };
         let Opening { start, whole, sending } = opening;
+        let is_whole = whole.is_some();
         out.say(&FromClient::Future { size, digest, max_result, start, whole }).await?;
+        if is_whole {
+            self.events.mention(DeliveryEvent::Sending { bytes: size, total: size });
+        }
         Ok(sending)
     }
 

@@ -9,6 +9,7 @@ use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use libp2p::{
@@ -20,7 +21,10 @@ use libp2p::{
         handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Interval, interval},
+};
 
 use super::listen::way;
 use crate::{
@@ -30,6 +34,9 @@ use crate::{
 
 /// Where a stream goes that was opened, or why it was not.
 pub(super) type Opened = oneshot::Sender<io::Result<Stream>>;
+
+/// The shortest time between two looks at a connection.
+const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 
 /// The peers that may connect to this node.
 #[derive(Debug, Clone, Default)]
@@ -53,12 +60,14 @@ pub(super) struct Behaviour {
     connections: HashMap<PeerId, Vec<(ConnectionId, Way)>>,
     requests: VecDeque<(PeerId, ConnectionId, Request)>,
     waker: Option<Waker>,
+    /// How long connections without streams are kept.
+    idle: Duration,
 }
 
 impl Behaviour {
     /// Streams that other nodes open go to `incoming`, and are dropped when it is full.
-    pub(super) fn new(allowed: Allowed, incoming: mpsc::Sender<(PeerId, Stream)>) -> Self {
-        Self { allowed, incoming, connections: HashMap::new(), requests: VecDeque::new(), waker: None }
+    pub(super) fn new(allowed: Allowed, incoming: mpsc::Sender<(PeerId, Stream)>, idle: Duration) -> Self {
+        Self { allowed, incoming, connections: HashMap::new(), requests: VecDeque::new(), waker: None, idle }
     }
 
     /// The newest connection to a peer, by this way or, if that will do, by the other one.
@@ -79,7 +88,8 @@ impl Behaviour {
     }
 
     fn handler(&self, peer: PeerId) -> Handler {
-        Handler { peer, incoming: self.incoming.clone(), requests: VecDeque::new() }
+        let look = interval((self.idle / 2).max(SHORTEST_LOOK));
+        Handler { peer, incoming: self.incoming.clone(), requests: VecDeque::new(), look }
     }
 }
 
@@ -149,6 +159,9 @@ pub(super) struct Handler {
     peer: PeerId,
     incoming: mpsc::Sender<(PeerId, Stream)>,
     requests: VecDeque<Opened>,
+    /// When the connection is looked at although nothing happens. libp2p sees only then that it has no streams any more,
+    /// since the end of a QUIC stream wakes nobody.
+    look: Interval,
 }
 
 fn protocol() -> ReadyUpgrade<StreamProtocol> {
@@ -169,8 +182,9 @@ impl ConnectionHandler for Handler {
 
     fn poll(
         &mut self,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opened, Self::ToBehaviour>> {
+        while self.look.poll_tick(cx).is_ready() {}
         // A connection polls its handler again after each event that it gives it, so no waker is needed.
         match self.requests.pop_front() {
             Some(opened) => Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
