@@ -117,6 +117,14 @@ pub enum BoardError {
         /// SHA-256 of the key.
         fingerprint: String,
     },
+    /// The host shows an RSA key with fewer bits than are wanted.
+    #[error("{host} shows an RSA key of less than {least} bits, which RequiredRSASize asks for")]
+    HostKeyShort {
+        /// The host as known_hosts files write it.
+        host: String,
+        /// What is wanted, in bits.
+        least: u32,
+    },
     /// Nothing is known about this host, so that its key cannot be checked.
     #[error("the {} {host} is not known here; it shows the host key {fingerprint}", if *is_hop { "host" } else { "board" })]
     UnknownHost {
@@ -269,6 +277,7 @@ impl BoardError {
             Self::HostCertificate { .. } => {
                 "Ask the board's owner for a certificate that holds (ssh-keygen -s CA -h -n HOST -V …)."
             }
+            Self::HostKeyShort { .. } => "Ask the board's owner for a host key of another kind: ssh-keygen -t ed25519",
             Self::HostKeyRevoked { .. } => "Ask the board's owner: somebody may have that key who should not.",
             Self::UnknownHost { is_hop: true, host, .. } => {
                 return Some(format!("Connect to it once with ssh, which asks whether the key is right: ssh {host}"));

@@ -147,7 +147,16 @@ async fn hashed_names_and_any_kind_of_host_key_are_known() {
         assert!(std::fs::read_to_string(sshd.path("known_hosts")).unwrap().starts_with("|1|"));
         works(&config).await;
     }
+    // An RSA key that is shorter than the user wants is none.
+    std::fs::write(sshd.path("known_hosts"), sshd.known_line("rsa")).unwrap();
+    for (least, expected) in [("2048", true), ("8192", false)] {
+        let mut config = sshd.config_with(&format!("RequiredRSASize {least}\n"));
+        config.identities = vec![sshd.path("alice")];
+        let result = user(&config).await;
+        assert!(if expected { result.is_ok() } else { matches!(result, Err(BoardError::HostKeyShort { .. })) });
+    }
     // Several files; the one that has it counts.
+    std::fs::write(sshd.path("known_hosts"), sshd.known_line("ed25519")).unwrap();
     let mut config = sshd.config_with("UserKnownHostsFile ~/missing ~/theirs\nGlobalKnownHostsFile none\n");
     config.identities = vec![sshd.path("alice")];
     std::fs::rename(sshd.path("known_hosts"), sshd.path("home/theirs")).unwrap();

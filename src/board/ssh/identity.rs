@@ -186,7 +186,7 @@ impl Files {
         let plain: Vec<Identity> = [in_agent, others, in_files].concat();
         let mut all = with_certificates(self.certificates, held, &plain, self.is_all);
         all.extend(plain);
-        all.retain(|one| host.public_keys.allows(&one.algorithm()));
+        all.retain(|one| host.public_keys.allows(&one.algorithm()) && host.is_long_enough(&one.key));
         all.truncate(MOST);
         if all.is_empty() { Err(unusable.unwrap_or(BoardError::NoKey)) } else { Ok((all, passed_over)) }
     }

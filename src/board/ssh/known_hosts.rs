@@ -126,12 +126,15 @@ impl KnownHost {
     ///
     /// # Errors
     /// [`BoardError::UnknownHost`], [`BoardError::HostKeyChanged`], [`BoardError::HostKeyRevoked`],
-    /// [`BoardError::KnownHosts`].
+    /// [`BoardError::HostKeyShort`], [`BoardError::KnownHosts`].
     pub(super) fn check(&mut self, key: &PublicKey) -> Result<(), BoardError> {
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let host = self.host.known_as.clone();
         if self.revoked.contains(key.key_data()) {
             return Err(BoardError::HostKeyRevoked { host, fingerprint });
+        }
+        if !self.host.is_long_enough(key) {
+            return Err(BoardError::HostKeyShort { host, least: self.host.least_rsa });
         }
         if self.all().any(|entry| !entry.is_authority && entry.key.key_data() == key.key_data()) {
             return Ok(());
@@ -183,6 +186,10 @@ impl KnownHost {
         let signed_with = certificate.signature().algorithm();
         if signed_with == (Algorithm::Rsa { hash: None }) || !self.host.authorities.allows(signed_with.as_str()) {
             return Err(format!("it is signed with {}", signed_with.as_str()));
+        }
+        let key = PublicKey::new(certificate.public_key().clone(), "");
+        if ![&key, authority].into_iter().all(|key| self.host.is_long_enough(key)) {
+            return Err(format!("an RSA key of it has less than {} bits", self.host.least_rsa));
         }
         let now = clock::now().unix_seconds();
         if now < certificate.valid_after() || now >= certificate.valid_before() {

@@ -21,7 +21,7 @@ const ALIASES: [(&str, &str); 3] = [
     ("dsaauthentication", "pubkeyauthentication"),
 ];
 
-const APPLIED: [&str; 21] = [
+const APPLIED: [&str; 22] = [
     "addressfamily",
     "batchmode",
     "casignaturealgorithms",
@@ -39,6 +39,7 @@ const APPLIED: [&str; 21] = [
     "port",
     "proxyjump",
     "pubkeyacceptedalgorithms",
+    "requiredrsasize",
     "serveraliveinterval",
     "stricthostkeychecking",
     "user",
@@ -47,7 +48,7 @@ const APPLIED: [&str; 21] = [
 
 const ADDED: [&str; 2] = ["certificatefile", "identityfile"];
 
-const ONLY: [(&str, &[&str]); 14] = [
+const ONLY: [(&str, &[&str]); 13] = [
     ("bindaddress", &[]),
     ("bindinterface", &[]),
     ("canonicalizehostname", &["no", "false"]),
@@ -59,7 +60,6 @@ const ONLY: [(&str, &[&str]); 14] = [
     ("pubkeyauthentication", &["yes", "true", "unbound", "host-bound"]),
     ("refuseconnection", &[]),
     ("remotecommand", &["none"]),
-    ("requiredrsasize", &["1024"]),
     ("revokedhostkeys", &["none"]),
     ("sessiontype", &["default"]),
 ];

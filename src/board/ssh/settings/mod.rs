@@ -18,6 +18,7 @@ use std::{path::PathBuf, time::Duration};
 pub(super) use algorithms::Choice;
 pub(super) use pattern::{is_in_list, is_match};
 use read::{Asked, Flaw, Found, Value};
+use russh::keys::PublicKey;
 use tokens::Tokens;
 
 use super::SshBoardConfig;
@@ -28,6 +29,9 @@ const MOST_HOPS: usize = 8;
 
 /// The longest that a connection may be waited for, whatever `ConnectTimeout` says.
 const MOST_CONNECT: Duration = Duration::from_secs(600);
+
+/// The fewest bits of an RSA key unless `RequiredRSASize` asks for more, as in OpenSSH.
+const LEAST_RSA: u32 = 1024;
 
 /// A host that somebody wants to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +86,16 @@ pub(super) struct Host {
     pub(super) host_keys: Choice,
     pub(super) public_keys: Choice,
     pub(super) authorities: Choice,
+    /// The fewest bits of an RSA key, the host's or the user's.
+    pub(super) least_rsa: u32,
     jumps: Vec<Target>,
+}
+
+impl Host {
+    /// Whether a key is no RSA key, or one with enough bits.
+    pub(super) fn is_long_enough(&self, key: &PublicKey) -> bool {
+        key.key_data().rsa().is_none_or(|rsa| rsa.key_size() >= self.least_rsa)
+    }
 }
 
 /// The hosts to go through, the last of which is the one that is wanted. Blocks on the disk.
@@ -214,6 +227,7 @@ impl Resolver<'_> {
             host_keys: Choice::new(self.found.first("hostkeyalgorithms"))?,
             public_keys: Choice::new(self.found.first("pubkeyacceptedalgorithms"))?,
             authorities: Choice::new(self.found.first("casignaturealgorithms"))?,
+            least_rsa: self.least_rsa()?,
             jumps: self.jumps(&tokens)?,
             name,
             port,
@@ -292,6 +306,12 @@ impl Resolver<'_> {
             "yes" | "true" | "ask" => Ok(Some(false)),
             other => Err(value.flaw(format!("{other} is none of yes, accept-new, ask, no"))),
         }
+    }
+
+    fn least_rsa(&self) -> Result<u32, Flaw> {
+        let Some(value) = self.found.first("requiredrsasize") else { return Ok(LEAST_RSA) };
+        let word = value.word()?;
+        word.parse().map(|bits: u32| bits.max(LEAST_RSA)).map_err(|_| value.flaw(format!("{word} is no number of bits")))
     }
 
     fn family(&self) -> Result<Family, Flaw> {
