@@ -311,7 +311,9 @@ impl Resolver<'_> {
     fn least_rsa(&self) -> Result<u32, Flaw> {
         let Some(value) = self.found.first("requiredrsasize") else { return Ok(LEAST_RSA) };
         let word = value.word()?;
-        word.parse().map(|bits: u32| bits.max(LEAST_RSA)).map_err(|_| value.flaw(format!("{word} is no number of bits")))
+        word.parse()
+            .map(|bits: u32| bits.max(LEAST_RSA))
+            .map_err(|_| value.flaw(format!("{word} is no number of bits")))
     }
 
     fn family(&self) -> Result<Family, Flaw> {
