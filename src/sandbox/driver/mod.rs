@@ -78,9 +78,9 @@ pub enum PlanError {
     },
     /// The profile asks for a network that no driver can hold.
     #[error(
-        "the internet without this machine and its network cannot be held here: p2p-jail has no way out of a task's \
-         network namespace (as pasta and slirp4netns make) whose private, link-local and host's own addresses are closed \
-         from within; use a profile with network.reach = \"none\""
+        "the internet without this machine and its network cannot be held here: p2p-jail does not yet make the router \
+         namespace in which private, link-local and the host's own addresses would be closed to a task (SECURITY.md \
+         says why routes in the task's own namespace do not hold it); use a profile with network.reach = \"none\""
     )]
     NoInternet,
     /// The driver `none` has no root of its own.
