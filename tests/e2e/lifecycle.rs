@@ -113,7 +113,7 @@ fn a_killed_init_is_a_result_that_says_so() {
     kill(Pid::from_raw(init), Signal::SIGKILL).unwrap();
     assert_eq!(client.wait(), Some(4), "{}", client.log());
     assert_eq!(processes_with(&marker), [0; 0]);
-    worker.wait_for("delivered");
+    worker.wait_for(" delivered future=");
     assert_eq!(stdout(&world.evaluate("'next'")), "[1] \"next\"\n");
 }
 

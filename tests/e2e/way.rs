@@ -24,7 +24,7 @@ fn an_error_of_the_code_is_the_clients_error() {
     let output = world.evaluate("warning('careful'); stop('no way')");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("no way") && stderr(&output).contains("careful"), "{output:?}");
-    worker.wait_for("delivered");
+    worker.wait_for(" delivered future=");
     assert_eq!(stdout(&world.evaluate("'still there'")), "[1] \"still there\"\n");
 }
 
@@ -79,7 +79,7 @@ fn two_clients_and_three_workers_at_once() {
     for (i, output) in outputs {
         assert_eq!(stdout(&output), format!("[1] {}\n", i * 100), "{took:?}");
     }
-    let delivered = workers.iter().map(|worker| worker.log().matches("delivered").count()).sum::<usize>();
+    let delivered = workers.iter().map(|worker| worker.log().matches(" delivered future=").count()).sum::<usize>();
     assert_eq!(delivered, 6, "each future was evaluated by one worker, once");
 }
 
