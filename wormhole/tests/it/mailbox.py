@@ -8,7 +8,7 @@ from twisted.internet import reactor
 MODE = sys.argv[-1]
 WELCOMES = {
     "mute": None,
-    "hashcash": {"permission-required": {"hashcash": {"bits": 100, "resource": "x"}}},
+    "hashcash": {"permission-required": {"none": None, "hashcash": {"bits": 100, "resource": "x"}}},
     "login": {"permission-required": {"a passport": {}}},
 }
 
@@ -26,7 +26,7 @@ class Server(WebSocketServerProtocol):
         elif welcome is not None:
             self.say(type="welcome", welcome=welcome)
 
-    def peer(self, phase, body):
+    def from_peer(self, phase, body):
         self.say(type="message", side="theirs", phase=phase, body=body.hex(), id="1", server_rx=1.0, server_tx=1.0)
 
     def onMessage(self, payload, _):
@@ -41,8 +41,8 @@ class Server(WebSocketServerProtocol):
             self.say(type="released")
         elif kind == "add" and message["phase"] == "pake":
             # Its own message back, as if the peer had drawn the same: the key is known to nobody here.
-            self.peer("pake", bytes.fromhex(message["body"]))
-            self.peer("version", b"short" if MODE == "short" else b"x" * 100)
+            self.from_peer("pake", bytes.fromhex(message["body"]))
+            self.from_peer("version", b"short" if MODE == "short" else b"x" * 100)
 
 
 factory = WebSocketServerFactory()
