@@ -17,7 +17,7 @@ fn results() -> Vec<Case> {
             acts: no_result_file,
             scenario: Some(scenarios::output_file),
             known: "judge0 CVE-2024-28185, 28189, 29021",
-            gets: "no path is shared; `-o` replaces a link and follows none (variants once)",
+            gets: "no path is shared; `-o` replaces a link only with `--force`, and follows none (variants once)",
             ..Case::new(68, Nothing, "put a link, FIFO, socket or folder in the result's place", "output, filesystem")
         },
         Case {

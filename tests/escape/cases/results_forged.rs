@@ -105,7 +105,7 @@ pub(super) fn promise(place: &Place<'_>) -> Told {
     let value = "f <- function(x) function() x; e <- new.env(); makeActiveBinding('a', function() 1, e); \
                  say(as_result(value = list(f(stop('never')), e)))";
     let ran = place.exec(&format!("{HELPERS}{value}"), &["--output", &to.display().to_string()]);
-    expect(&ran, 0, &[], &["promises: 1", "active bindings: 1", "look at it in a sandbox"])?;
+    expect(&ran, 0, &[], &["promises: 1", "active bindings: 1", "in a sandbox"])?;
     let promise: Variant = ("say(rds(0, 0, 0, 5, 0, 0, 0, 252, 0, 0, 0, 254))", 5, "a promise as a value");
     let others: [Variant; 2] = [
         ("say(rds(0, 0, 0, 19, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 252, 0, 0, 0, 254))", 5, "a promise as a value"),

@@ -20,11 +20,20 @@ pub(super) fn output_file(place: &Place<'_>) -> Told {
     let folder = open_folder(place, &format!("output-{}", marker(place, 68)));
     let victim = folder.join("victim");
     fs::write(&victim, "untouched").unwrap();
-    let to = |path: &Path| place.exec("'fine'", &["--output", &path.display().to_string()]);
+    let refused = |path: &Path| {
+        let ran = place.exec("'fine'", &["--output", &path.display().to_string()]);
+        expect(&ran, 2, &[], &["is there already"])
+    };
+    let to = |path: &Path| place.exec("'fine'", &["--force", "--output", &path.display().to_string()]);
     let untouched =
         || if fs::read(&victim).unwrap() == b"untouched" { Ok(()) } else { Err("a link was followed".to_owned()) };
     let link = folder.join("link.rds");
     symlink(&victim, &link).unwrap();
+    refused(&link)?;
+    untouched()?;
+    if !fs::symlink_metadata(&link).unwrap().is_symlink() {
+        return Err("what was there is gone, and nobody said --force".to_owned());
+    }
     expect(&to(&link), 0, &[], &[])?;
     untouched()?;
     if !fs::symlink_metadata(&link).unwrap().is_file() {
@@ -37,7 +46,9 @@ pub(super) fn output_file(place: &Place<'_>) -> Told {
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         let _listening = UnixListener::bind(&socket).unwrap();
         for path in [&hard, &fifo, &socket] {
-            expect(&to(path), 0, &[], &[]).map_err(|error| format!("{}: {error}", path.display()))?;
+            refused(path)
+                .and_then(|()| expect(&to(path), 0, &[], &[]))
+                .map_err(|error| format!("{}: {error}", path.display()))?;
             untouched()?;
         }
         expect(&to(&folder), 2, &[], &["cannot"])
