@@ -45,7 +45,6 @@ code=$(cat $D/cl2.py | base64 -w0)
 for who in user; do
 echo "== $who"
 [ $who = user ] && pre="setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all" || pre=
-(sleep 9; ps -eo pid,ppid,user,args | grep "[p]asta --fore" | cut -c1-60; pkill -9 -x p2p-worker; sleep 1; echo after kill:; ps -eo pid,user,args | grep "[p]asta --fore" | cut -c1-60) &
 time $pre env HOME=$D/home timeout 60 $D/bin/p2p-worker exec --profile $D/internet.toml -e "cat(system(\"echo $code | base64 -d > /tmp/c.py; /usr/bin/python3 /tmp/c.py $A; cat /proc/net/route\", intern=TRUE, ignore.stderr=TRUE), sep='\\n')" 2>&1 | tail -40
 
 done
