@@ -11,6 +11,7 @@ use super::{
     driver::{LIMITS_SIZE, memory_limit},
     facts::Facts,
     fix::landlock as landlock_fix,
+    profile::Reach,
     show_bytes, show_duration,
 };
 
@@ -146,11 +147,20 @@ impl Judge<'_> {
     }
 
     fn network(&self) -> (String, Vec<Option<String>>) {
-        let families = ["socket inet", "socket inet6", "socket netlink", "socket vsock"];
-        let mut wrong: Vec<_> = families.iter().map(|act| self.expect(act, &DENIED)).collect();
-        wrong.push(self.expect("connect 127.0.0.1", &DENIED));
+        let internet = self.profile.reach == Reach::Internet;
+        let families: &[&str] = if internet { &[] } else { &["socket inet", "socket inet6", "connect 127.0.0.1"] };
+        let families = families.iter().chain(&["socket netlink", "socket vsock"]);
+        let mut wrong: Vec<_> = families.map(|act| self.expect(act, &DENIED)).collect();
+        if internet {
+            wrong.push(self.expect("connect 127.0.0.1", &["ECONNREFUSED"]));
+        }
         let sockets = self.allows("socket") || self.allows("socketpair");
         wrong.push(self.expect("socket unix", if sockets { &["ok"] } else { &["ENOSYS"] }));
+        if internet {
+            let how = "a router of its own before pasta, IPv4; closed: private, link-local, multicast and reserved blocks, \
+                       this machine's addresses and networks";
+            return (how.to_owned(), wrong);
+        }
         let sockets = if sockets { "sockets of AF_UNIX only" } else { "no sockets at all" };
         (format!("a network namespace without network; {sockets}"), wrong)
     }

@@ -82,6 +82,7 @@ pub(crate) fn builtin(starter: Starter) -> Builtin {
         inside: Identity { uid: 1000, gid: 1000 },
         hostname: "jail".into(),
         mounts,
+        uplink: None,
     }
 }
 
