@@ -100,12 +100,16 @@ pub struct Builtin {
     pub uplink: Option<Uplink>,
 }
 
+/// The most blocks that an [`Uplink`] closes.
+pub const MAX_CLOSED: usize = 1024;
+
 /// A way to the internet, over IPv4: see `stages::network`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uplink {
     /// The program pasta, absolute. It is started outside of the container, by the user that the task runs as on the host.
     pub program: PathBuf,
-    /// Where no packet goes. Closed too are the networks and addresses of this machine's interfaces at the start.
+    /// Where no packet goes, at most [`MAX_CLOSED`]. Closed too is what this machine is and has around it at the start: the
+    /// networks and addresses of its interfaces, and wherever its routes lead but the default.
     pub closed: Vec<Ipv4Block>,
 }
 

@@ -12,7 +12,7 @@ use super::{
     facts::Facts,
     fix::landlock as landlock_fix,
     profile::Reach,
-    show_bytes, show_duration,
+    show_bytes, show_duration, uplink,
 };
 
 /// What a filter says; no act of the check gives these two without one, except where noted.
@@ -153,13 +153,13 @@ impl Judge<'_> {
         let mut wrong: Vec<_> = families.map(|act| self.expect(act, &DENIED)).collect();
         if internet {
             wrong.push(self.expect("connect 127.0.0.1", &["ECONNREFUSED"]));
+            wrong.push(self.expect("connect private", &["EHOSTUNREACH"]));
+            wrong.push(self.expect("connect private by device", &["EHOSTUNREACH"]));
         }
         let sockets = self.allows("socket") || self.allows("socketpair");
         wrong.push(self.expect("socket unix", if sockets { &["ok"] } else { &["ENOSYS"] }));
         if internet {
-            let how = "a router of its own before pasta, IPv4; closed: private, link-local, multicast and reserved blocks, \
-                       this machine's addresses and networks";
-            return (how.to_owned(), wrong);
+            return (format!("a network namespace behind a router of its own and pasta: {}", uplink::IN_WORDS), wrong);
         }
         let sockets = if sockets { "sockets of AF_UNIX only" } else { "no sockets at all" };
         (format!("a network namespace without network; {sockets}"), wrong)

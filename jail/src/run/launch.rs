@@ -79,8 +79,8 @@ fn start_builtin(
         });
     };
     let (ready, its) = UnixStream::pair().at(Stage::Namespaces, || "socketpair".into())?;
-    let own = Routing::here().and_then(|routing| routing.networks());
-    let own = own.at(Stage::Namespaces, || "rtnetlink, the addresses of this machine".into())?;
+    let own = Routing::here().and_then(|routing| routing.own_blocks());
+    let own = own.at(Stage::Namespaces, || "rtnetlink, the addresses and routes of this machine".into())?;
     let closed = [&uplink.closed[..], &own].concat();
     let mut started = start_init(group, CloneFlags::CLONE_NEWNET, status, notes, |status, outcome, host| {
         let (spec, prepared) = (&prepared.spec, Some(prepared));

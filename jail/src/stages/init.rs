@@ -137,8 +137,9 @@ impl Init<'_> {
         exit(1)
     }
 
-    /// Forks the task's process, which makes the network namespace (or, where there is one, compiles the filters): that takes the kernel almost as long as all mounts, which
-    /// this process makes meanwhile. Then it waits until the init has locked itself up.
+    /// Forks the task's process, which makes the network namespace (or, where there is one, compiles the filters): that takes
+    /// the kernel almost as long as all mounts, which this process makes meanwhile. Then it waits until the init has locked
+    /// itself up.
     fn fork_task(&self) -> Outcome<TaskProcess> {
         let (ours, its) = UnixStream::pair().at(STAGE, || "socketpair".into())?;
         match sys::fork(CloneFlags::empty()).at(STAGE, || "forking the task's process".into())? {

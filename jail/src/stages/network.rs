@@ -23,6 +23,8 @@ const STAGE: Stage = Stage::Namespaces;
 
 /// The interface that pasta makes in the router.
 pub(crate) const PASTA_LINK: &str = "way";
+/// The task's interface.
+pub(crate) const TASK_LINK: &str = "eth0";
 /// The router's addresses: towards pasta, the next hop there, towards the task. The task's. All of a block for protocols
 /// (RFC 6890) that is closed otherwise.
 pub(crate) const ROUTER: [u8; 4] = [192, 0, 0, 2];
@@ -35,6 +37,16 @@ pub(crate) const NAME_SERVER: [u8; 4] = [192, 0, 0, 53];
 /// As pasta has it: the largest packet of 802.3, rounded to words.
 const MTU: u32 = 65520;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// In this order. Nobody can be answered who cannot be sent to: what comes in with a sender that is closed, or that would not
+/// be reached by that link, is dropped (`rp_filter`), so nobody near can send to the task. Then it forwards.
+///
+/// That a place is closed the task is told by ICMP, which the kernel does five times at once and once a second after; the limit
+/// that is lifted here would make that two.
+const SETTINGS: [(&str, &str); 3] = [
+    ("/proc/sys/net/ipv4/conf/all/rp_filter", "1"),
+    ("/proc/sys/net/ipv4/icmp_ratelimit", "0"),
+    ("/proc/sys/net/ipv4/ip_forward", "1"),
+];
 const EVERYTHING: Ipv4Block = Ipv4Block { address: [0; 4], prefix: 0 };
 
 /// In the init, which is in the router: waits for pasta, and makes and enters the task's network namespace.
@@ -46,7 +58,7 @@ pub(crate) fn connect(closed: &[Ipv4Block]) -> Outcome<()> {
     inside(&router).at(STAGE, || "rtnetlink, the task's link".into())?;
     enter(&router)?;
     outside(closed).at(STAGE, || "rtnetlink, the router's links and routes".into())?;
-    fs::write("/proc/sys/net/ipv4/ip_forward", "1").at(STAGE, || "writing /proc/sys/net/ipv4/ip_forward".into())?;
+    SETTINGS.iter().try_for_each(|(path, value)| fs::write(path, value).at(STAGE, || format!("writing {path}")))?;
     enter(&task)
 }
 
@@ -77,8 +89,8 @@ fn wait_for_pasta() -> Outcome<()> {
 fn inside(router: &File) -> nix::Result<()> {
     let routing = Routing::here()?;
     routing.up(routing.link("lo")?, None)?;
-    routing.add_pair("eth0", "task", router.as_fd())?;
-    let link = routing.link("eth0")?;
+    routing.add_pair(TASK_LINK, "task", router.as_fd())?;
+    let link = routing.link(TASK_LINK)?;
     routing.add_address(link, TASK)?;
     routing.up(link, Some(MTU))?;
     routing.add_route(EVERYTHING, Way::Router(ROUTER_INSIDE, link))

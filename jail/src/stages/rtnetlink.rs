@@ -21,6 +21,17 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+
+/// `NLM_F_DUMP_INTR`: what is listed changed meanwhile, so something may be missing.
+const INTERRUPTED: u16 = 0x10;
+/// How often such a list is asked for again.
+const MOST_TRIES: u32 = 10;
+/// The most blocks that are taken from a machine: a router of the internet's core has a million routes.
+const MOST_BLOCKS: usize = 4096;
+/// The shortest prefix that is taken for somebody's network. Shorter ones are ways to (nearly) everything, such as the two
+/// halves of the internet that VPNs add in place of a default route.
+const SHORTEST: u8 = 8;
 
 /// The length of the header of a message and of an attribute, in bytes.
 const HEADER: usize = 16;
@@ -60,7 +71,7 @@ impl Routing {
         self.send(RTM_GETLINK, REQUEST, &body)?;
         let answer = self.receive()?;
         let mut found = Err(Errno::EBADMSG);
-        for (kind, body) in messages(&answer) {
+        for (kind, _, body) in messages(&answer) {
             match kind {
                 NLMSG_ERROR => return Err(error(body).err().unwrap_or(Errno::EBADMSG)),
                 RTM_NEWLINK => found = number(body, 4).ok_or(Errno::EBADMSG),
@@ -116,27 +127,42 @@ impl Routing {
         }
     }
 
-    /// The networks and addresses of all links.
-    pub(crate) fn networks(&self) -> nix::Result<Vec<Ipv4Block>> {
-        self.send(RTM_GETADDR, REQUEST | DUMP, &[INET, 0, 0, 0, 0, 0, 0, 0])?;
-        let mut found = Vec::new();
+    /// What this machine is and has around it: the addresses and networks of all links, and wherever a route of any table
+    /// leads but the default.
+    ///
+    /// `E2BIG` where that is more than 4096 blocks; `EAGAIN` where it does not stop changing.
+    pub(crate) fn own_blocks(&self) -> nix::Result<Vec<Ipv4Block>> {
+        for _ in 0..MOST_TRIES {
+            let mut found = Vec::new();
+            let whole =
+                self.list(RTM_GETADDR, RTM_NEWADDR, &[INET, 0, 0, 0, 0, 0, 0, 0], |body| {
+                    addresses(body, &mut found);
+                    found.len()
+                })? && self.list(RTM_GETROUTE, RTM_NEWROUTE, &[INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], |body| {
+                    found.extend(destination(body));
+                    found.len()
+                })?;
+            if whole {
+                found.sort_unstable_by_key(|block| (block.address, block.prefix));
+                found.dedup();
+                return Ok(found);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// Gives the bodies of a list's entries to a function, which says how much it has. Whether the list was whole.
+    fn list(&self, what: u16, entry: u16, body: &[u8], mut take: impl FnMut(&[u8]) -> usize) -> nix::Result<bool> {
+        self.send(what, REQUEST | DUMP, body)?;
+        let mut whole = true;
         loop {
             let answer = self.receive()?;
-            for (kind, body) in messages(&answer) {
+            for (kind, flags, body) in messages(&answer) {
+                whole &= flags & INTERRUPTED == 0;
                 match kind {
-                    NLMSG_DONE => return Ok(found),
+                    NLMSG_DONE => return Ok(whole),
                     NLMSG_ERROR => return Err(error(body).err().unwrap_or(Errno::EBADMSG)),
-                    RTM_NEWADDR => {
-                        let prefix = body.get(1).copied().unwrap_or(32);
-                        for (kind, value) in attributes(body.get(8..).unwrap_or_default()) {
-                            let Ok(address) = <[u8; 4]>::try_from(value) else { continue };
-                            match kind {
-                                1 => found.push(Ipv4Block::around(address, prefix)),
-                                2 => found.push(Ipv4Block { address, prefix: 32 }),
-                                _ => {}
-                            }
-                        }
-                    }
+                    kind if kind == entry && take(body) > MOST_BLOCKS => return Err(Errno::E2BIG),
                     _ => {}
                 }
             }
@@ -147,8 +173,8 @@ impl Routing {
     fn ask(&self, kind: u16, flags: u16, body: &[u8]) -> nix::Result<()> {
         self.send(kind, REQUEST | ACK | flags, body)?;
         let answer = self.receive()?;
-        let said = messages(&answer).find(|(kind, _)| *kind == NLMSG_ERROR);
-        said.map_or(Err(Errno::EBADMSG), |(_, body)| error(body))
+        let said = messages(&answer).find(|(kind, _, _)| *kind == NLMSG_ERROR);
+        said.map_or(Err(Errno::EBADMSG), |(_, _, body)| error(body))
     }
 
     fn send(&self, kind: u16, flags: u16, body: &[u8]) -> nix::Result<()> {
@@ -169,15 +195,37 @@ impl Routing {
     }
 }
 
+/// The blocks of an address (`struct ifaddrmsg`): itself, and all that is on its link or at its other end.
+fn addresses(body: &[u8], found: &mut Vec<Ipv4Block>) {
+    const ADDRESS: u16 = 1;
+    const LOCAL: u16 = 2;
+    let prefix = body.get(1).copied().unwrap_or(32);
+    for (kind, value) in attributes(body.get(8..).unwrap_or_default()) {
+        let Ok(address) = <[u8; 4]>::try_from(value) else { continue };
+        match kind {
+            // An address with (nearly) all others on its link would close everything.
+            ADDRESS if prefix < SHORTEST => found.push(Ipv4Block { address, prefix: 32 }),
+            ADDRESS => found.push(Ipv4Block::around(address, prefix)),
+            LOCAL => found.push(Ipv4Block { address, prefix: 32 }),
+            _ => {}
+        }
+    }
+}
+
+/// Where a route (`struct rtmsg`) leads, if not to (nearly) everything.
+fn destination(body: &[u8]) -> Option<Ipv4Block> {
+    const DESTINATION: u16 = 1;
+    let prefix = body.get(1).copied().filter(|prefix| *prefix >= SHORTEST)?;
+    let (_, value) = attributes(body.get(12..)?).find(|(kind, _)| *kind == DESTINATION)?;
+    Some(Ipv4Block::around(value.try_into().ok()?, prefix))
+}
+
 impl Ipv4Block {
     /// The network of that size around an address.
     fn around(address: [u8; 4], prefix: u8) -> Self {
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-        // An address with (nearly) all others on its link would close everything.
-        if prefix < 8 {
-            return Self { address, prefix: 32 };
-        }
-        Self { address: (u32::from_be_bytes(address) & mask).to_be_bytes(), prefix: prefix.min(32) }
+        let prefix = prefix.min(32);
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        Self { address: (u32::from_be_bytes(address) & mask).to_be_bytes(), prefix }
     }
 }
 
@@ -200,14 +248,15 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The kinds and bodies of the messages in an answer.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// The kinds, flags and bodies of the messages in an answer.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::try_from(number(bytes, 0)?).ok()?;
         let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+        let flags = u16::from_ne_bytes(bytes.get(6..8)?.try_into().ok()?);
         let body = bytes.get(HEADER..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
+        Some((kind, flags, body))
     })
 }
 
@@ -232,5 +281,61 @@ fn error(body: &[u8]) -> nix::Result<()> {
         Some(0) => Ok(()),
         Some(negative) => Err(Errno::from_raw(negative.saturating_neg())),
         None => Err(Errno::EBADMSG),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_addresses_and_routes() {
+        let block = |address, prefix| Ipv4Block { address, prefix };
+        let mut found = Vec::new();
+        let of = |prefix, address: [u8; 4], local: [u8; 4]| {
+            [vec![INET, prefix, 0, 0, 1, 0, 0, 0], attribute(1, &address), attribute(2, &local)].concat()
+        };
+        addresses(&of(20, [203, 0, 113, 77], [203, 0, 113, 77]), &mut found);
+        addresses(&of(0, [198, 51, 100, 9], [198, 51, 100, 1]), &mut found);
+        let expected = [
+            block([203, 0, 112, 0], 20),
+            block([203, 0, 113, 77], 32),
+            block([198, 51, 100, 9], 32),
+            block([198, 51, 100, 1], 32),
+        ];
+        assert_eq!(found, expected);
+        let route =
+            |prefix, to: [u8; 4]| [vec![INET, prefix, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0], attribute(1, &to)].concat();
+        assert_eq!(destination(&route(16, [141, 20, 0, 0])), Some(block([141, 20, 0, 0], 16)));
+        // The default, and half of everything.
+        assert_eq!((destination(&route(0, [0; 4])), destination(&route(1, [128, 0, 0, 0]))), (None, None));
+    }
+
+    #[test]
+    fn answers_that_are_cut_or_nonsense() {
+        let whole = [&20u32.to_ne_bytes()[..], &2u16.to_ne_bytes(), &[0; 10], &(-19i32).to_ne_bytes()].concat();
+        let said: Vec<_> = messages(&whole).collect();
+        assert_eq!(said, [(NLMSG_ERROR, 0, &whole[16..])]);
+        assert_eq!(error(said[0].2), Err(Errno::ENODEV));
+        for end in 0..whole.len() {
+            assert_eq!(messages(&whole[..end]).count(), 0);
+            assert!(attributes(&whole[..end]).count() <= end);
+        }
+        // A length that would never get on.
+        assert_eq!(messages(&[0; 64]).count(), 0);
+        assert_eq!(attributes(&[0; 64]).count(), 0);
+        assert_eq!(error(&[]), Err(Errno::EBADMSG));
+    }
+
+    /// The kernel answers, whoever asks.
+    #[test]
+    fn this_machine() {
+        let routing = Routing::here().unwrap();
+        assert_eq!(routing.link("no-such-link"), Err(Errno::ENODEV));
+        let lo = routing.link("lo").unwrap();
+        assert!(lo > 0);
+        let up = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default().contains("127.0.0.1");
+        let blocks = routing.own_blocks().unwrap();
+        assert!(!up || blocks.contains(&Ipv4Block { address: [127, 0, 0, 1], prefix: 32 }), "{blocks:?}");
     }
 }

@@ -35,9 +35,14 @@ fn mount() -> impl Strategy<Value = Mount> {
     ]
 }
 
+fn uplink() -> impl Strategy<Value = Uplink> {
+    let block = any::<([u8; 4], u8)>().prop_map(|(address, prefix)| Ipv4Block { address, prefix });
+    (path(), vec(block, 0..20)).prop_map(|(program, closed)| Uplink { program, closed })
+}
+
 fn container() -> impl Strategy<Value = Container> {
-    let builtin = (option::of(identity()), identity(), text(), vec(mount(), 0..8)).prop_map(
-        |(become_user, inside, hostname, mounts)| Builtin { become_user, inside, hostname, mounts, uplink: None },
+    let builtin = (option::of(identity()), identity(), text(), vec(mount(), 0..8), option::of(uplink())).prop_map(
+        |(become_user, inside, hostname, mounts, uplink)| Builtin { become_user, inside, hostname, mounts, uplink },
     );
     let external = (option::of(identity()), vec(text(), 0..6), pairs(), vec(vec(any::<u8>(), 0..20), 0..4))
         .prop_map(|(become_user, argv, environment, files)| External { become_user, argv, environment, files });
