@@ -40,3 +40,4 @@ mod transfer_memory;
 mod transfer_resume;
 mod transfer_slow;
 mod transfer_support;
+mod wormhole_transcripts;
