@@ -41,3 +41,4 @@ mod transfer_resume;
 mod transfer_slow;
 mod transfer_support;
 mod wormhole_transcripts;
+mod wormhole_worker;
