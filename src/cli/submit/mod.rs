@@ -153,8 +153,15 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let spool_directory = workbench.spool_directory().to_owned();
     let transfer = listening_transfer().await?;
-    let (client, dispatcher) =
-        Client::start(Setup { me, link, transfer, spool_directory, max_result, max_attempts: attempts });
+    let (client, dispatcher) = Client::start(Setup {
+        me,
+        link,
+        transfer,
+        wormhole: None,
+        spool_directory,
+        max_result,
+        max_attempts: attempts,
+    });
     let teller = Teller::new(args.json, args.show_worker, sources.len());
     let local_r = Semaphore::new(LOCAL_R);
     let journey =
