@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
 use p2p_wormhole_contract::{
     GRACE,
-    message::{MAX_RELAYS, Mailbox, Reach, Relay, Request, Task},
+    message::{Layer, MAX_RELAYS, Mailbox, Reach, Relay, Request, Task},
 };
 use tokio::{
     io::AsyncReadExt,
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Code, Progress, Wormhole, WormholeConfig, WormholeError,
-    conversation::{Conversation, Ends},
+    conversation::{Conversation, Ends, layers},
     names,
 };
 use crate::{
@@ -39,6 +39,25 @@ impl Program {
     #[must_use]
     pub fn new(config: WormholeConfig) -> Self {
         Self { config }
+    }
+
+    /// Starts the program for nothing but its first message: whether it is there, of our build, and which layers of its own
+    /// sandbox hold on this machine.
+    ///
+    /// # Errors
+    /// [`WormholeError::Execute`], [`WormholeError::OtherBuild`], and [`WormholeError::Died`] or another one where it does not
+    /// keep to its contract.
+    pub async fn probe(&self) -> Result<Vec<Layer>, WormholeError> {
+        let mut child = self.start()?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (input, output) = pipes.ok_or(WormholeError::Contract("it has no pipes"))?;
+        let layers = layers(output).await;
+        drop(input);
+        if let Err(WormholeError::Died { .. }) = layers {
+            return Err(died(child).await);
+        }
+        bury(child);
+        layers
     }
 
     async fn run(
