@@ -24,7 +24,7 @@ use super::{
 use crate::{
     board::BoardEvent,
     clock,
-    ids::{FutureId, NodeId, PeerName, Ticket},
+    ids::{ClaimCode, FutureId, NodeId, PeerName, Ticket},
     proto::{
         message::{Message, Protocols},
         posting::{Action, Event, Postings, Route},
@@ -273,7 +273,7 @@ impl<N: Network> Dispatcher<N> {
     }
 
     /// Says who has a future by wormhole, and with which code.
-    async fn accept_by_wormhole(&mut self, future: FutureId, code: PeerName) {
+    async fn accept_by_wormhole(&mut self, future: FutureId, code: ClaimCode) {
         let Some(taken) = self.open.get(&future).and_then(|open| open.taken.as_ref()) else { return };
         let worker = taken.worker.clone();
         let accept = self.postings.accept_by_wormhole(future.clone(), worker.clone(), code, clock::now());

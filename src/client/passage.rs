@@ -5,7 +5,7 @@ use std::io;
 use tokio::sync::mpsc;
 
 use crate::{
-    ids::{FutureId, PeerName},
+    ids::{ClaimCode, FutureId},
     proto::refusal::Payload,
     sandbox::Provenance,
     spool::Spooled,
@@ -36,7 +36,7 @@ pub(super) type Passed = (FutureId, RunNumber, Passage);
 /// What happens on the way.
 pub(super) enum Passage {
     /// By wormhole: the mailbox is open, and the worker can be told this code.
-    Open(PeerName),
+    Open(ClaimCode),
     /// The worker is here, for the first time or again.
     Came,
     /// Its stream broke, or it is not there with the result that it announced.

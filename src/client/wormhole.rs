@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashSet,
-    fmt,
+    fmt, io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::passage::{Fault, Passage, WayError};
 use crate::{
-    ids::PeerName,
+    ids::ClaimCode,
     sandbox::Provenance,
     spool::Spooled,
     wormhole::{Code, Failure, Phase, Progress, Wormhole, WormholeError},
@@ -128,24 +128,20 @@ impl Plates {
             if number >= 60_000 || (used.contains(&plate) && used.len() < 5_000) {
                 continue;
             }
+            let claim = format!("{plate:04}-{secret:012x}")
+                .parse()
+                .map_err(|_| WayError::Random(io::ErrorKind::Other.into()))?;
             used.insert(plate);
-            return Ok(Drawn { plate, text: format!("{plate:04}-{secret:012x}"), plates: self.clone() });
+            return Ok(Drawn { plate, claim, plates: self.clone() });
         }
     }
 }
 
-/// A code that was drawn, without its suffix. Its nameplate is free again when this is dropped.
+/// A code that was drawn, without its ending. Its nameplate is free again when this is dropped.
 struct Drawn {
     plate: u16,
-    text: String,
+    claim: ClaimCode,
     plates: Plates,
-}
-
-impl Drawn {
-    fn code(&self, suffix: &str) -> Result<Code, WayError> {
-        let code = format!("{}-{suffix}", self.text).parse();
-        code.map_err(|_| WayError::Wormhole(WormholeError::Contract("a code of ours is none")))
-    }
 }
 
 impl Drop for Drawn {
@@ -199,13 +195,16 @@ impl Run {
         let mut tried = 0;
         loop {
             let drawn = self.wormholes.plates.draw().map_err(|error| failed(Fault::Final, error))?;
-            let code = drawn.code("f").map_err(|error| failed(Fault::Final, error))?;
+            let code = Code::of_future(&drawn.claim);
             let seen = Seen::default();
             let told = Box::new(self.telling(&seen, Some(&drawn)));
             let sent = self.wormholes.by.send(&code, &self.payload, told, &self.cancel).await;
             tried += 1;
             match sent {
-                Ok(()) => return Ok(drawn),
+                Ok(()) => {
+                    self.met(&seen);
+                    return Ok(drawn);
+                }
                 Err(WormholeError::Failed(Failure::Mailbox(_))) if !seen.is_open() && tried < MOST_CODES => {}
                 Err(error) => return Err(failed(fault_of_sending(&error, &seen), WayError::Wormhole(error))),
             }
@@ -214,7 +213,7 @@ impl Run {
 
     /// Receives the result; `None` if nobody is there with it, or not yet.
     async fn fetch(&self, drawn: &Drawn, said: bool) -> Result<Option<Spooled>, Passage> {
-        let code = drawn.code("r").map_err(|error| failed(Fault::Final, error))?;
+        let code = Code::of_result(&drawn.claim);
         let mut asked = 0;
         loop {
             let seen = Seen::default();
@@ -249,15 +248,12 @@ impl Run {
         move |progress| match progress {
             Progress::Waiting(Phase::Peer) => {
                 seen.note(OPEN);
-                if let Some(code) = drawn.and_then(|drawn| drawn.text.parse::<PeerName>().ok()) {
-                    self.must_tell(Passage::Open(code));
+                if let Some(drawn) = drawn {
+                    self.must_tell(Passage::Open(drawn.claim.clone()));
                 }
             }
-            Progress::Waiting(Phase::Offer) => {
-                seen.note(MET);
-                self.must_tell(Passage::Came);
-            }
-            Progress::Waiting(_) => {}
+            Progress::Waiting(Phase::Mailbox) => {}
+            Progress::Waiting(_) => self.met(seen),
             Progress::Connected { size, .. } => total = size,
             Progress::Bytes(bytes) => {
                 let now = bytes.saturating_mul(100).checked_div(total).unwrap_or(100);
@@ -268,6 +264,13 @@ impl Run {
                     self.must_tell(told);
                 }
             }
+        }
+    }
+
+    /// Somebody is there who knows the code; told once.
+    fn met(&self, seen: &Seen) {
+        if !seen.note(MET) {
+            self.must_tell(Passage::Came);
         }
     }
 
@@ -285,8 +288,9 @@ const OPEN: u8 = 1;
 const MET: u8 = 2;
 
 impl Seen {
-    fn note(&self, what: u8) {
-        self.0.fetch_or(what, std::sync::atomic::Ordering::Relaxed);
+    /// Whether it was noted before.
+    fn note(&self, what: u8) -> bool {
+        self.0.fetch_or(what, std::sync::atomic::Ordering::Relaxed) & what != 0
     }
 
     fn has(&self, what: u8) -> bool {

@@ -17,4 +17,6 @@ mod packages;
 mod submit;
 mod task_user;
 mod way;
+mod wormhole_client;
+mod wormholes;
 mod world;

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    ids::{Address, FutureId, NodeId, PeerName, Ticket},
+    ids::{Address, ClaimCode, FutureId, NodeId, PeerName, Ticket},
 };
 use one::{Offerer, Posting};
 
@@ -255,7 +255,7 @@ impl Postings {
 
     /// The line that answers an offer of a worker that comes by wormhole, with this code.
     #[must_use]
-    pub fn accept_by_wormhole(&self, future: FutureId, worker: PeerName, code: PeerName, now: Timestamp) -> Action {
+    pub fn accept_by_wormhole(&self, future: FutureId, worker: PeerName, code: ClaimCode, now: Timestamp) -> Action {
         let (via, at) = (Via::Wormhole { code }, Vec::new());
         Action::Say(Message::Accept { from: self.me.clone(), to: worker, future, via, at }, now + ACCEPT_VALIDITY)
     }
