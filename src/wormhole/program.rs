@@ -82,10 +82,12 @@ impl Program {
             result = talk.hold(input, output) => result,
         };
         // Both pipes are closed now: the program tells its peer, if there is something to tell, and ends.
-        if let Err(WormholeError::Died { .. }) = result {
-            return Err(died(child).await);
+        match result {
+            Err(WormholeError::Died { .. }) => return Err(died(child).await),
+            // Whoever cancels and waits for this waits for the program's farewell too.
+            Err(WormholeError::Cancelled) => last_words(child).await,
+            _ => bury(child),
         }
-        bury(child);
         result
     }
 
@@ -147,12 +149,14 @@ impl Wormhole for Program {
 }
 
 /// Waits for the end of a program that has nothing more to say, elsewhere.
-fn bury(mut child: Child) {
-    tokio::spawn(async move {
-        if timeout(GRACE + SLACK, child.wait()).await.is_err() {
-            let _ = child.kill().await;
-        }
-    });
+fn bury(child: Child) {
+    tokio::spawn(last_words(child));
+}
+
+async fn last_words(mut child: Child) {
+    if timeout(GRACE + SLACK, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
 }
 
 /// How the program ended that should not have.

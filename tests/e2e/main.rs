@@ -18,3 +18,5 @@ mod submit;
 mod task_user;
 mod way;
 mod world;
+mod wormhole_client;
+mod wormholes;

@@ -24,6 +24,7 @@ mod board_ssh_program;
 mod board_support;
 mod board_terminal;
 mod client;
+mod client_wormhole;
 mod control_groups;
 mod delegated;
 mod openssh_support;

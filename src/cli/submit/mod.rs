@@ -20,12 +20,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, Status,
     common::{BoardArgs, LimitArgs, Output, PlaceArgs, SandboxArgs, cancel_on_interrupt, cluster_of},
+    transfers::{TransferArgs, Transfers},
 };
 use crate::{
     board::{Board, Link},
-    client::{Client, DEFAULT_ATTEMPTS, Setup, listening_transfer},
+    client::{Client, DEFAULT_ATTEMPTS, Setup, Wormholes, listening_transfer},
     config,
     ids::{ClusterName, PeerName},
+    wormhole::Program,
 };
 use journey::{Journey, Source};
 use tell::Teller;
@@ -78,6 +80,8 @@ pub(super) struct Args {
     show_worker: bool,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    transfers: TransferArgs,
 }
 
 impl Args {
@@ -143,6 +147,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         std::fs::create_dir_all(folder)
             .map_err(|error| Failure::new(Status::Usage, format!("cannot make {}: {error}", folder.display())))?;
     }
+    let wormhole = wormholes(args.transfers.resolve(&place.file).await?);
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone())?;
@@ -154,7 +159,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let spool_directory = workbench.spool_directory().to_owned();
     let transfer = listening_transfer().await?;
     let (client, dispatcher) =
-        Client::start(Setup { me, link, transfer, spool_directory, max_result, max_attempts: attempts });
+        Client::start(Setup { me, link, transfer, wormhole, spool_directory, max_result, max_attempts: attempts });
     let teller = Teller::new(args.json, args.show_worker, sources.len());
     let local_r = Semaphore::new(LOCAL_R);
     let journey =
@@ -164,6 +169,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     // Withdrawals, or nothing, are on their way when the dispatcher ends.
     let _ = dispatcher.await;
     teller.finish(ends)
+}
+
+/// The way to workers that speak only wormhole, or to all of them if nothing else is wanted.
+fn wormholes(transfers: Transfers) -> Option<Wormholes> {
+    let wormholes = Wormholes::new(Program::new(transfers.wormhole?));
+    Some(if transfers.libp2p { wormholes } else { wormholes.only() })
 }
 
 /// Takes all futures to their results, many at a time.

@@ -456,12 +456,6 @@ impl Claims {
     }
 }
 
-/// The transfers that our own clients know.
-#[must_use]
-pub fn our_protocols() -> Protocols {
-    Protocols { libp2p: true, wormhole: false }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

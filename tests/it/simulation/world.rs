@@ -466,6 +466,7 @@ impl World {
             }
             posting::Action::TimedOut(_) => unreachable!("no deadlines here"),
             posting::Action::Doubted(_) => self.doubted += 1,
+            posting::Action::Fetch { .. } => unreachable!("no wormholes here"),
         }
     }
 
