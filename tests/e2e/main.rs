@@ -18,6 +18,6 @@ mod public_board;
 mod submit;
 mod task_user;
 mod way;
+mod world;
 mod wormhole_client;
 mod wormholes;
-mod world;

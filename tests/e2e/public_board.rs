@@ -80,7 +80,12 @@ fn who_can_type_ssh_needs_no_options() {
     let worker = Running::start(public.command(&[]));
     worker.wait_for("joined the cluster");
     let output = public.command(&["submit", "--show-worker", "-e", "6 * 7"]).output().unwrap();
-    assert_eq!((output.status.code(), stdout(&output)), (Some(0), "[1] 42\n".to_owned()), "{output:?} {}", worker.log());
+    assert_eq!(
+        (output.status.code(), stdout(&output)),
+        (Some(0), "[1] 42\n".to_owned()),
+        "{output:?} {}",
+        worker.log()
+    );
     assert!(stderr(&output).contains("resolved by alice@"), "the account's name is the board's word: {output:?}");
     // By the system's ssh, as a person would type it: the account at pico.sh, the personal cluster at pipe.pico.sh.
     let commands = fs::read_to_string(public.folder.path().join("commands")).unwrap();

@@ -80,7 +80,13 @@ impl Wormholes {
     }
 
     /// An R script of `tests/e2e/peers`, as this account, on the world's board.
-    pub(crate) fn peer(&self, script: &str, account: &Account, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+    pub(crate) fn peer(
+        &self,
+        script: &str,
+        account: &Account,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Running {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/peers").join(script);
         let mut command = Command::new("Rscript");
         command.arg("--vanilla").arg(script).arg("pipe.board").args(arguments).current_dir(self.folder.path());
@@ -113,7 +119,7 @@ impl Wormholes {
         let mut command = Command::new("ssh");
         command.arg("-F").arg(&account.config).args(["pipe.board", "sub", topic]).stdin(Stdio::null());
         let listener = Running::start(command);
-        eventually("the listener is there", || self.channels(account).contains("Subs:") );
+        eventually("the listener is there", || self.channels(account).contains("Subs:"));
         listener
     }
 
