@@ -6,19 +6,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Failure, Status,
-    common::{BoardArgs, LimitArgs, PlaceArgs, SandboxArgs, cluster_of},
+    common::{BoardArgs, LimitArgs, Place, PlaceArgs, SandboxArgs, cluster_of},
     service::Service,
+    transfers::TransferArgs,
 };
 use crate::{
     board::Board,
     config,
-    ids::PeerName,
+    ids::{NodeId, PeerName},
     proto::claim::Settings,
-    supervisor::{self, Setup, Shutdown, Summary},
+    supervisor::{self, Routes, Setup, Shutdown, Summary},
     transfer::{
         Network, Transfer, TransferConfig, TransferError,
         libp2p::{Node, NodeConfig, NodeKey},
     },
+    wormhole::Program,
 };
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,8 @@ pub(super) struct Args {
     board: BoardArgs,
     #[command(flatten)]
     sandbox: SandboxArgs,
+    #[command(flatten)]
+    transfers: TransferArgs,
     /// Futures at a time [default: 1]
     #[arg(long, value_name = "N", env = "P2P_WORKER_SLOTS")]
     slots: Option<usize>,
@@ -60,6 +64,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result).kept_ready(slots).await?;
     workbench.warn_of_shortfalls();
     let workbench = Arc::new(workbench);
+    let transfers = args.transfers.resolve(file).await?;
 
     service.starting("signing in to the board");
     let me = board.user().await?;
@@ -68,17 +73,25 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let name = PeerName::of_this_process(&me);
     let shutdown = Shutdown::default();
     watch_signals(shutdown.clone(), duration, drain_time)?;
+    let libp2p = if transfers.libp2p { Some(libp2p(&place).await?) } else { None };
+    let wormhole = transfers.wormhole.map(|config| Arc::new(Program::new(config)));
+    let node = libp2p.as_ref().map(|transfer| transfer.network().id().clone());
+    let settings = Settings { me: name, node, wormhole: wormhole.is_some(), slots, max_future: workbench.max_future() };
+    let link = board.join(&topic).await?;
+    let (me, via, sandbox) = (&settings.me, settings.protocols(), workbench.describe());
+    tracing::info!(%cluster, as = %me, %via, node = settings.node.as_ref().map(NodeId::as_str), slots, %sandbox, "signed in");
+
+    let routes = Routes { libp2p, wormhole };
+    let status = service.watch(cluster, slots, drain_time);
+    let summary = supervisor::run(Setup { settings, link, routes, workbench, status }, shutdown).await;
+    finish(&summary)
+}
+
+/// Our own transfer, with the key of this state folder.
+async fn libp2p(place: &Place) -> Result<Transfer<Node>, Failure> {
     let key = NodeKey::File(place.state.join("node.key"));
     let node = Node::start(NodeConfig { key, ..NodeConfig::default() }).await.map_err(TransferError::from)?;
-    let transfer = Transfer::new(Arc::new(node), TransferConfig::default());
-    let node = transfer.network().id().clone();
-    let link = board.join(&topic).await?;
-    tracing::info!(%cluster, as = %name, %node, slots, sandbox = %workbench.describe(), "signed in");
-
-    let settings = Settings { me: name, node, slots, max_future: workbench.max_future() };
-    let status = service.watch(cluster, slots, drain_time);
-    let summary = supervisor::run(Setup { settings, link, transfer, workbench, status }, shutdown).await;
-    finish(&summary)
+    Ok(Transfer::new(Arc::new(node), TransferConfig::default()))
 }
 
 /// The first SIGTERM or SIGINT, and the end of the duration, drain; the second signal stops, and so does the end of the

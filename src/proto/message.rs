@@ -53,6 +53,17 @@ pub enum Via {
     },
 }
 
+impl Via {
+    /// The transfer's name.
+    #[must_use]
+    pub fn transfer(&self) -> &'static str {
+        match self {
+            Self::Libp2p { .. } => LIBP2P,
+            Self::Wormhole { .. } => WORMHOLE,
+        }
+    }
+}
+
 /// A message. `from` is whatever its sender wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {

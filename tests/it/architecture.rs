@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &str); 16] = [
     ("wormhole", "ids text spool error_chain"),
     ("sandbox", "ids text error_chain"),
     ("runner", "ids clock text spool sandbox error_chain"),
-    ("supervisor", "ids clock text spool proto board transfer sandbox runner error_chain"),
+    ("supervisor", "ids clock text spool proto board transfer wormhole sandbox runner error_chain"),
     ("client", "ids clock text spool proto board transfer wormhole sandbox error_chain"),
     ("config", "ids sandbox text"),
     ("observe", "clock text"),

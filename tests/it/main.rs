@@ -41,3 +41,5 @@ mod transfer_memory;
 mod transfer_resume;
 mod transfer_slow;
 mod transfer_support;
+mod wormhole_transcripts;
+mod wormhole_worker;

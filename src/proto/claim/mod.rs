@@ -8,24 +8,30 @@
 //!   offer. An offer that comes to nothing holds nobody back for longer than [`YIELD`], and only a few times.
 //! - Only an accept for an offer of ours starts a task, and only once. Lines are forgeable, so what an accept leads to is
 //!   settled by the transfer's handshake, not here.
+//! - An R client that has accepted waits for its result for ever. So an accept by wormhole is honoured even when we gave the
+//!   offer up not long ago, and when another accept of the same future came first, which may have been forged; the
+//!   result is announced until its client came for it (`debts`).
 //! - A `withdraw` counts until the accept. After it only the client's own authenticated stream can cancel, or anybody
-//!   who can write to the board could stop anybody's future.
+//!   who can write to the board could stop anybody's future. Clients that accepted by wormhole have no such stream:
+//!   theirs counts until the end, and can be forged by everyone in the cluster.
 //! - Everything that strangers can make us remember is bounded.
 
 mod crowd;
+mod debts;
 mod table;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
 use super::message::{LineError, Message, Protocols, Received, Role, Via};
 use crate::{
     clock::Timestamp,
-    ids::{Address, FutureId, NodeId, PeerName, Ticket},
+    ids::{Address, FutureId, NodeId, PeerName},
 };
 use crowd::{Bid, Crowd};
+use debts::Debts;
 use table::Table;
 
 /// How long an offer is valid.
@@ -37,6 +43,9 @@ const OFFER_GRACE: Duration = Duration::from_secs(2);
 /// For how long we make way for another worker's offer. A client of ours accepts as soon as it hears of it; R clients may
 /// be busy for a while.
 pub const YIELD: Duration = Duration::from_secs(5);
+
+/// How long a result's announcement is valid, as R workers have it.
+pub const RESULT_VALIDITY: Duration = Duration::from_secs(60);
 
 /// How long a worker's hello is valid; it is said again after half of it.
 const HELLO_VALIDITY: Duration = Duration::from_secs(600);
@@ -59,12 +68,22 @@ pub struct Key {
 pub struct Settings {
     /// Our name on the board.
     pub me: PeerName,
-    /// Our libp2p peer id.
-    pub node: NodeId,
+    /// Our libp2p peer id, if we speak libp2p.
+    pub node: Option<NodeId>,
+    /// Whether we speak by wormhole, as R peers do.
+    pub wormhole: bool,
     /// Tasks at a time.
     pub slots: usize,
     /// The largest future that we take, in bytes of its RDS.
     pub max_future: u64,
+}
+
+impl Settings {
+    /// The transfers that we offer.
+    #[must_use]
+    pub fn protocols(&self) -> Protocols {
+        Protocols { libp2p: self.node.is_some(), wormhole: self.wormhole }
+    }
 }
 
 /// What happens to a worker.
@@ -78,6 +97,10 @@ pub enum Event {
     Line(Vec<u8>),
     /// So many lines were passed over before they got here, being too long or too many at a time.
     Skipped(u64),
+    /// There is a result for a client that has to come for it. It is announced now, and again until [`Event::Answered`].
+    Resolved(Key, Via),
+    /// The client has that result, or it is given up.
+    Answered(Key, Via),
     /// A task that was started is over, in whatever way.
     Ended(Key),
     /// Offer no more.
@@ -93,6 +116,8 @@ pub enum Action {
     Say(Message, Timestamp),
     /// Fetch, evaluate and deliver.
     Start(Job),
+    /// Its client no longer wants it: stop it, wherever it is.
+    Stop(Key),
 }
 
 /// An accepted future.
@@ -100,12 +125,18 @@ pub enum Action {
 pub struct Job {
     /// Whose, and which.
     pub key: Key,
-    /// The client's peer id.
-    pub node: NodeId,
-    /// What to show it.
-    pub ticket: Ticket,
+    /// How it travels.
+    pub via: Via,
     /// Where it listens.
     pub at: Vec<Address>,
+}
+
+/// A task that was started.
+#[derive(Debug)]
+struct Running {
+    via: Via,
+    /// Whether it was told to stop.
+    stopped: bool,
 }
 
 /// Lines and requests that were passed over, by reason.
@@ -122,7 +153,8 @@ pub struct Claims {
     crowd: Crowd,
     /// What we offered on, and until when an accept counts.
     offers: HashMap<Key, Timestamp>,
-    running: HashSet<Key>,
+    running: HashMap<Key, Running>,
+    debts: Debts,
     /// Since when there has been a free slot, and a board to offer it on.
     free_since: Option<Timestamp>,
     counters: Counters,
@@ -140,7 +172,8 @@ impl Claims {
             requests: Table::default(),
             crowd: Crowd::new(),
             offers: HashMap::new(),
-            running: HashSet::new(),
+            running: HashMap::new(),
+            debts: Debts::default(),
             free_since: None,
             counters: Counters::new(),
         }
@@ -153,11 +186,12 @@ impl Claims {
             Event::Joined => {
                 self.joined = true;
                 self.hello_due = now;
+                self.debts.announce_all(now);
             }
             Event::Lost => {
                 // What was offered may never have arrived; clients post their requests again.
                 self.joined = false;
-                self.offers.clear();
+                self.offers.drain().for_each(|(key, _)| self.debts.lapse(key, now));
                 self.requests.forget_all();
                 self.crowd.lost();
             }
@@ -166,6 +200,8 @@ impl Claims {
                 Err(error) => self.count_line(&error),
             },
             Event::Skipped(lines) => *self.counters.entry("skipped line").or_default() += lines,
+            Event::Resolved(key, via) => self.debts.owe(key, via, now),
+            Event::Answered(key, via) => self.debts.pay(&key, &via),
             Event::Ended(key) => {
                 self.running.remove(&key);
             }
@@ -174,6 +210,8 @@ impl Claims {
         }
         self.forget_expired(now);
         self.say_hello(now, &mut actions);
+        self.announce_results(now, &mut actions);
+        self.start_waiting(&mut actions);
         self.note_freedom(now);
         while let Some(key) = self.next_offer(now) {
             actions.push(self.offer(key, now));
@@ -189,7 +227,8 @@ impl Claims {
         let offers = self.offers.values().copied();
         let due = self.turns(now).into_iter().map(|(_, due)| due).min();
         let ready = self.free_since.and_then(|_| self.requests.next_ready(now, |key| self.is_ours(key)));
-        offers.chain(due).chain(ready).chain(hello).min()
+        let results = self.joined.then(|| self.debts.next_due()).flatten();
+        offers.chain(due).chain(ready).chain(hello).chain(results).min()
     }
 
     /// Tasks that run.
@@ -204,10 +243,10 @@ impl Claims {
         self.requests.len()
     }
 
-    /// Whether some client may still accept an offer.
+    /// Whether some client may still accept an offer, or has accepted one that was not started yet.
     #[must_use]
     pub fn has_offers(&self) -> bool {
-        !self.offers.is_empty()
+        !self.offers.is_empty() || self.debts.is_waiting()
     }
 
     /// What was passed over, by reason.
@@ -234,7 +273,7 @@ impl Claims {
 
     /// Whether we are done with a request for now: we offered on it, or resolve it.
     fn is_ours(&self, key: &Key) -> bool {
-        self.offers.contains_key(key) || self.running.contains(key)
+        self.offers.contains_key(key) || self.running.contains_key(key) || self.debts.waits(key)
     }
 
     fn note_freedom(&mut self, now: Timestamp) {
@@ -265,16 +304,18 @@ impl Claims {
                 let key = Key { client: from, future };
                 self.requests.accepted(&key, now);
                 if to == self.settings.me {
-                    self.hear_accept(key, via, at, actions);
+                    self.hear_accept(Job { key, via, at }, actions);
                 } else {
-                    self.offers.remove(&key);
+                    self.drop_offer(&key, now);
                     self.crowd.accepted(&to, now);
                 }
             }
             Message::Withdraw { from, future, .. } => {
                 let key = Key { client: from, future };
                 self.requests.forget(&key);
-                self.offers.remove(&key);
+                self.drop_offer(&key, now);
+                self.debts.forget_waiting(&key);
+                self.stop(key, actions);
             }
             Message::Hello { .. } | Message::Result { .. } => {}
         }
@@ -289,26 +330,62 @@ impl Claims {
     }
 
     fn hear_request(&mut self, key: Key, size: u64, protocols: Protocols, expires: Timestamp, now: Timestamp) {
-        if !protocols.libp2p {
-            self.count("request without libp2p");
+        let ours = self.settings.protocols();
+        if !((ours.libp2p && protocols.libp2p) || (ours.wormhole && protocols.wormhole)) {
+            self.count("request for another transfer");
         } else if size > self.settings.max_future {
             self.count("request over --max-future");
-        } else if !self.running.contains(&key) && self.requests.hear(key, protocols, expires, now).is_err() {
+        } else if !self.running.contains_key(&key) && self.requests.hear(key, protocols, expires, now).is_err() {
             self.count("too many open requests");
         }
     }
 
-    fn hear_accept(&mut self, key: Key, via: Via, at: Vec<Address>, actions: &mut Vec<Action>) {
-        if self.offers.remove(&key).is_none() {
-            self.count("accept without an offer");
-            return;
+    /// Gives up an offer. Its client may have accepted it all the same.
+    fn drop_offer(&mut self, key: &Key, now: Timestamp) {
+        if let Some((key, _)) = self.offers.remove_entry(key) {
+            self.debts.lapse(key, now);
         }
-        match via {
-            Via::Libp2p { node, ticket } => {
-                self.running.insert(key.clone());
-                actions.push(Action::Start(Job { key, node, ticket, at }));
-            }
-            Via::Wormhole { .. } => self.count("accept via an unknown transfer"),
+    }
+
+    fn hear_accept(&mut self, job: Job, actions: &mut Vec<Action>) {
+        let offered = self.offers.remove(&job.key).is_some();
+        let ours = self.settings.protocols();
+        match &job.via {
+            Via::Libp2p { .. } if !ours.libp2p => self.count("accept via a transfer that was not offered"),
+            Via::Wormhole { .. } if !ours.wormhole => self.count("accept via a transfer that was not offered"),
+            _ if offered => self.start(job, actions),
+            Via::Libp2p { .. } => self.count("accept without an offer"),
+            Via::Wormhole { .. } => match self.running.get(&job.key) {
+                Some(running) if running.via == job.via => self.count("repeated accept"),
+                running => {
+                    let known = running.is_some_and(|running| matches!(running.via, Via::Wormhole { .. }));
+                    if let Err(why) = self.debts.wait(job, known) {
+                        self.count(why);
+                    }
+                }
+            },
+        }
+    }
+
+    fn start(&mut self, job: Job, actions: &mut Vec<Action>) {
+        self.running.insert(job.key.clone(), Running { via: job.via.clone(), stopped: false });
+        actions.push(Action::Start(job));
+    }
+
+    /// Starts what was accepted and had to wait, as far as there is room.
+    fn start_waiting(&mut self, actions: &mut Vec<Action>) {
+        while self.running.len() + self.offers.len() < self.settings.slots {
+            let running = &self.running;
+            let Some(job) = self.debts.next_waiting(|key| !running.contains_key(key)) else { return };
+            self.start(job, actions);
+        }
+    }
+
+    /// A client has withdrawn what runs. By libp2p it says so on its own stream.
+    fn stop(&mut self, key: Key, actions: &mut Vec<Action>) {
+        let by_wormhole = self.running.get_mut(&key).filter(|running| matches!(running.via, Via::Wormhole { .. }));
+        if by_wormhole.is_some_and(|running| !std::mem::replace(&mut running.stopped, true)) {
+            actions.push(Action::Stop(key));
         }
     }
 
@@ -316,12 +393,13 @@ impl Claims {
         let expired: Vec<Key> =
             self.offers.iter().filter(|(_, until)| **until <= now).map(|(k, _)| k.clone()).collect();
         for key in expired {
-            self.offers.remove(&key);
+            self.drop_offer(&key, now);
             self.count("offer not taken");
             self.requests.in_vain(&key, now);
         }
         self.requests.forget_expired(now);
         self.crowd.forget_expired(now);
+        self.debts.forget_expired(now);
     }
 
     fn say_hello(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
@@ -330,9 +408,20 @@ impl Claims {
             self.crowd.said(now);
             let from = self.settings.me.clone();
             actions.push(Action::Say(
-                Message::Hello { role: Role::Worker, from, protocols: our_protocols() },
+                Message::Hello { role: Role::Worker, from, protocols: self.settings.protocols() },
                 now + HELLO_VALIDITY,
             ));
+        }
+    }
+
+    /// Tells clients of their results, unless there is no board to do it on.
+    fn announce_results(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if !self.joined {
+            return;
+        }
+        for (Key { client: to, future }, via) in self.debts.due(now) {
+            let from = self.settings.me.clone();
+            actions.push(Action::Say(Message::Result { from, to, future, via }, now + RESULT_VALIDITY));
         }
     }
 
@@ -360,29 +449,28 @@ impl Claims {
             from: self.settings.me.clone(),
             to: key.client,
             future: key.future,
-            protocols: our_protocols(),
-            peer: Some(self.settings.node.clone()),
+            protocols: self.settings.protocols(),
+            peer: self.settings.node.clone(),
         };
         Action::Say(offer, now + OFFER_VALIDITY)
     }
 }
 
-/// The transfers that our own peers know.
-#[must_use]
-pub fn our_protocols() -> Protocols {
-    Protocols { libp2p: true, wormhole: false }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::Ticket;
 
     const T0: Timestamp = Timestamp(1_795_361_280_000);
 
     fn claims(slots: usize) -> Claims {
         let me = "worker@w:1".parse().unwrap();
-        let mut claims = Claims::new(Settings { me, node: "12D3KooWw".parse().unwrap(), slots, max_future: 1000 });
+        let mut claims =
+            Claims::new(Settings { me, node: "12D3KooWw".parse().ok(), wormhole: true, slots, max_future: 1000 });
         let actions = claims.handle(Event::Joined, T0);
         assert!(matches!(actions.as_slice(), [Action::Say(Message::Hello { .. }, _)]));
         claims
@@ -459,12 +547,12 @@ mod tests {
     fn requests_that_cannot_be_served_are_counted() {
         let mut worker = claims(1);
         worker.handle(line("type=request,from=c@h:1,future=f,size=1001,protocols=libp2p".into(), 10), T0);
-        worker.handle(line("type=request,from=c@h:1,future=f,size=1,protocols=wormhole".into(), 10), T0);
+        worker.handle(line("type=request,from=c@h:1,future=f,size=1,protocols=pigeon".into(), 10), T0);
         worker.handle(Event::Line(b"hello".to_vec()), T0);
         let counted: Vec<_> = worker.counters().iter().collect();
         assert_eq!(
             counted,
-            [(&"not a message", &1), (&"request over --max-future", &1), (&"request without libp2p", &1)]
+            [(&"not a message", &1), (&"request for another transfer", &1), (&"request over --max-future", &1)]
         );
     }
 
