@@ -7,6 +7,7 @@ mod board;
 mod figures;
 mod idle;
 mod jail;
+mod peers;
 mod plain;
 mod relay;
 mod soak;
@@ -39,6 +40,14 @@ enum Part {
         /// How many futures over a connection that is there, and half as many over new ones
         #[arg(long, default_value_t = 20)]
         futures: usize,
+    },
+    /// A future by wormhole, to a worker of the R package future.p2p and to ours
+    Peers {
+        /// How many futures to each
+        #[arg(long, default_value_t = 20)]
+        runs: usize,
+        #[command(flatten)]
+        servers: peers::Servers,
     },
     /// A large future over libp2p, beside scp and a plain copy over TCP
     Transfer {
@@ -120,6 +129,7 @@ async fn main() -> Result<(), Failure> {
     match Part::parse() {
         Part::Jail { runs } => jail::measure(runs),
         Part::Way { offers, futures } => way::measure(offers, futures).await,
+        Part::Peers { runs, servers } => peers::measure(runs, &servers).await,
         Part::Transfer { mebibytes, runs, delay, ssh_config } => {
             transfer::measure(&transfer::Plan { mebibytes, runs, delay, ssh_config }).await
         }

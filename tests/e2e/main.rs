@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod network;
 mod packages;
+mod public_board;
 mod submit;
 mod task_user;
 mod way;

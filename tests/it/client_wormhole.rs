@@ -320,6 +320,7 @@ async fn what_is_withdrawn_is_withdrawn_at_every_stage() {
         let future = format!("f-{stages}");
         let mut events = stage.post(&future).await;
         let mut code = String::new();
+        wait_for(&mut events, |event| matches!(event, ClientEvent::Posted).then_some(())).await;
         if stages > 0 {
             code = worker.claim(&future).await;
         }

@@ -29,7 +29,7 @@ use crate::{
     ids::{ClusterName, PeerName},
     wormhole::Program,
 };
-use journey::{Journey, Source};
+use journey::{Journey, Source, Turn};
 use tell::Teller;
 
 /// How many futures are under way at a time; the others wait in their files. Each holds a few open files.
@@ -179,7 +179,8 @@ fn wormholes(transfers: Transfers) -> Option<Wormholes> {
 
 /// Takes all futures to their results, many at a time.
 async fn travel(journey: &Journey<'_>, sources: Vec<(Source, Option<Output>)>) -> Vec<Result<(), Failure>> {
-    let journeys = sources.into_iter().map(|(source, output)| journey.make(source, output));
+    let sources = sources.into_iter().zip(Turn::all());
+    let journeys = sources.map(|((source, output), turn)| journey.make(source, output, turn));
     futures_util::stream::iter(journeys).buffer_unordered(AT_ONCE).collect().await
 }
 

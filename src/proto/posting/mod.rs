@@ -419,10 +419,11 @@ impl Postings {
     }
 
     fn post_due(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        for (future, posting) in &mut self.postings {
-            if posting.due.is_none_or(|due| due > now) {
-                continue;
-            }
+        let due = |posting: &Posting| posting.due.is_some_and(|due| due <= now);
+        let mut due: Vec<_> = self.postings.iter_mut().filter(|(_, posting)| due(posting)).collect();
+        // Workers take the oldest one of a client: the one that they hear of first.
+        due.sort_by_key(|(_, posting)| posting.number);
+        for (future, posting) in due {
             posting.due = Some(now + REQUEST_VALIDITY);
             if let Some(taker) = &mut posting.worker
                 && !std::mem::replace(&mut taker.in_doubt, true)

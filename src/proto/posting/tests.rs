@@ -69,6 +69,23 @@ fn a_request_is_posted_again_until_somebody_takes_it() {
 }
 
 #[test]
+fn requests_are_posted_in_the_order_in_which_they_came_whatever_their_names() {
+    let mut client = Postings::new("c@h:1".parse().unwrap(), 2);
+    for name in ["f-9", "f-1", "f-5"] {
+        client.handle(post(name), T0);
+    }
+    let names = |said: Vec<Action>| -> Vec<String> {
+        let name = |action| match action {
+            Action::Say(Message::Request { future, .. }, _) => Some(future.to_string()),
+            _ => None,
+        };
+        said.into_iter().filter_map(name).collect()
+    };
+    assert_eq!(names(client.handle(Event::Joined, T0)), ["f-9", "f-1", "f-5"]);
+    assert_eq!(names(client.handle(Event::Tick, T0 + REQUEST_VALIDITY)), ["f-9", "f-1", "f-5"]);
+}
+
+#[test]
 fn only_so_many_requests_are_on_the_board_at_a_time() {
     let mut client = Postings::new("c@h:1".parse().unwrap(), 2);
     client.handle(Event::Joined, T0);
