@@ -450,10 +450,14 @@ async fn ours_and_an_r_worker_share_the_futures_and_none_runs_twice() {
     let workers = [stage.worker("bob", 1).await, stage.worker("carl", 1).await];
     let r_worker = stage.client("rworker").await;
     let playing = tokio::spawn(play_r_worker(r_worker));
-    let mut clients = Vec::new();
+    let mut futures = Vec::new();
     for number in 0..FUTURES {
+        futures.push(stage.future(&format!("paste0('ours ', {number})")).await);
+    }
+    // All at once, or ours, which are faster, would have them all.
+    let mut clients = Vec::new();
+    for (number, (future, payload)) in futures.into_iter().enumerate() {
         let mut client = stage.client(&format!("client{number}")).await;
-        let (future, payload) = stage.future(&format!("paste0('ours ', {number})")).await;
         clients.push(tokio::spawn(async move { client.resolve(&future, &payload).await }));
     }
     let (mut ours, mut theirs) = (0, 0);
