@@ -20,4 +20,5 @@ mod task_user;
 mod way;
 mod world;
 mod wormhole_client;
+mod wormhole_worker;
 mod wormholes;

@@ -47,7 +47,7 @@ fn event<'a>(events: &'a [Value], name: &str) -> &'a Value {
 }
 
 /// A line of the board with what differs from run to run replaced.
-fn plain(line: &str) -> String {
+pub(crate) fn plain(line: &str) -> String {
     let pairs = line.split(',').map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = match key {
@@ -66,7 +66,7 @@ fn plain(line: &str) -> String {
 
 /// The hello and everything from the last request on: on a slow machine a request is repeated, and about one exchange of keys
 /// with wormhole-william in 180 fails, after which all of it is.
-fn last_sequence(lines: &[String]) -> Vec<&str> {
+pub(crate) fn last_sequence(lines: &[String]) -> Vec<&str> {
     let is_message = |line: &&String| line.starts_with("when=");
     let last = lines.iter().rposition(|line| line.contains("type=request")).unwrap();
     lines.iter().filter(is_message).take(1).chain(lines[last..].iter().filter(is_message)).map(String::as_str).collect()

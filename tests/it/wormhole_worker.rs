@@ -170,7 +170,8 @@ impl Client {
     }
 
     async fn send(&self, code: &ClaimCode, payload: &Spooled) -> Result<(), WormholeError> {
-        let sent = self.mailbox.send(&Code::of_future(code), payload, |_| (), &CancellationToken::new());
+        let (code, never) = (Code::of_future(code), CancellationToken::new());
+        let sent = self.mailbox.send(&code, payload, |_| (), &never);
         soon("the future", sent).await
     }
 
@@ -414,8 +415,8 @@ async fn a_worker_that_stops_says_so() {
     let downloading = client.claim(&id("f-1"), 10).await;
     soon("two claims", worker.status.wait_for(|status| status.running == 2)).await.unwrap();
     worker.shutdown.stop.cancel();
-    let first = client.result(&id("f-1"), &downloading);
-    assert!(says(&first.await, "the worker is being stopped by its owner"));
+    let first = client.result(&id("f-1"), &downloading).await;
+    assert!(says(&first, "the worker is being stopped by its owner"));
     let second = client.result(&endless, &running).await;
     assert!(says(&second, "the worker is being stopped by its owner") && says(&second, "FutureInterruptError"));
     assert_eq!(soon("the end of the worker", worker.ended).await.unwrap().failed, 2);
