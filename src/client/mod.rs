@@ -8,6 +8,7 @@
 mod dispatcher;
 pub mod host;
 mod passage;
+mod unpack;
 mod wormhole;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ use crate::{
 };
 use dispatcher::{Command, Dispatcher};
 pub use passage::WayError;
+pub use unpack::UnpackError;
 pub use wormhole::Wormholes;
 
 /// How many workers get a future, one after the other, before the client gives up.

@@ -4,6 +4,7 @@ use std::io;
 
 use tokio::sync::mpsc;
 
+use super::unpack::UnpackError;
 use crate::{
     ids::{ClaimCode, FutureId},
     proto::refusal::Payload,
@@ -22,6 +23,9 @@ pub enum WayError {
     /// By wormhole.
     #[error(transparent)]
     Wormhole(#[from] WormholeError),
+    /// It got through, and cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
     /// The system has no random bits for a code.
     #[error("cannot draw a wormhole code")]
     Random(#[source] io::Error),

@@ -17,7 +17,10 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::passage::{Fault, Passage, WayError};
+use super::{
+    passage::{Fault, Passage, WayError},
+    unpack::{UnpackError, unpacked},
+};
 use crate::{
     ids::ClaimCode,
     sandbox::Provenance,
@@ -219,7 +222,7 @@ impl Run {
             let seen = Seen::default();
             let told = Box::new(self.telling(&seen, None));
             let error = match self.wormholes.by.receive(&code, self, told, &self.cancel).await {
-                Ok(result) => return Ok(Some(result)),
+                Ok(result) => return self.unpack(result).await.map(Some),
                 Err(error) => error,
             };
             asked += 1;
@@ -238,6 +241,17 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// R packs what it writes.
+    async fn unpack(&self, result: Spooled) -> Result<Spooled, Passage> {
+        let (most, directory) = (self.max_result, self.spool_directory.clone());
+        let unpacked = tokio::task::spawn_blocking(move || unpacked(result, most, &directory)).await;
+        let unpacked = unpacked.unwrap_or_else(|error| Err(UnpackError::Damaged(io::Error::other(error))));
+        unpacked.map_err(|error| match error {
+            UnpackError::Damaged(_) => failed(Fault::Worker, error.into()),
+            UnpackError::Spool(_) => failed(Fault::Final, error.into()),
+        })
     }
 
     /// What is told on the way. Nothing here may wait.

@@ -77,6 +77,7 @@ impl Wormholes {
     /// Has p2p-worker come here by wormhole.
     pub(crate) fn for_ours(&self, command: &mut Command) {
         command.env("P2P_WORKER_WORMHOLE_MAILBOX", &self.mailbox).env("P2P_WORKER_WORMHOLE_RELAY", &self.relay);
+        command.env("P2P_WORKER_VIA", "auto");
     }
 
     /// An R script of `tests/e2e/peers`, as this account, on the world's board.

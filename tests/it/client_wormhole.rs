@@ -386,3 +386,30 @@ async fn among_workers_of_both_kinds_each_future_has_one() {
     assert_eq!((result(&mut first).await, result(&mut second).await), (5, 6));
     stage.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packed_result_arrives_unpacked_and_a_damaged_one_comes_from_another() {
+    let stage = Stage::new(true).await;
+    let mut worker = stage.worker("r").await;
+    let mut events = stage.post("f-1").await;
+    worker.resolve("f-1", b"\x1f\x8bdamaged").await;
+    let again = wait_for(&mut events, |event| match event {
+        ClientEvent::PostedAgain(reason) => Some(reason.clone()),
+        _ => None,
+    });
+    let again = again.await;
+    assert!(again.contains("cannot be unpacked"), "{again}");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, b"a result of a hundred bytes at most").unwrap();
+    let mut next = stage.worker("next").await;
+    next.resolve("f-1", &packed.finish().unwrap()).await;
+    assert_eq!(result(&mut events).await, 35);
+
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut bomb, &[0; 101]).unwrap();
+    let mut events = stage.post("f-2").await;
+    next.resolve("f-2", &bomb.finish().unwrap()).await;
+    let end = failure(&mut events).await;
+    assert!(matches!(end, ClientError::Refused(WayError::Unpack(_))), "{end:?}");
+    stage.end().await;
+}

@@ -276,8 +276,10 @@ local({
       base::invisible(p2p_value$value)
     }, list(EXPRESSIONS = expressions, TOP_LEVEL = top_level))
     future <- future::Future(loop, substitute = FALSE, envir = globalenv(), lazy = TRUE, globals = list())
-    assign("calls", NULL, envir = future)
-    if (nzchar(announced)) assign("uuid", split_uuid(announced), envir = future)
+    # Nothing of where it was made, which old versions of package future would insist on.
+    for (name in c("calls", "owner")) assign(name, NULL, envir = future)
+    # In the form of this version of package future: an old one takes no uuid of two parts, when it is the worker's.
+    if (nzchar(announced)) assign("uuid", if (length(future$uuid) > 1L) split_uuid(announced) else announced, envir = future)
     last_frame(function(to) serialize(future, to))
   }
 

@@ -41,13 +41,18 @@ open_pipe <- function(host, topic, flags = "") {
   heard <- tempfile("heard-")
   file.create(heard)
   board <- new.env()
-  board$to <- pipe(paste(ssh(host, paste("pipe", topic, flags)), ">", heard, "2>/dev/null"), "w")
+  board$pid <- paste0(heard, ".pid")
+  # It ends with this process, however that ends.
+  run <- paste("echo $$ >", board$pid, "; exec setpriv --pdeathsig TERM --", ssh(host, paste("pipe", topic, flags)))
+  board$to <- pipe(paste(run, ">", heard, "2>/dev/null"), "w")
   board$from <- file(heard, "r", blocking = FALSE)
   board$lines <- character()
   board
 }
 
+# A pipe stays when its input ends, so it is ended here.
 close_pipe <- function(board) {
+  tools::pskill(as.integer(readLines(board$pid)))
   close(board$to)
   close(board$from)
 }

@@ -40,6 +40,8 @@ resolve <- function(accept) {
   if (!wormhole(c("receive", "--hide-progress", paste0(code, "-f")), input = "y")) return()
   f <- readRDS(list.files(folder)[1])
   if (paste(f$uuid, collapse = "-") != accept$future) return(note("another uuid"))
+  # Old versions of package future evaluate no future of another process.
+  f$owner <- NULL
   note("evaluating ", accept$future)
   result <- outcome(evaluate(f), accept$from, accept$future)
   if (is.null(result)) return(note("withdrawn ", accept$future))
