@@ -16,7 +16,7 @@ use crate::{
     proto::claim::Settings,
     supervisor::{self, Setup, Shutdown, Summary},
     transfer::{
-        Network, Transfer, TransferConfig, TransferError,
+        Cache, Network, Transfer, TransferConfig, TransferError,
         libp2p::{Node, NodeConfig, NodeKey},
     },
 };
@@ -41,7 +41,14 @@ pub(super) struct Args {
     drain_time: Option<String>,
     #[command(flatten)]
     limits: LimitArgs,
+    /// How much of the futures that came is kept, on the disk of the state folder, so that the same objects are not sent
+    /// again by the same client; 0 keeps nothing [default: 1 GiB]
+    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_CACHE")]
+    cache: Option<String>,
 }
+
+/// What is kept of futures, in bytes, unless the owner says otherwise.
+const CACHE: u64 = 1 << 30;
 
 /// How long what runs may still take when the worker leaves, unless the owner says otherwise.
 const DRAIN_TIME: Duration = Duration::from_secs(300);
@@ -57,6 +64,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     service.starting("looking whether the sandbox holds");
     let (board, cluster) = args.board.resolve(&place)?;
     let (max_future, max_result) = args.limits.resolve(file)?;
+    let cache = config::bytes_or("cache", args.cache.as_deref().or(file.cache.as_deref()), CACHE)?;
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result).kept_ready(slots).await?;
     workbench.warn_of_shortfalls();
     let workbench = Arc::new(workbench);
@@ -70,7 +78,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     watch_signals(shutdown.clone(), duration, drain_time)?;
     let key = NodeKey::File(place.state.join("node.key"));
     let node = Node::start(NodeConfig { key, ..NodeConfig::default() }).await.map_err(TransferError::from)?;
-    let transfer = Transfer::new(Arc::new(node), TransferConfig::default());
+    let cache = Cache::new(workbench.spool_directory().to_owned(), cache);
+    let transfer = Transfer::new(Arc::new(node), TransferConfig::default()).keeping(cache);
     let node = transfer.network().id().clone();
     let link = board.join(&topic).await?;
     tracing::info!(%cluster, as = %name, %node, slots, sandbox = %workbench.describe(), "signed in");

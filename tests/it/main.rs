@@ -34,6 +34,8 @@ mod runner_world;
 mod sandbox;
 mod simulation;
 mod transfer;
+mod transfer_cache;
+mod transfer_cache_hostile;
 mod transfer_hostile;
 mod transfer_limits;
 mod transfer_memory;
