@@ -101,8 +101,7 @@ impl<N: Network> Transfer<N> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let cancel = CancellationToken::new();
         let ticket = self.grants.issue(&grant, attach)?;
-        // While the worker dials.
-        let cutting = grant.payload.reader().ok().map(|file| Cutting::new(file, grant.payload.size()));
+        let cutting = Cutting::ahead(&grant.payload);
         let run = Run {
             grants: Arc::clone(&self.grants),
             grant,
@@ -156,7 +155,7 @@ struct Run<N: Network> {
     attachments: mpsc::Receiver<Attachment<N::Stream>>,
     events: Teller,
     cancel: CancellationToken,
-    /// The future's pieces.
+    /// The future's pieces, once they are of use.
     cutting: Option<Cutting>,
     /// When the worker must have the whole future: counted from its first stream, whatever it dials after that.
     future_due: Option<Instant>,

@@ -115,7 +115,7 @@ impl Cache {
         let inner = Arc::new(Inner { directory, limit, all, state, changes });
         let weak = Arc::downgrade(&inner);
         tokio::spawn(async move {
-            let mut tick = interval(idle / 4);
+            let mut tick = interval((idle / 4).max(Duration::from_millis(1)));
             loop {
                 tick.tick().await;
                 let Some(inner) = weak.upgrade() else { return };
@@ -290,15 +290,19 @@ impl Claim {
             return;
         }
         let room = self.cache.0.state().reserve(&self.client, name, &self.cache.0);
-        let Some(piece) = room else { return };
-        if let Err(error) = piece.fill(bytes) {
-            return self.give_up(&error);
-        }
+        let filled = room.map(|piece| piece.fill(bytes).map(|()| piece)).transpose();
         let mut state = self.cache.0.state();
         let stamp = state.stamp();
         if let Some(shelf) = state.shelves.get_mut(&self.client) {
+            // Whether it is kept or not, nobody has to wait for it any more.
             shelf.claimed.remove(&name.digest);
-            shelf.put(name, piece, stamp);
+            if let Ok(Some(piece)) = filled {
+                return shelf.put(name, piece, stamp);
+            }
+        }
+        drop(state);
+        if let Err(error) = filled {
+            self.give_up(&error);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
         error::Interrupted,
         grants::Attachment,
         link::{Link, Outbox, heartbeat, while_beating},
-        payload::{Expected, Opening, Piece, Receiving, Sending, advance},
+        payload::{Cutting, Expected, Opening, Piece, Receiving, Sending, advance},
     },
 };
 
@@ -113,11 +113,14 @@ impl<N: Network> Run<N> {
         let announcing = async {
             let opening = Opening::new(file, size, held);
             let opening = while_beating(beat, &FromClient::Heartbeat, out, opening).await??;
-            let manifest = match cutting {
-                Some(cutting) if size <= hello.keeps && opening.start < size => {
-                    while_beating(beat, &FromClient::Heartbeat, out, cutting.manifest()).await??
-                }
-                _ => None,
+            let manifest = if size <= hello.keeps && opening.start < size {
+                let cutting = match cutting {
+                    Some(cutting) => cutting,
+                    None => cutting.insert(Cutting::new(payload)?),
+                };
+                while_beating(beat, &FromClient::Heartbeat, out, cutting.manifest()).await??
+            } else {
+                None
             };
             let names = manifest.map_or(&[][..], Manifest::names);
             let pieces = u32::try_from(names.len()).unwrap_or(0);

@@ -13,11 +13,13 @@ use super::{ended, failed};
 use crate::{
     ids::Digest,
     proto::manifest::{MAX_PIECE, MAX_PIECES, MIN_PIECE, Manifest, PieceName},
-    spool::SpoolError,
+    spool::{SpoolError, Spooled},
 };
 
 /// Futures of fewer bytes are not cut.
-pub(in crate::transfer) const WORTH: u64 = 1 << 20;
+const WORTH: u64 = 1 << 20;
+/// Futures of more bytes are cut when a worker asks for it, and not while it dials.
+const AHEAD: u64 = 64 << 20;
 /// The size of piece that is aimed at, in bytes.
 const AVERAGE: usize = 32 * 1024;
 /// How much of a file is read at once, in bytes.
@@ -32,10 +34,19 @@ enum State {
 }
 
 impl Cutting {
+    /// Begins to cut before any worker asks for it, if that is soon done. A file that cannot be read shows later.
+    pub(in crate::transfer) fn ahead(payload: &Spooled) -> Option<Self> {
+        (WORTH..=AHEAD).contains(&payload.size()).then(|| Self::new(payload).ok()).flatten()
+    }
+
     /// Begins to cut, in a blocking thread. The file is read by position.
-    pub(in crate::transfer) fn new(file: File, size: u64) -> Self {
+    ///
+    /// # Errors
+    /// [`SpoolError::Read`].
+    pub(in crate::transfer) fn new(payload: &Spooled) -> Result<Self, SpoolError> {
+        let (file, size) = (payload.reader()?, payload.size());
         let possible = (WORTH..=MAX_PIECES as u64 * u64::from(MAX_PIECE)).contains(&size);
-        Self(if possible { State::Under(spawn_blocking(move || cut(&file, size))) } else { State::Done(None) })
+        Ok(Self(if possible { State::Under(spawn_blocking(move || cut(&file, size))) } else { State::Done(None) }))
     }
 
     /// The pieces, or nothing if the future is too small or too large for them. Cancel-safe.
@@ -90,7 +101,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spool::Spooled;
 
     fn bytes(seed: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
