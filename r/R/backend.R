@@ -71,7 +71,7 @@ Libp2pFutureBackend <- function(workers = getOption("future.libp2p.workers", 8L)
   via <- one_of(via, "via", c("auto", "libp2p", "wormhole"))
   if (!is.list(flags)) stop("Argument 'flags' must be a named list", call. = FALSE)
   arguments <- do.call(future.libp2p_flags, c(
-    list(board = board, cluster = check_cluster(cluster), via = via, identity = identity, login = login, accept_new = accept_new),
+    list(board = board, cluster = check_cluster(cluster), via = if (via != "auto") via, identity = identity, login = login, accept_new = accept_new),
     flags
   ))
   core <- MultiprocessFutureBackend(

@@ -156,7 +156,7 @@ under_every_plan("globals: found, given by name and by value, none, missing", {
   expect_identical(value(future(b$f(b$x))), 3)
   expect_identical(value(future(a + 1, globals = "a")), 2)
   expect_identical(value(future(a + 1, globals = list(a = 10))), 11)
-  expect_identical(value(future(a + 1, globals = structure(TRUE, add = list(a = 100)))), 101)
+  expect_identical(value(future(a + get("hidden_from_search"), globals = structure(TRUE, add = list(hidden_from_search = 100)))), 101)
   expect_error(value(future(no_such_object_anywhere + 1)), "no_such_object_anywhere")
   # A later change is not seen: what counts is the value when the future was made.
   f <- future(a, lazy = TRUE)

@@ -53,7 +53,10 @@ evaluate <- function(id, path) {
   }
   do.call(options, future[["p2p"]][["options"]])
   plan(c(list(sequential), future[["p2p"]][["plan"]]))
-  result <- withCallingHandlers(result(future), immediateCondition = pass_on)
+  result <- tryCatch(
+    withCallingHandlers(result(future), immediateCondition = pass_on),
+    error = function(e) FutureResult(conditions = list(list(condition = e, signaled = 0L)), uuid = future[["uuid"]])
+  )
   if (is("other-uuid")) result[["uuid"]] <- c("0123456789abcdef0123456789abcdef", "1")
   if (is("no-result")) result <- list(42)
   name <- save_as(result, paste0("r-", id, ".rds"))
