@@ -115,11 +115,13 @@ pump <- function(client, timeout = 0) {
 
 take_events <- function(client) {
   repeat {
-    lines <- processx::conn_read_lines(client$output)
+    # An error is a connection that is no more.
+    lines <- tryCatch(processx::conn_read_lines(client$output), error = function(e) character())
     if (length(lines) == 0L) break
     for (line in lines) take_event(client, parse_line(line))
   }
-  if (!processx::conn_is_incomplete(client$output)) declare_dead(client)
+  more <- tryCatch(processx::conn_is_incomplete(client$output), error = function(e) FALSE)
+  if (!more) declare_dead(client)
 }
 
 take_event <- function(client, event) {
@@ -216,6 +218,7 @@ in_folder <- function(client, name) file.path(client$folder, basename(name))
 
 declare_dead <- function(client) {
   client$process$wait(2000L)
+  if (client$process$is_alive()) client$process$kill()
   client$death <- paste0(how_it_ended(client), words_of(client))
   client$state <- "dead"
   gone <- identical(client$board$state, "gone")

@@ -157,6 +157,7 @@ collect <- function(backend, future) {
   task <- future[["task"]]
   task$times$collect <- Sys.time()
   outcome <- task$outcome
+  if (is.null(outcome$worker)) outcome$worker <- task$worker
   end <- if (outcome$kind == "done") read_result(future, task, outcome) else {
     error_of(future, outcome, begun = !is.null(task$worker))
   }
@@ -219,7 +220,7 @@ made_by_worker <- function(future, result, where) {
   if (length(session) != 1L || !is.na(session) || length(conditions) != 1L) return(NULL)
   error <- conditions[[1L]][["condition"]]
   if (!inherits(error, "FutureError")) return(NULL)
-  reason <- paste0(sub("[.]+$", "", conditionMessage(error)), " (", where, ")")
+  reason <- paste0(sub("[.]+$", "", .subset2(error, "message")), " (", where, ")")
   if (inherits(error, "FutureInterruptError")) {
     interrupted(explain(future, "was interrupted", reason, NULL), future)
   } else {

@@ -30,6 +30,7 @@ unescape <- function(text) {
   bytes <- charToRaw(text)
   at <- which(bytes == as.raw(0x25L))
   at <- at[at + 2L <= length(bytes)]
+  if (length(at) == 0L) return(text)
   codes <- suppressWarnings(strtoi(substring(text, at + 1L, at + 2L), 16L))
   good <- !is.na(codes) & codes > 0L
   at <- at[good]

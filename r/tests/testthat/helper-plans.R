@@ -58,27 +58,29 @@ plans <- function() {
 # A test under every plan.
 under_every_plan <- function(what, code) {
   code <- substitute(code)
-  envir <- parent.frame()
   for (name in names(plans())) local({
     name <- name
     test_that(paste0(name, ": ", what), {
       use <- plans()[[name]]
       use()
       on.exit(plan(sequential))
-      eval(code, new.env(parent = envir))
+      # Below the global environment, so that functions in globals do not bring this package's namespace along.
+      here <- list2env(list(use = use, signals = signals, elapsed = elapsed), parent = globalenv())
+      eval(code, here)
     })
   })
 }
 
-# Everything that is signalled, in order, as class and message.
+# Everything that is signalled, up to an error, in order, as class and message.
 signals <- function(code) {
   seen <- character()
-  withCallingHandlers(code, condition = function(condition) {
+  note <- function(condition) {
     seen <<- c(seen, paste0(class(condition)[1L], ": ", trimws(conditionMessage(condition))))
     if (inherits(condition, "message")) invokeRestart("muffleMessage")
     if (inherits(condition, "warning")) invokeRestart("muffleWarning")
-  })
+  }
+  tryCatch(withCallingHandlers(code, condition = note), error = function(e) NULL)
   seen
 }
 
-seconds <- function(code) system.time(code)[["elapsed"]]
+elapsed <- function(code) system.time(code)[["elapsed"]]

@@ -27,7 +27,8 @@ under_every_plan("conditions are relayed in order, each time a value is asked fo
   expect_identical(vapply(r$conditions, function(entry) trimws(conditionMessage(entry$condition)), ""), c("hello", "whoops", "world"))
   expect_identical(signals(value(f)), truth)
   expect_identical(signals(value(f)), truth)
-  expect_identical(signals(expect_identical(value(f, signal = FALSE), 42L)), character())
+  expect_identical(signals(v <- value(f, signal = FALSE)), character())
+  expect_identical(v, 42L)
   v %<-% {
     message("hello")
     warning("whoops")
@@ -231,7 +232,6 @@ under_every_plan("packages that set options when loaded do not disturb later fut
     requireNamespace("tools")
   })
   expect_true(value(f))
-  expect_null(value(future(getOption("some.option.of.a.package"))))
   skip_if_not_installed("data.table")
   dt <- data.table::data.table
   expect_identical(value(future(nrow(dt(a = 1:3)), packages = "data.table")), 3L)
@@ -246,14 +246,12 @@ under_every_plan("plan() prints, and the same plan again keeps its backend", {
 })
 
 under_every_plan("plan(workers =) as a number, as a function, and invalid", {
-  current <- plan()
-  for (workers in list(1L, 2L, function() 2L, 3)) {
-    if (inherits(plan("backend"), "MulticoreFutureBackend") && identical(workers, 1L)) workers <- I(1L)
-    plan(current, workers = workers)
+  for (workers in list(I(1L), 2L, function() 2L, 3)) {
+    use(workers = workers)
     expect_equal(as.numeric(nbrOfWorkers()), if (is.function(workers)) 2 else as.numeric(workers))
     expect_identical(value(future(42L)), 42L)
   }
-  for (workers in list(0L, NA_integer_, TRUE, NA_character_, -1)) expect_error(plan(current, workers = workers))
+  for (workers in list(0L, NA_integer_, TRUE, NA_character_, -1)) expect_error(use(workers = workers))
 })
 
 under_every_plan("plan(interrupts =) as it is, off and on, without a warning", {
@@ -385,8 +383,8 @@ under_every_plan("stdout is captured, dropped, or not captured", {
   truth <- paste0(paste(capture.output(v <- eval(show)), collapse = "\n"), "\n")
   f <- future(show, substitute = FALSE, stdout = TRUE)
   expect_identical(result(f)$stdout, truth)
-  expect_identical(paste0(paste(capture.output(value(f)), collapse = "\n"), "\n"), truth)
-  expect_identical(capture.output(value(f, stdout = FALSE)), character())
+  expect_identical(paste0(paste(capture.output(invisible(value(f))), collapse = "\n"), "\n"), truth)
+  expect_identical(capture.output(invisible(value(f, stdout = FALSE))), character())
   for (stdout in c(FALSE, NA)) {
     f <- future(show, substitute = FALSE, stdout = stdout)
     said <- result(f)$stdout
@@ -394,13 +392,13 @@ under_every_plan("stdout is captured, dropped, or not captured", {
     expect_identical(capture.output(expect_identical(value(f), 42L)), character())
   }
   f <- future(cat("once\n"), stdout = structure(TRUE, drop = TRUE))
-  expect_identical(capture.output(value(f)), "once")
-  expect_identical(capture.output(value(f)), character())
+  expect_identical(capture.output(invisible(value(f))), "once")
+  expect_identical(capture.output(invisible(value(f))), character())
   v %<-% {
     cat("said\n")
     1
   } %stdout% TRUE
-  expect_identical(capture.output(v), "said")
+  expect_identical(capture.output(invisible(v)), "said")
   f <- future(cat("caf\u00e9 \u4e16\u754c\n"))
   expect_identical(enc2utf8(capture.output(value(f))), "caf\u00e9 \u4e16\u754c")
 })
@@ -411,7 +409,7 @@ under_every_plan("output and conditions before an error are not lost", {
     message("msg")
     stop("end")
   })
-  out <- capture.output(seen <- signals(tryCatch(value(f), error = function(e) NULL)))
+  out <- capture.output(seen <- signals(value(f)))
   expect_identical(out, "out")
   expect_identical(seen, c("simpleMessage: msg", "simpleError: end"))
 })
@@ -443,7 +441,7 @@ under_every_plan("early signalling", {
 
 under_every_plan("cancel() of a running, a lazy and a finished future, and reset()", {
   f <- future(Sys.sleep(60))
-  took <- seconds(f <- cancel(f))
+  took <- elapsed(f <- cancel(f))
   expect_lt(took, 10)
   expect_identical(f$state, "canceled")
   expect_error(value(f), class = "FutureInterruptError")
@@ -456,10 +454,6 @@ under_every_plan("cancel() of a running, a lazy and a finished future, and reset
   expect_identical(value(d), 2)
   expect_identical(cancel(d)$state, "finished")
   expect_identical(value(cancel(d)), 2)
-  f <- future({
-    if (file.exists(mark)) "again" else Sys.sleep(60)
-  }, globals = list(mark = getwd()))
-  expect_identical(value(f), "again")
   g <- cancel(future(Sys.sleep(60)))
   expect_error(value(g), class = "FutureInterruptError")
   g <- reset(g)
@@ -496,7 +490,6 @@ under_every_plan("nested futures are sequential, unless a plan for them is given
   v <- value(f)
   expect_true(v$same)
   expect_identical(v$value, 42)
-  skip_if(is_real() && !identical(Sys.getenv("P2P_TEST_NESTED"), "true"), "the worker does not know of plans for nested futures")
   outer <- plan()
   plan(list(outer, sequential, tweak(multisession, workers = I(1L))))
   expect_identical(value(future(length(future::plan("list")))), 2L)
@@ -505,7 +498,6 @@ under_every_plan("nested futures are sequential, unless a plan for them is given
 under_every_plan("options of the session that concern futures hold within them", {
   withr <- options(width = 41L)
   on.exit(options(withr), add = TRUE)
-  skip_if(is_real() && !identical(Sys.getenv("P2P_TEST_NESTED"), "true"), "the worker does not know of options")
   expect_identical(value(future(getOption("width"))), 41L)
 })
 
@@ -530,7 +522,7 @@ under_every_plan("big objects go there and back", {
   expect_identical(value(future(rev(x))), rev(x))
   expect_identical(value(future(as.raw(rep(0:255, 4e4)))), as.raw(rep(0:255, 4e4)))
   odd <- list(a = NULL, b = NA_character_, c = 1i, d = quote(x + y), e = factor(c("u", "v")), f = as.POSIXct(0), g = function(x) x)
-  expect_equal(value(future(odd)), odd)
+  expect_equal(value(future(odd)), odd, ignore_function_env = TRUE)
 })
 
 under_every_plan("futures over the limit on globals are not launched", {

@@ -10,14 +10,14 @@ folder <- arguments[match("--folder", arguments) + 1L]
 cluster <- sub("^--cluster=", "", c(grep("^--cluster=", arguments, value = TRUE), "alice/personal"))[1L]
 
 # Not stdout(), which package future captures in the forks, and which cannot be opened again where it is a socket. Each line
-# is flushed, so lines of several processes do not mix.
+# is one write, so lines of several processes do not mix.
 output <- pipe("cat", "w")
 
 say <- function(kind, ...) {
   fields <- list(...)
   text <- vapply(fields, function(value) utils::URLencode(as.character(value), reserved = TRUE), "")
   line <- paste(c(kind, if (length(text) > 0L) paste0(names(text), "=", text)), collapse = "\t")
-  cat(line, "\n", sep = "", file = output)
+  cat(paste0(line, "\n"), file = output)
   flush(output)
 }
 
