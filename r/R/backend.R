@@ -118,7 +118,7 @@ check_time <- function(time, name) {
 client_of <- function(backend) {
   client <- backend[["client"]]
   if (!is.null(client)) pump(client)
-  if (is.null(client) || !is_usable(client)) {
+  if (is.null(client) || !takes_more(client)) {
     client <- start_client(backend[["program"]], backend[["arguments"]])
     backend[["client"]] <- client
   }

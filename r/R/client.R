@@ -66,6 +66,9 @@ is_usable <- function(client) {
   identical(client$state, "ready") && identical(client$pid, Sys.getpid())
 }
 
+# Whether it can take another future: one whose board is gone for good only ends what it has.
+takes_more <- function(client) is_usable(client) && !identical(client$board$state, "gone")
+
 # Ends the child by ending its input. It takes back what is open and has a second for it while R waits, and 5 in all.
 stop_client <- function(client) {
   if (client$state %in% c("dead", "stopped") || !identical(client$pid, Sys.getpid())) return(invisible())
@@ -224,7 +227,7 @@ declare_dead <- function(client) {
   gone <- identical(client$board$state, "gone")
   settle_all(client, if (gone) {
     list(kind = "failed", class = "board", reason = paste0("the board is gone: ", or(client$board$reason, client$death)),
-      hint = "The next future tries to reach it again")
+      hint = or(client$board$hint, "The next future tries to reach it again"))
   } else {
     list(kind = "failed", class = "interrupted", reason = client$death,
       hint = paste0("The next future starts it again. ", run_again))

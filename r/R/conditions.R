@@ -37,6 +37,7 @@ error_of <- function(future, failure, begun) {
     } else {
       failed(FutureLaunchError(explain(future, "could not be launched", reason, hint), future = future))
     },
+    local = failed(FutureError(explain(future, "has a result that could not be kept here", reason, hint), future = future)),
     launch = failed(FutureLaunchError(explain(future, "could not be launched", reason, hint), future = future)),
     failed(FutureError(explain(future, "failed", reason, hint), future = future))
   )
