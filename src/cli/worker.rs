@@ -13,7 +13,9 @@ use crate::{
     board::Board,
     config,
     ids::PeerName,
-    proto::claim::Settings,
+    proto::{claim::Settings, message::About},
+    runner::Workbench,
+    sandbox::Provenance,
     supervisor::{self, Setup, Shutdown, Summary},
     transfer::{
         Network, Transfer, TransferConfig, TransferError,
@@ -75,7 +77,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let link = board.join(&topic).await?;
     tracing::info!(%cluster, as = %name, %node, slots, sandbox = %workbench.describe(), "signed in");
 
-    let settings = Settings { me: name, node, slots, max_future: workbench.max_future() };
+    let settings = Settings { me: name, node, slots, max_future: workbench.max_future(), about: about(&workbench) };
     let status = service.watch(cluster, slots, drain_time);
     let summary = supervisor::run(Setup { settings, link, transfer, workbench, status }, shutdown).await;
     finish(&summary)
@@ -113,6 +115,12 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+}
+
+/// What we say of ourselves on the board. A name that no line can carry is not said.
+fn about(workbench: &Workbench) -> About {
+    let Provenance { driver, profile, .. } = workbench.provenance();
+    About { r: workbench.r_version().parse().ok(), driver: driver.parse().ok(), profile: profile.parse().ok() }
 }
 
 fn finish(summary: &Summary) -> Result<(), Failure> {

@@ -3,12 +3,11 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::{sync::mpsc, task::AbortHandle, time::sleep};
 
-use super::{ClientError, ClientEvent, EVENT_QUEUE, Setup};
+use super::{ClientError, ClientEvent, EVENT_QUEUE, Setup, Terms};
 use crate::{
     board::BoardEvent,
     clock,
@@ -23,7 +22,7 @@ use crate::{
 };
 
 pub(super) enum Command {
-    Post { future: FutureId, payload: Arc<Spooled>, patience: Option<Duration>, events: mpsc::Sender<ClientEvent> },
+    Post { future: FutureId, payload: Arc<Spooled>, terms: Terms, events: mpsc::Sender<ClientEvent> },
     Withdraw(FutureId),
 }
 
@@ -104,7 +103,7 @@ impl<N: Network> Dispatcher<N> {
 
     async fn obey(&mut self, order: Command) {
         match order {
-            Command::Post { future, payload, patience, events } => {
+            Command::Post { future, payload, terms: Terms { patience, attempts }, events } => {
                 let size = payload.size();
                 match self.open.entry(future.clone()) {
                     // The first one's owner keeps it.
@@ -115,6 +114,9 @@ impl<N: Network> Dispatcher<N> {
                 }
                 let deadline = patience.map(|patience| clock::now() + patience);
                 self.step(Event::Post { future: future.clone(), size, deadline }).await;
+                if let Some(attempts) = attempts {
+                    self.postings.limit_attempts(&future, attempts);
+                }
                 if self.is_lost {
                     self.fail_without_board(future).await;
                 }

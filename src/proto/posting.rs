@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     claim::{Counters, our_protocols},
-    message::{Message, Received, Role, Via},
+    message::{About, Message, Received, Role, Via},
 };
 use crate::{
     clock::Timestamp,
@@ -125,6 +125,8 @@ struct Posting {
     number: u64,
     size: u64,
     deadline: Option<Timestamp>,
+    /// How many workers get it, one after the other.
+    max_attempts: u32,
     /// When the request is due (again); `None` while it waits for room on the board, or is in good hands.
     due: Option<Timestamp>,
     worker: Option<Taker>,
@@ -154,9 +156,9 @@ struct Offerer {
 }
 
 impl Posting {
-    fn new(number: u64, size: u64, deadline: Option<Timestamp>) -> Self {
+    fn new(number: u64, size: u64, deadline: Option<Timestamp>, max_attempts: u32) -> Self {
         let (due, worker, distrusted) = (None, None, Vec::new());
-        Self { number, size, deadline, due, worker, attempts: 0, unreached: 0, distrusted }
+        Self { number, size, deadline, max_attempts, due, worker, attempts: 0, unreached: 0, distrusted }
     }
 
     fn distrusts(&self, name: &PeerName, node: &NodeId, now: Timestamp) -> bool {
@@ -172,13 +174,13 @@ impl Posting {
     }
 
     /// Whether one more failure would be the last.
-    fn is_last(&self, came: bool, max_attempts: u32) -> bool {
-        if came { self.attempts.saturating_add(1) >= max_attempts } else { self.unreached + 1 >= MAX_UNREACHED }
+    fn is_last(&self, came: bool) -> bool {
+        if came { self.attempts.saturating_add(1) >= self.max_attempts } else { self.unreached + 1 >= MAX_UNREACHED }
     }
 
     /// Whether an offer can be taken: nobody has the future, or it is in doubt, and one more may fail.
-    fn is_open(&self, max_attempts: u32) -> bool {
-        let replaceable = |taker: &Taker| taker.in_doubt && !self.is_last(taker.came, max_attempts);
+    fn is_open(&self) -> bool {
+        let replaceable = |taker: &Taker| taker.in_doubt && !self.is_last(taker.came);
         self.worker.as_ref().is_none_or(replaceable)
     }
 
@@ -233,7 +235,8 @@ impl Postings {
             Event::Skipped(lines) => *self.counters.entry("skipped line").or_default() += lines,
             Event::Post { future, size, deadline } => {
                 self.posted += 1;
-                self.postings.entry(future).or_insert(Posting::new(self.posted, size, deadline));
+                let posting = Posting::new(self.posted, size, deadline, self.max_attempts);
+                self.postings.entry(future).or_insert(posting);
             }
             Event::Came(future) => self.came(&future, &mut actions),
             Event::Silent(future) => {
@@ -252,6 +255,13 @@ impl Postings {
             self.post_due(now, &mut actions);
         }
         actions
+    }
+
+    /// Gives this future to at most so many workers, one after the other, whatever holds for the others.
+    pub fn limit_attempts(&mut self, future: &FutureId, most: u32) {
+        if let Some(posting) = self.postings.get_mut(future) {
+            posting.max_attempts = most;
+        }
     }
 
     /// When [`Event::Tick`] is due, if nothing else happens before.
@@ -300,7 +310,7 @@ impl Postings {
         match peer.filter(|_| protocols.libp2p) {
             None => self.count("offer without libp2p"),
             Some(node) if posting.distrusts(&from, &node, now) => self.count("offer of a worker that failed"),
-            Some(_) if !posting.is_open(self.max_attempts) => self.count("offer that came too late"),
+            Some(_) if !posting.is_open() => self.count("offer that came too late"),
             Some(node) => {
                 if let Some(before) = posting.worker.take() {
                     let came = before.came;
@@ -329,7 +339,7 @@ impl Postings {
     fn post_again(&mut self, future: FutureId, came: bool, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(posting) = self.postings.get_mut(&future) else { return };
         let Some(worker) = posting.worker.take() else { return };
-        let is_last = posting.is_last(came, self.max_attempts);
+        let is_last = posting.is_last(came);
         posting.failed(worker, came, now);
         posting.due = Some(now);
         if is_last {
@@ -361,7 +371,12 @@ impl Postings {
     fn say_hello(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if self.hello_due <= now {
             self.hello_due = now + HELLO_VALIDITY / 2;
-            let hello = Message::Hello { role: Role::Client, from: self.me.clone(), protocols: our_protocols() };
+            let hello = Message::Hello {
+                role: Role::Client,
+                from: self.me.clone(),
+                protocols: our_protocols(),
+                about: About::default(),
+            };
             actions.push(Action::Say(hello, now + HELLO_VALIDITY));
         }
     }
@@ -379,10 +394,11 @@ impl Postings {
     }
 
     fn post_due(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        for (future, posting) in &mut self.postings {
-            if posting.due.is_none_or(|due| due > now) {
-                continue;
-            }
+        let is_due = |posting: &Posting| posting.due.is_some_and(|due| due <= now);
+        let mut due: Vec<_> = self.postings.iter_mut().filter(|(_, posting)| is_due(posting)).collect();
+        // Workers begin with the one that they heard of first.
+        due.sort_by_key(|(_, posting)| posting.number);
+        for (future, posting) in due {
             posting.due = Some(now + REQUEST_VALIDITY);
             if let Some(taker) = &mut posting.worker
                 && !std::mem::replace(&mut taker.in_doubt, true)

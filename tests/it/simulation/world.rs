@@ -12,7 +12,7 @@ use p2p_worker::{
     ids::{FutureId, NodeId, PeerName, Ticket},
     proto::{
         claim::{self, Claims, Job, Key, Settings},
-        message::Message,
+        message::{About, Message},
         posting::{self, Postings},
     },
 };
@@ -182,7 +182,7 @@ impl World {
     fn role(&self, number: usize, name: &PeerName, node: &NodeId) -> Role {
         if number < self.plan.workers {
             let (me, node, slots) = (name.clone(), node.clone(), self.plan.slots);
-            Role::Worker(Claims::new(Settings { me, node, slots, max_future: 1 << 30 }))
+            Role::Worker(Claims::new(Settings { me, node, slots, max_future: 1 << 30, about: About::default() }))
         } else {
             Role::Client(Postings::new(name.clone(), self.plan.attempts))
         }
