@@ -49,6 +49,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let settings = stdio::Settings {
         folder: args.folder.clone(),
         max_future,
+        max_result,
         board: board.address().to_string(),
         cluster: cluster.clone(),
         attempts,

@@ -8,7 +8,7 @@ use crate::{
     error_chain,
     ids::{FutureId, PeerName},
     proto::refusal::Payload,
-    rds::ScanError,
+    rds::Refusal,
     spool::SpoolError,
     text,
     transfer::TransferError,
@@ -53,6 +53,7 @@ pub(super) struct Failed {
     hint: Option<&'static str>,
 }
 
+const ALLOW: &str = "return something else, or, if you trust the worker, allow it: results = \"any\"";
 const RUN_AGAIN: &str = "run it again (reset() it first), or allow more workers for it with a larger retry";
 const MAKE_ROOM: &str = "make room on the disk of the session's temporary folder, and run it again";
 const LARGER_FUTURE: &str = "send less along with it (see its globals), or raise --max-future here and at the workers";
@@ -103,9 +104,10 @@ impl Failed {
     }
 
     /// The result is not what R should read.
-    pub(super) fn refused(error: &ScanError) -> Self {
+    pub(super) fn refused(error: &Refusal) -> Self {
         let reason = format!("the result was refused: {}", error_chain(error));
-        Self { class: Class::Refused, reason, hint: None }
+        let hint = matches!(error, Refusal::NotAllowed { .. }).then_some(ALLOW);
+        Self { class: Class::Refused, reason, hint }
     }
 
     pub(super) fn of_client(error: ClientError) -> Self {
