@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, Status,
     common::{BoardArgs, Place, PlaceArgs, cancel_on_interrupt},
+    service::Service,
 };
 use crate::{
     board::{Board, server::MOST_GUESTS},
@@ -89,12 +90,18 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     cancel_on_interrupt(shutdown.clone())?;
     let again = signal(SignalKind::hangup()).map_err(|error| Failure::new(Status::Usage, error))?;
     let (changes, lists) = watch::channel(list);
+    let service = Service::of_the_manager();
+    service.starting("waiting for the board");
+    let ready = format!("hosting {cluster}");
+    let told = |hosts| {
+        if hosts { service.ready(ready.clone()) } else { service.starting("waiting for the board") }
+    };
     let hosted = Hosted { cluster, topic, me: PeerName::of_this_process(&me) };
     let sharing = |mut guests: Vec<UserName>| {
         guests.retain(|guest| *guest != me);
         board.sharing_with(guests)
     };
-    let hosting = hosted.host(sharing, lists, shutdown);
+    let hosting = hosted.host(sharing, lists, shutdown, told);
     let ended = tokio::select! {
         ended = hosting => ended,
         () = users.watch(changes, again) => Ok(()),

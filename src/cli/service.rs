@@ -1,4 +1,4 @@
-//! A worker or a board as a service of systemd: when it is ready, what it is doing, that it is alive, and how long it may
+//! A worker, a board or a host as a service of systemd: when it is ready, what it is doing, that it is alive, and how long it may
 //! take to leave. Without a manager of services, nothing of this happens.
 
 use std::{sync::Arc, time::Duration};
@@ -27,7 +27,7 @@ impl Service {
         Self(Manager::from_environment().map(Arc::new))
     }
 
-    /// Not ready yet.
+    /// Not ready yet, or no longer.
     pub(super) fn starting(&self, what: &str) {
         self.tell(&[Notice::Status(what.to_owned())]);
     }

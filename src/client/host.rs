@@ -56,7 +56,7 @@ pub struct Hosted {
 
 impl Hosted {
     /// Hosts until `shutdown`. `sharing` makes a board whose topics are shared with these accounts; `users` is the list,
-    /// which may change.
+    /// which may change. `told` hears each time that the list has come in force, and that it is no longer.
     ///
     /// # Errors
     /// [`HostError::Join`] for the first attempt, which is not repeated; [`HostError::BoardLost`] when trying again is of no
@@ -66,6 +66,7 @@ impl Hosted {
         sharing: impl Fn(Vec<UserName>) -> B,
         mut users: watch::Receiver<Vec<UserName>>,
         shutdown: CancellationToken,
+        told: impl Fn(bool),
     ) -> Result<(), HostError> {
         let list = users.borrow_and_update().clone();
         let board = sharing(list.clone());
@@ -73,13 +74,15 @@ impl Hosted {
             joined = board.join(&self.topic) => joined?,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let mut stay = Stay { hosted: self, list, link: Some(first), is_up: true, lost: String::new(), change: None };
+        let (link, lost) = (Some(first), String::new());
+        let mut stay = Stay { hosted: self, list, link, is_up: true, hosts: false, lost, change: None };
         let mut hello = interval(HELLO);
         hello.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first hello is said when the topic is joined.
         hello.tick().await;
         let mut fixed = false;
         loop {
+            let hosted = stay.hosts;
             let retry = stay.change.as_ref().map_or_else(Instant::now, |change| change.at);
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -94,6 +97,10 @@ impl Hosted {
                 },
                 event = next(&mut stay.link) => stay.take(event).await?,
                 _ = hello.tick() => stay.say_hello().await,
+            }
+            stay.hosts &= stay.link.is_some();
+            if stay.hosts != hosted {
+                told(stay.hosts);
             }
         }
         if let Some(link) = stay.link {
@@ -136,6 +143,8 @@ struct Stay {
     link: Option<Link>,
     /// The connection of `link` is there, as far as it is known.
     is_up: bool,
+    /// The list is in force, as far as it is known.
+    hosts: bool,
     /// Why it was lost last.
     lost: String,
     change: Option<Change>,
@@ -195,14 +204,14 @@ impl Stay {
     async fn take(&mut self, event: Option<BoardEvent>) -> Result<(), HostError> {
         match event {
             Some(BoardEvent::Joined) => {
-                self.is_up = true;
+                (self.is_up, self.hosts) = (true, true);
                 let users = self.list.iter().map(UserName::as_str).collect::<Vec<_>>().join(",");
                 tracing::info!(cluster = %self.hosted.cluster, users, "{HOSTING}");
                 self.say_hello().await;
             }
             Some(BoardEvent::Lost(reason)) => {
                 tracing::warn!(reason, "the board was lost");
-                self.is_up = false;
+                (self.is_up, self.hosts) = (false, false);
                 self.lost = reason;
                 if let Some(change) = &mut self.change {
                     self.link = None;
@@ -265,7 +274,7 @@ mod tests {
         let (hub, stop) = (Arc::clone(hub), CancellationToken::new());
         let alice: UserName = "alice".parse().unwrap();
         let sharing = move |guests| MemoryBoard::new(&hub, alice.clone()).sharing_with(guests);
-        let task = tokio::spawn(hosted().host(sharing, lists, stop.clone()));
+        let task = tokio::spawn(hosted().host(sharing, lists, stop.clone(), |_| {}));
         (list, stop, task)
     }
 
@@ -312,6 +321,27 @@ mod tests {
         assert!(hub.channels(&"alice".parse().unwrap()).is_empty());
     }
 
+    #[tokio::test]
+    async fn it_is_told_when_the_list_is_in_force_and_when_it_is_no_longer() {
+        let hub = Arc::new(Hub::default());
+        let (list, lists) = watch::channel(names(&["bob", "carol"]));
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let (alices, alice) = (Arc::clone(&hub), "alice".parse::<UserName>().unwrap());
+        let sharing = move |guests: Vec<UserName>| {
+            let fails = guests.len() == 1;
+            Moody(MemoryBoard::new(&alices, alice.clone()).sharing_with(guests), fails)
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(hosted().host(sharing, lists, stop.clone(), move |hosts| tell.send(hosts).unwrap()));
+        assert_eq!(soon(told.recv()).await, Some(true));
+        list.send(names(&["bob"])).unwrap();
+        assert_eq!(soon(told.recv()).await, Some(false));
+        list.send(names(&["bob", "dave"])).unwrap();
+        assert_eq!(soon(told.recv()).await, Some(true));
+        stop.cancel();
+        soon(task).await.unwrap().unwrap();
+    }
+
     #[test]
     fn a_hello_has_the_form_that_r_hosts_have() {
         let now = Timestamp(1_795_361_280_000);
@@ -348,7 +378,7 @@ mod tests {
             Moody(MemoryBoard::new(&alices, alice.clone()).sharing_with(guests), fails)
         };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(hosted().host(sharing, lists, stop.clone()));
+        let task = tokio::spawn(hosted().host(sharing, lists, stop.clone(), |_| {}));
         let mut carol = joined(&hub, "carol").await;
         list.send(names(&["bob"])).unwrap();
         while !matches!(soon(carol.incoming.recv()).await, Some(BoardEvent::Lost(_))) {}

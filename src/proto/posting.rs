@@ -394,9 +394,9 @@ impl Postings {
     }
 
     fn post_due(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let is_due = |posting: &Posting| posting.due.is_some_and(|due| due <= now);
-        let mut due: Vec<_> = self.postings.iter_mut().filter(|(_, posting)| is_due(posting)).collect();
-        // Workers begin with the one that they heard of first.
+        let due = |posting: &Posting| posting.due.is_some_and(|due| due <= now);
+        let mut due: Vec<_> = self.postings.iter_mut().filter(|(_, posting)| due(posting)).collect();
+        // Workers take the oldest one of a client: the one that they hear of first.
         due.sort_by_key(|(_, posting)| posting.number);
         for (future, posting) in due {
             posting.due = Some(now + REQUEST_VALIDITY);
@@ -484,6 +484,23 @@ mod tests {
         client.handle(offer("w@w:1", "f-1", OURS, due), due);
         client.handle(Event::Came(future()), due);
         assert_eq!(client.handle(Event::Tick, due + REQUEST_VALIDITY), []);
+    }
+
+    #[test]
+    fn requests_are_posted_in_the_order_in_which_they_came_whatever_their_names() {
+        let mut client = Postings::new("c@h:1".parse().unwrap(), 2);
+        for name in ["f-9", "f-1", "f-5"] {
+            client.handle(post(name), T0);
+        }
+        let names = |said: Vec<Action>| -> Vec<String> {
+            let name = |action| match action {
+                Action::Say(Message::Request { future, .. }, _) => Some(future.to_string()),
+                _ => None,
+            };
+            said.into_iter().filter_map(name).collect()
+        };
+        assert_eq!(names(client.handle(Event::Joined, T0)), ["f-9", "f-1", "f-5"]);
+        assert_eq!(names(client.handle(Event::Tick, T0 + REQUEST_VALIDITY)), ["f-9", "f-1", "f-5"]);
     }
 
     #[test]

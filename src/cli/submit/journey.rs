@@ -1,8 +1,8 @@
 //! One future on its way: from its file or code to a worker, and from the result to a file or to the terminal.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{convert::Infallible, iter, path::PathBuf, sync::Arc};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -40,6 +40,30 @@ pub(super) struct Journey<'a> {
     pub(super) patience: Patience,
 }
 
+/// A future's place in the order in which futures are posted: that in which they were named, whichever is read first.
+pub(super) struct Turn {
+    before: Option<oneshot::Receiver<Infallible>>,
+    _after: oneshot::Sender<Infallible>,
+}
+
+impl Turn {
+    /// One turn after the other.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let mut before = None;
+        iter::repeat_with(move || {
+            let (after, next) = oneshot::channel();
+            Self { before: before.replace(next), _after: after }
+        })
+    }
+
+    /// Waits until everybody before is posted, or will never be. Dropping the turn lets the next one go.
+    async fn come(&mut self) {
+        if let Some(before) = self.before.take() {
+            let _ = before.await;
+        }
+    }
+}
+
 /// A result, and whose it is.
 struct Returned {
     result: Spooled,
@@ -49,21 +73,27 @@ struct Returned {
 
 impl Journey<'_> {
     /// The whole way. Everything is told before this comes back; the error is what the process may exit with.
-    pub(super) async fn make(&self, source: Source, output: Option<Output>) -> Result<(), Failure> {
+    pub(super) async fn make(&self, source: Source, output: Option<Output>, turn: Turn) -> Result<(), Failure> {
         let mut traveller = Traveller::of(match &source {
             Source::File(path) => Some(path.display().to_string()),
             Source::Code(_) => None,
         });
-        let end = self.travel(source, output, &mut traveller).await;
+        let end = self.travel(source, output, turn, &mut traveller).await;
         self.teller.ended(&traveller, &end);
         end
     }
 
-    async fn travel(&self, source: Source, output: Option<Output>, traveller: &mut Traveller) -> Result<(), Failure> {
+    async fn travel(
+        &self,
+        source: Source,
+        output: Option<Output>,
+        turn: Turn,
+        traveller: &mut Traveller,
+    ) -> Result<(), Failure> {
         let (id, future) = self.read(source).await?;
         traveller.future = Some(id.clone());
         self.teller.tell(traveller, &Event::Read { bytes: future.size() });
-        let returned = self.wait(&id, Arc::new(future), traveller).await?;
+        let returned = self.wait(&id, Arc::new(future), turn, traveller).await?;
         let Returned { result, provenance, worker } = &returned;
         let shown = {
             let _permit = self.permit().await?;
@@ -102,9 +132,17 @@ impl Journey<'_> {
         }
     }
 
-    /// Posts the future and waits for its result, telling where it is.
-    async fn wait(&self, id: &FutureId, payload: Arc<Spooled>, traveller: &Traveller) -> Result<Returned, Failure> {
+    /// Posts the future when it is its turn, and waits for its result, telling where it is.
+    async fn wait(
+        &self,
+        id: &FutureId,
+        payload: Arc<Spooled>,
+        mut turn: Turn,
+        traveller: &Traveller,
+    ) -> Result<Returned, Failure> {
+        turn.come().await;
         let mut events = self.client.post_within(id.clone(), payload, self.patience).await;
+        drop(turn);
         let (mut worker, mut withdrawn) = (None, false);
         loop {
             tokio::select! {

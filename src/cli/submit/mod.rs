@@ -27,7 +27,7 @@ use crate::{
     config,
     ids::{ClusterName, PeerName},
 };
-use journey::{Journey, Source};
+use journey::{Journey, Source, Turn};
 use tell::Teller;
 
 /// How many futures are under way at a time; the others wait in their files. Each holds a few open files.
@@ -168,7 +168,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 
 /// Takes all futures to their results, many at a time.
 async fn travel(journey: &Journey<'_>, sources: Vec<(Source, Option<Output>)>) -> Vec<Result<(), Failure>> {
-    let journeys = sources.into_iter().map(|(source, output)| journey.make(source, output));
+    let sources = sources.into_iter().zip(Turn::all());
+    let journeys = sources.map(|((source, output), turn)| journey.make(source, output, turn));
     futures_util::stream::iter(journeys).buffer_unordered(AT_ONCE).collect().await
 }
 

@@ -29,6 +29,8 @@ const MAX_YIELDS: u32 = 3;
 /// What is known of an open request.
 #[derive(Debug)]
 pub(super) struct Request {
+    /// Which was heard of before which; many come within the same millisecond.
+    number: u64,
     first_seen: Timestamp,
     expires: Timestamp,
     protocols: Protocols,
@@ -51,6 +53,8 @@ impl Request {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     requests: BTreeMap<Key, Request>,
+    /// How many requests were remembered so far.
+    heard: u64,
     /// When a worker was last accepted for a client.
     served: BTreeMap<PeerName, Timestamp>,
 }
@@ -74,7 +78,9 @@ impl Table {
             return Ok(());
         }
         self.make_room(&key.client)?;
-        let request = Request { first_seen: now, expires, protocols, ready: now, in_vain: 0, yields: 0 };
+        self.heard += 1;
+        let number = self.heard;
+        let request = Request { number, first_seen: now, expires, protocols, ready: now, in_vain: 0, yields: 0 };
         self.requests.insert(key, request);
         Ok(())
     }
@@ -96,7 +102,7 @@ impl Table {
             return Err(Full);
         }
         let theirs = self.requests.iter().filter(|(key, _)| key.client == *greediest);
-        let newest = theirs.max_by_key(|(_, request)| request.first_seen).map(|(key, _)| key.clone()).ok_or(Full)?;
+        let newest = theirs.max_by_key(|(_, request)| request.number).map(|(key, _)| key.clone()).ok_or(Full)?;
         self.requests.remove(&newest);
         Ok(())
     }
@@ -160,7 +166,7 @@ impl Table {
         let mut turns = Vec::with_capacity(all.len());
         for of_one in all.chunk_by(|(one, _), (other, _)| one.client == other.client) {
             let mut of_one = of_one.to_vec();
-            of_one.sort_by_key(|(_, request)| request.first_seen);
+            of_one.sort_by_key(|(_, request)| request.number);
             let Some((key, oldest)) = of_one.first() else { continue };
             let since = self.served.get(&key.client).copied().unwrap_or_default().max(oldest.first_seen);
             for (turn, (key, request)) in of_one.into_iter().enumerate() {
@@ -207,17 +213,18 @@ mod tests {
     #[test]
     fn clients_take_turns_however_many_futures_each_posts() {
         let mut table = Table::default();
-        for future in 1..=3 {
+        // In the order in which they are heard of, within one millisecond, whatever their names.
+        for future in [3, 2, 1] {
             hear(&mut table, "a@h:1", future, after(0)).unwrap();
         }
         hear(&mut table, "b@h:1", 7, after(1)).unwrap();
         hear(&mut table, "c@h:1", 8, after(2)).unwrap();
-        assert_eq!(order(&table, after(2)), ["a f-0001", "b f-0007", "c f-0008", "a f-0002", "a f-0003"]);
-        table.accepted(&key("a@h:1", 1), after(3));
-        assert_eq!(order(&table, after(3)), ["b f-0007", "c f-0008", "a f-0002", "a f-0003"]);
+        assert_eq!(order(&table, after(2)), ["a f-0003", "b f-0007", "c f-0008", "a f-0002", "a f-0001"]);
+        table.accepted(&key("a@h:1", 3), after(3));
+        assert_eq!(order(&table, after(3)), ["b f-0007", "c f-0008", "a f-0002", "a f-0001"]);
         table.accepted(&key("b@h:1", 7), after(4));
         hear(&mut table, "b@h:1", 9, after(5)).unwrap();
-        assert_eq!(order(&table, after(5)), ["c f-0008", "a f-0002", "b f-0009", "a f-0003"]);
+        assert_eq!(order(&table, after(5)), ["c f-0008", "a f-0002", "b f-0009", "a f-0001"]);
     }
 
     #[test]
