@@ -14,7 +14,9 @@ use crate::{
     board::Board,
     config,
     ids::{NodeId, PeerName},
-    proto::claim::Settings,
+    proto::{claim::Settings, message::About},
+    runner::Workbench,
+    sandbox::Provenance,
     supervisor::{self, Routes, Setup, Shutdown, Summary},
     transfer::{
         Cache, Network, Transfer, TransferConfig, TransferError,
@@ -84,7 +86,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let libp2p = if transfers.libp2p { Some(libp2p(&place, workbench.spool_directory(), cache).await?) } else { None };
     let wormhole = transfers.wormhole.map(|config| Arc::new(Program::new(config)));
     let node = libp2p.as_ref().map(|transfer| transfer.network().id().clone());
-    let settings = Settings { me: name, node, wormhole: wormhole.is_some(), slots, max_future: workbench.max_future() };
+    let (max_future, about) = (workbench.max_future(), about(&workbench));
+    let settings = Settings { me: name, node, wormhole: wormhole.is_some(), slots, max_future, about };
     let link = board.join(&topic).await?;
     let (me, via, sandbox) = (&settings.me, settings.protocols(), workbench.describe());
     tracing::info!(%cluster, as = %me, %via, node = settings.node.as_ref().map(NodeId::as_str), slots, %sandbox, "signed in");
@@ -135,6 +138,12 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+}
+
+/// What we say of ourselves on the board. A name that no line can carry is not said.
+fn about(workbench: &Workbench) -> About {
+    let Provenance { driver, profile, .. } = workbench.provenance();
+    About { r: workbench.r_version().parse().ok(), driver: driver.parse().ok(), profile: profile.parse().ok() }
 }
 
 fn finish(summary: &Summary) -> Result<(), Failure> {
