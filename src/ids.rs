@@ -126,6 +126,11 @@ text_id! {
 }
 
 text_id! {
+    /// A word that a peer says of itself, the name of a profile for instance: 1 to 64 characters.
+    Word, "a word", 64, is_value_character
+}
+
+text_id! {
     /// A topic of a board as it is typed by one user, 1 to 255 letters, digits and `. _ - /`.
     Topic, "a topic", 255, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/')
 }

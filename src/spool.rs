@@ -121,8 +121,17 @@ impl Spooled {
     /// # Errors
     /// [`SpoolError::Read`]; [`SpoolError::TooLarge`] without reading when the file is over `limit`.
     pub fn from_path(path: &Path, limit: u64) -> Result<Self, SpoolError> {
-        let failed = |source| SpoolError::Read { what: path.display().to_string(), source };
-        let mut file = File::open(path).map_err(failed)?;
+        let what = path.display().to_string();
+        let file = File::open(path).map_err(|source| SpoolError::Read { what: what.clone(), source })?;
+        Self::from_file(file, &what, limit)
+    }
+
+    /// The same of a file that is open already, at its first byte; errors call it `what`.
+    ///
+    /// # Errors
+    /// As [`Spooled::from_path`].
+    pub fn from_file(mut file: File, what: &str, limit: u64) -> Result<Self, SpoolError> {
+        let failed = |source| SpoolError::Read { what: what.to_owned(), source };
         if file.metadata().map_err(failed)?.len() > limit {
             return Err(SpoolError::TooLarge { limit });
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Failure, Status};
 use crate::{
+    client::Wormholes,
     config::ConfigFile,
     error_chain,
     wormhole::{Layer, Program, WormholeConfig, WormholeError},
@@ -42,6 +43,14 @@ pub(super) struct Transfers {
     pub libp2p: bool,
     /// Whether wormholes are, and how.
     pub wormhole: Option<WormholeConfig>,
+}
+
+impl Transfers {
+    /// A client's way to workers that speak only wormhole, or to all of them if nothing else is wanted.
+    pub(super) fn of_client(self) -> Option<Wormholes> {
+        let wormholes = Wormholes::new(Program::new(self.wormhole?));
+        Some(if self.libp2p { wormholes } else { wormholes.only() })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,9 @@ use crate::{
     board::Board,
     config,
     ids::{NodeId, PeerName},
-    proto::claim::Settings,
+    proto::{claim::Settings, message::About},
+    runner::Workbench,
+    sandbox::Provenance,
     supervisor::{self, Routes, Setup, Shutdown, Summary},
     transfer::{
         Network, Transfer, TransferConfig, TransferError,
@@ -76,7 +78,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let libp2p = if transfers.libp2p { Some(libp2p(&place).await?) } else { None };
     let wormhole = transfers.wormhole.map(|config| Arc::new(Program::new(config)));
     let node = libp2p.as_ref().map(|transfer| transfer.network().id().clone());
-    let settings = Settings { me: name, node, wormhole: wormhole.is_some(), slots, max_future: workbench.max_future() };
+    let settings = Settings {
+        me: name,
+        node,
+        wormhole: wormhole.is_some(),
+        slots,
+        max_future: workbench.max_future(),
+        about: about(&workbench),
+    };
     let link = board.join(&topic).await?;
     let (me, via, sandbox) = (&settings.me, settings.protocols(), workbench.describe());
     tracing::info!(%cluster, as = %me, %via, node = settings.node.as_ref().map(NodeId::as_str), slots, %sandbox, "signed in");
@@ -126,6 +135,12 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+}
+
+/// What we say of ourselves on the board. A name that no line can carry is not said.
+fn about(workbench: &Workbench) -> About {
+    let Provenance { driver, profile, .. } = workbench.provenance();
+    About { r: workbench.r_version().parse().ok(), driver: driver.parse().ok(), profile: profile.parse().ok() }
 }
 
 fn finish(summary: &Summary) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ use tokio_util::{
 };
 
 use super::{
-    ClientError, ClientEvent, EVENT_QUEUE, Setup, WayError,
+    ClientError, ClientEvent, EVENT_QUEUE, Setup, Terms, WayError,
     passage::{self, Fault, Passage, Passed, RunNumber},
     wormhole::{PASSAGES, Run, Wormholes},
 };
@@ -37,7 +37,7 @@ use crate::{
 const FAREWELL: Duration = Duration::from_secs(4);
 
 pub(super) enum Command {
-    Post { future: FutureId, payload: Arc<Spooled>, patience: Option<Duration>, events: mpsc::Sender<ClientEvent> },
+    Post { future: FutureId, payload: Arc<Spooled>, terms: Terms, events: mpsc::Sender<ClientEvent> },
     Withdraw(FutureId),
 }
 
@@ -136,7 +136,7 @@ impl<N: Network> Dispatcher<N> {
 
     async fn obey(&mut self, order: Command) {
         match order {
-            Command::Post { future, payload, patience, events } => {
+            Command::Post { future, payload, terms: Terms { patience, attempts }, events } => {
                 let size = payload.size();
                 match self.open.entry(future.clone()) {
                     // The first one's owner keeps it.
@@ -147,6 +147,9 @@ impl<N: Network> Dispatcher<N> {
                 }
                 let deadline = patience.map(|patience| clock::now() + patience);
                 self.step(Event::Post { future: future.clone(), size, deadline }).await;
+                if let Some(attempts) = attempts {
+                    self.postings.limit_attempts(&future, attempts);
+                }
                 if self.is_lost {
                     self.fail_without_board(future).await;
                 }

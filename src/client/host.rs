@@ -18,7 +18,7 @@ use crate::{
     clock::{self, Timestamp},
     error_chain,
     ids::{ClusterName, PeerName, Topic, UserName},
-    proto::message::{Message, Protocols, Role},
+    proto::message::{About, Message, Protocols, Role},
 };
 
 /// How often a host says hello, as R hosts do.
@@ -116,6 +116,7 @@ impl Hosted {
             role: Role::Cluster,
             from: self.me.clone(),
             protocols: Protocols { libp2p: true, wormhole: true },
+            about: About::default(),
         };
         let head = format!("owner={},nusers={},users=", self.cluster.owner, list.len());
         let tail = format!(",expires={}", expires.unix_seconds());

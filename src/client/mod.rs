@@ -8,6 +8,7 @@
 mod dispatcher;
 pub mod host;
 mod passage;
+pub mod stdio;
 mod unpack;
 mod wormhole;
 
@@ -73,6 +74,15 @@ pub enum ClientEvent {
     Done(Spooled, Provenance),
     /// There will be no result.
     Failed(ClientError),
+}
+
+/// On which terms a future is posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// After which it is of no use.
+    pub patience: Option<Duration>,
+    /// How many workers get it, one after the other; what the client was set up with where it is `None`.
+    pub attempts: Option<u32>,
 }
 
 /// Why there is no result.
@@ -159,9 +169,14 @@ impl Client {
         payload: Arc<Spooled>,
         patience: Option<Duration>,
     ) -> mpsc::Receiver<ClientEvent> {
+        self.post_on(future, payload, Terms { patience, attempts: None }).await
+    }
+
+    /// The same, on terms of its own.
+    pub async fn post_on(&self, future: FutureId, payload: Arc<Spooled>, terms: Terms) -> mpsc::Receiver<ClientEvent> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         // When the dispatcher is gone, the receiver ends at once.
-        let _ = self.commands.send(Command::Post { future, payload, patience, events }).await;
+        let _ = self.commands.send(Command::Post { future, payload, terms, events }).await;
         receiver
     }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::{
     clock::Timestamp,
-    ids::{Address, ClaimCode, FutureId, IdError, NodeId, PeerName, Ticket},
+    ids::{Address, ClaimCode, FutureId, IdError, NodeId, PeerName, Ticket, Word},
 };
 
 /// The protocol name of our libp2p transfer in a `protocols` list.
@@ -75,6 +75,8 @@ pub enum Message {
         from: PeerName,
         /// Which transfers it knows.
         protocols: Protocols,
+        /// What it says of itself.
+        about: About,
     },
     /// A client has this future.
     Request {
@@ -142,6 +144,25 @@ pub struct Protocols {
     pub libp2p: bool,
     /// That of R peers.
     pub wormhole: bool,
+}
+
+/// What a worker says of itself beside its protocols; R peers neither write nor read it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    /// The version of its R.
+    pub r: Option<Word>,
+    /// Who makes its sandbox.
+    pub driver: Option<Word>,
+    /// The name of its profile.
+    pub profile: Option<Word>,
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { r, driver, profile } = self;
+        let said = [("r", r), ("driver", driver), ("profile", profile)];
+        said.iter().try_for_each(|(key, word)| word.iter().try_for_each(|word| write!(f, ",{key}={word}")))
+    }
 }
 
 /// Why a line is not a message. None of them is worth more than a counter: anybody can write anything.
@@ -253,6 +274,12 @@ impl<'a> Pairs<'a> {
         }
     }
 
+    /// What is not of its form is not said: it is for people alone.
+    fn about(&self) -> About {
+        let word = |key| self.0.get(key).and_then(|text| text.parse().ok());
+        About { r: word("r"), driver: word("driver"), profile: word("profile") }
+    }
+
     fn addresses(&self) -> Result<Vec<Address>, LineError> {
         let list = self.0.get("at").copied().unwrap_or_default();
         let wrong = |_| LineError::Value { key: "at" };
@@ -271,7 +298,7 @@ impl Received {
         let kind = pairs.text("type")?;
         let expires = if kind == "withdraw" { None } else { Some(pairs.expires(now)?) };
         let protocols = pairs.protocols();
-        let hello = |role, from| Message::Hello { role, from, protocols };
+        let hello = |role, from| Message::Hello { role, from, protocols, about: pairs.about() };
         let message = match kind {
             "worker" => hello(Role::Worker, from),
             "client" => hello(Role::Client, from),
@@ -302,7 +329,9 @@ impl Message {
     pub fn to_line(&self, when: &str, expires: Timestamp) -> String {
         let until = format!("when={when},expires={}", expires.unix_seconds());
         match self {
-            Self::Hello { role, from, protocols } => format!("{until},type={role},from={from},protocols={protocols}"),
+            Self::Hello { role, from, protocols, about } => {
+                format!("{until},type={role},from={from},protocols={protocols}{about}")
+            }
             Self::Request { from, future, size, protocols } => {
                 format!("{until},type=request,from={from},future={future},size={size},protocols={protocols}")
             }
@@ -409,8 +438,11 @@ mod tests {
         let via = Via::Libp2p { node: node.clone(), ticket: Ticket([9; 16]) };
         let wormhole = Via::Wormhole { code: "0030-32543fbc7bc7".parse().unwrap() };
         let at = vec!["/ip4/127.0.0.1/udp/4001/quic-v1".parse().unwrap(), "/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
+        let word = |text: &str| Some(text.parse().unwrap());
+        let about = About { r: word("4.2.2"), driver: None, profile: word("strict") };
         for message in [
-            Message::Hello { role: Role::Worker, from: from.clone(), protocols },
+            Message::Hello { role: Role::Worker, from: from.clone(), protocols, about: About::default() },
+            Message::Hello { role: Role::Worker, from: from.clone(), protocols, about },
             Message::Request { from: from.clone(), future: future.clone(), size: 7, protocols },
             Message::Offer { from: from.clone(), to: to.clone(), future: future.clone(), protocols, peer: Some(node) },
             Message::Accept { from: from.clone(), to: to.clone(), future: future.clone(), via, at },

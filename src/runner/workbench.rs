@@ -14,16 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
-    SCRIPT_PATH,
-    ahead::Pool,
-    attempt, command, interrupted,
-    outcome::Text,
-    replay,
-    scan::{Carried, ScanError, scan},
+    SCRIPT_PATH, ahead::Pool, attempt, command, interrupted, outcome::Text, replay,
 };
 use crate::{
     clock,
     ids::{FutureId, IdError},
+    rds::{Carried, ScanError, scan},
     sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task},
     spool::{SpoolError, SpoolWriter, Spooled},
 };
@@ -221,6 +217,12 @@ impl Workbench {
         &self.provenance
     }
 
+    /// The version of the R that evaluates them.
+    #[must_use]
+    pub fn r_version(&self) -> &str {
+        &self.r.version
+    }
+
     /// The same, and with what, in a few words for the log.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -331,7 +333,7 @@ impl Workbench {
     }
 
     /// What the result of a future says; that of another future is none. No R reads it, not even in the sandbox, before
-    /// [`scan()`] has.
+    /// [`crate::rds::scan`] has.
     ///
     /// # Errors
     /// [`WorkbenchError::Scan`], [`WorkbenchError::Show`] and [`WorkbenchError::Replay`], and whatever keeps R from being started.

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use p2p_worker::runner::scan::{Carried, ScanError, scan};
+use p2p_worker::rds::{Carried, ScanError, scan};
 
 /// Objects of every type that R can write, one per line: each is saved in both versions of the format.
 const OBJECTS: &str = r#"

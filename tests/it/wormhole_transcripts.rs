@@ -12,7 +12,7 @@ use p2p_worker::{
     clock::Timestamp,
     proto::{
         claim::{Action, Claims, Event, Key, Settings},
-        message::{Received, Via},
+        message::{About, Received, Via},
     },
 };
 
@@ -31,7 +31,14 @@ struct Stage {
 impl Stage {
     fn new(slots: usize) -> Self {
         let me = "bob@box:7".parse().unwrap();
-        let settings = Settings { me, node: "12D3KooWbob".parse().ok(), wormhole: true, slots, max_future: 1 << 30 };
+        let settings = Settings {
+            me,
+            node: "12D3KooWbob".parse().ok(),
+            wormhole: true,
+            slots,
+            max_future: 1 << 30,
+            about: About::default(),
+        };
         Self { claims: Claims::new(settings), now: 0, written: String::new(), jobs: Vec::new() }
     }
 

@@ -8,7 +8,7 @@ use p2p_worker::{
     ids::{ClaimCode, FutureId, PeerName, Topic},
     proto::{
         claim::Settings,
-        message::{Message, Protocols, Received, Via},
+        message::{About, Message, Protocols, Received, Via},
     },
     runner::Workbench,
     sandbox::{Known, Surroundings},
@@ -74,6 +74,7 @@ impl Stage {
             wormhole: true,
             slots,
             max_future: workbench.max_future(),
+            about: About::default(),
         };
         let routes = Routes { libp2p: Some(libp2p), wormhole: Some(Arc::new(self.mailbox.clone())) };
         let (sender, mut status) = watch::channel(Status::default());

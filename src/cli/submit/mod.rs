@@ -20,14 +20,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, Status,
     common::{BoardArgs, LimitArgs, Output, PlaceArgs, SandboxArgs, cancel_on_interrupt, cluster_of},
-    transfers::{TransferArgs, Transfers},
+    transfers::TransferArgs,
 };
 use crate::{
     board::{Board, Link},
-    client::{Client, DEFAULT_ATTEMPTS, Setup, Wormholes, listening_transfer},
+    client::{Client, DEFAULT_ATTEMPTS, Setup, listening_transfer},
     config,
     ids::{ClusterName, PeerName},
-    wormhole::Program,
 };
 use journey::{Journey, Source, Turn};
 use tell::Teller;
@@ -147,7 +146,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         std::fs::create_dir_all(folder)
             .map_err(|error| Failure::new(Status::Usage, format!("cannot make {}: {error}", folder.display())))?;
     }
-    let wormhole = wormholes(args.transfers.resolve(&place.file).await?);
+    let wormhole = args.transfers.resolve(&place.file).await?.of_client();
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone())?;
@@ -169,12 +168,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     // Withdrawals, or nothing, are on their way when the dispatcher ends.
     let _ = dispatcher.await;
     teller.finish(ends)
-}
-
-/// The way to workers that speak only wormhole, or to all of them if nothing else is wanted.
-fn wormholes(transfers: Transfers) -> Option<Wormholes> {
-    let wormholes = Wormholes::new(Program::new(transfers.wormhole?));
-    Some(if transfers.libp2p { wormholes } else { wormholes.only() })
 }
 
 /// Takes all futures to their results, many at a time.

@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use super::message::{LineError, Message, Protocols, Received, Role, Via};
+use super::message::{About, LineError, Message, Protocols, Received, Role, Via};
 use crate::{
     clock::Timestamp,
     ids::{Address, FutureId, NodeId, PeerName},
@@ -49,6 +49,9 @@ pub const RESULT_VALIDITY: Duration = Duration::from_secs(60);
 
 /// How long a worker's hello is valid; it is said again after half of it.
 const HELLO_VALIDITY: Duration = Duration::from_secs(600);
+
+/// The least time between two hellos of ours, however many clients ask who is there by theirs.
+const HELLO_PAUSE: Duration = Duration::from_secs(30);
 
 /// For how long a request counts after it was heard, whatever it says itself: clients post theirs again long before, and
 /// forged ones must not keep the table full.
@@ -76,6 +79,8 @@ pub struct Settings {
     pub slots: usize,
     /// The largest future that we take, in bytes of its RDS.
     pub max_future: u64,
+    /// What we say of ourselves.
+    pub about: About,
 }
 
 impl Settings {
@@ -149,6 +154,7 @@ pub struct Claims {
     joined: bool,
     draining: bool,
     hello_due: Timestamp,
+    hello_said: Option<Timestamp>,
     requests: Table,
     crowd: Crowd,
     /// What we offered on, and until when an accept counts.
@@ -169,6 +175,7 @@ impl Claims {
             joined: false,
             draining: false,
             hello_due: Timestamp::default(),
+            hello_said: None,
             requests: Table::default(),
             crowd: Crowd::new(),
             offers: HashMap::new(),
@@ -290,6 +297,12 @@ impl Claims {
         let expires = expires.unwrap_or(now);
         match message {
             Message::Hello { role: Role::Worker, from, .. } => self.hear_worker(from, false, now),
+            // A client wants to know who is there.
+            Message::Hello { role: Role::Client, .. } if !self.draining => {
+                let due = now + self.crowd.answer_delay(&self.settings.me);
+                let due = self.hello_said.map_or(due, |said| due.max(said + HELLO_PAUSE));
+                self.hello_due = self.hello_due.min(due);
+            }
             Message::Request { from, future, size, protocols } => {
                 self.hear_request(Key { client: from, future }, size, protocols, expires, now);
             }
@@ -405,10 +418,11 @@ impl Claims {
     fn say_hello(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if self.joined && self.hello_due <= now {
             self.hello_due = now + HELLO_VALIDITY / 2;
+            self.hello_said = Some(now);
             self.crowd.said(now);
-            let from = self.settings.me.clone();
+            let (from, about) = (self.settings.me.clone(), self.settings.about.clone());
             actions.push(Action::Say(
-                Message::Hello { role: Role::Worker, from, protocols: self.settings.protocols() },
+                Message::Hello { role: Role::Worker, from, protocols: self.settings.protocols(), about },
                 now + HELLO_VALIDITY,
             ));
         }
@@ -469,8 +483,14 @@ mod tests {
 
     fn claims(slots: usize) -> Claims {
         let me = "worker@w:1".parse().unwrap();
-        let mut claims =
-            Claims::new(Settings { me, node: "12D3KooWw".parse().ok(), wormhole: true, slots, max_future: 1000 });
+        let mut claims = Claims::new(Settings {
+            me,
+            node: "12D3KooWw".parse().ok(),
+            wormhole: true,
+            slots,
+            max_future: 1000,
+            about: About::default(),
+        });
         let actions = claims.handle(Event::Joined, T0);
         assert!(matches!(actions.as_slice(), [Action::Say(Message::Hello { .. }, _)]));
         claims
@@ -499,6 +519,23 @@ mod tests {
 
     fn starts(actions: &[Action]) -> usize {
         actions.iter().filter(|action| matches!(action, Action::Start(_))).count()
+    }
+
+    #[test]
+    fn clients_that_say_hello_are_answered_and_seldom() {
+        let mut worker = claims(1);
+        let hello = |n: u32| line(format!("type=client,from=c@h:{n},protocols=libp2p"), 600);
+        assert_eq!(worker.handle(hello(1), T0), [], "it was said just now");
+        assert_eq!(worker.next_wakeup(T0), Some(T0 + HELLO_PAUSE));
+        let now = T0 + Duration::from_secs(60);
+        worker.handle(Event::Tick, now);
+        let later = now + Duration::from_secs(60);
+        let mut said = 0;
+        for n in 0..1000 {
+            let now = later + Duration::from_millis(10) * n;
+            said += worker.handle(hello(n), now).len();
+        }
+        assert_eq!(said, 1);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     claim::Counters,
-    message::{Message, Protocols, Received, Role, Via},
+    message::{About, Message, Protocols, Received, Role, Via},
 };
 use crate::{
     clock::Timestamp,
@@ -205,7 +205,8 @@ impl Postings {
             }
             Event::Post { future, size, deadline } => {
                 self.posted += 1;
-                self.postings.entry(future).or_insert(Posting::new(self.posted, size, deadline));
+                let posting = Posting::new(self.posted, size, deadline, self.max_attempts);
+                self.postings.entry(future).or_insert(posting);
             }
             Event::Came(future) => self.came(&future, &mut actions),
             Event::Silent(future) => {
@@ -226,6 +227,13 @@ impl Postings {
             self.post_due(now, &mut actions);
         }
         actions
+    }
+
+    /// Gives this future to at most so many workers, one after the other, whatever holds for the others.
+    pub fn limit_attempts(&mut self, future: &FutureId, most: u32) {
+        if let Some(posting) = self.postings.get_mut(future) {
+            posting.max_attempts = most;
+        }
     }
 
     /// When [`Event::Tick`] is due, if nothing else happens before.
@@ -299,7 +307,7 @@ impl Postings {
         if posting.distrusts(&who, now) {
             return self.count("offer of a worker that failed");
         }
-        if !posting.is_open(self.max_attempts) {
+        if !posting.is_open() {
             return self.count("offer that came too late");
         }
         if who.route == Route::Wormhole && self.speaks.libp2p {
@@ -319,7 +327,7 @@ impl Postings {
             let Some((name, _)) = posting.second_best.take_if(|(_, at)| *at <= now) else { continue };
             let who = Offerer { name, route: Route::Wormhole };
             // The worker that was in doubt may have come back meanwhile.
-            if posting.is_open(self.max_attempts) && !posting.distrusts(&who, now) {
+            if posting.is_open() && !posting.distrusts(&who, now) {
                 actions.push(Action::Grant {
                     future: future.clone(),
                     worker: who.name.clone(),
@@ -365,7 +373,7 @@ impl Postings {
     fn post_again(&mut self, future: FutureId, came: bool, at_fault: bool, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(posting) = self.postings.get_mut(&future) else { return };
         let Some(worker) = posting.worker.take() else { return };
-        let is_last = posting.is_last(came, self.max_attempts);
+        let is_last = posting.is_last(came);
         if at_fault {
             posting.failed(worker, came, now);
         } else {
@@ -401,7 +409,12 @@ impl Postings {
     fn say_hello(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if self.hello_due <= now {
             self.hello_due = now + HELLO_VALIDITY / 2;
-            let hello = Message::Hello { role: Role::Client, from: self.me.clone(), protocols: self.speaks };
+            let hello = Message::Hello {
+                role: Role::Client,
+                from: self.me.clone(),
+                protocols: self.speaks,
+                about: About::default(),
+            };
             actions.push(Action::Say(hello, now + HELLO_VALIDITY));
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Posting {
     pub(super) number: u64,
     pub(super) size: u64,
     pub(super) deadline: Option<Timestamp>,
+    /// How many workers get it, one after the other.
+    pub(super) max_attempts: u32,
     /// When the request is due (again); `None` while it waits for room on the board, or is in good hands.
     pub(super) due: Option<Timestamp>,
     pub(super) worker: Option<Taker>,
@@ -71,9 +73,9 @@ impl Taker {
 }
 
 impl Posting {
-    pub(super) fn new(number: u64, size: u64, deadline: Option<Timestamp>) -> Self {
+    pub(super) fn new(number: u64, size: u64, deadline: Option<Timestamp>, max_attempts: u32) -> Self {
         let (due, worker, second_best, distrusted) = (None, None, None, Vec::new());
-        Self { number, size, deadline, due, worker, second_best, attempts: 0, unreached: 0, distrusted }
+        Self { number, size, deadline, max_attempts, due, worker, second_best, attempts: 0, unreached: 0, distrusted }
     }
 
     pub(super) fn distrusts(&self, one: &Offerer, now: Timestamp) -> bool {
@@ -106,13 +108,13 @@ impl Posting {
     }
 
     /// Whether one more failure would be the last.
-    pub(super) fn is_last(&self, came: bool, max_attempts: u32) -> bool {
-        if came { self.attempts.saturating_add(1) >= max_attempts } else { self.unreached + 1 >= MAX_UNREACHED }
+    pub(super) fn is_last(&self, came: bool) -> bool {
+        if came { self.attempts.saturating_add(1) >= self.max_attempts } else { self.unreached + 1 >= MAX_UNREACHED }
     }
 
     /// Whether an offer can be taken: nobody has the future, or it is in doubt, and one more may fail.
-    pub(super) fn is_open(&self, max_attempts: u32) -> bool {
-        let replaceable = |taker: &Taker| taker.in_doubt && !self.is_last(taker.came, max_attempts);
+    pub(super) fn is_open(&self) -> bool {
+        let replaceable = |taker: &Taker| taker.in_doubt && !self.is_last(taker.came);
         self.worker.as_ref().is_none_or(replaceable)
     }
 

@@ -12,7 +12,7 @@ use p2p_worker::{
     ids::{FutureId, NodeId, PeerName, Ticket},
     proto::{
         claim::{self, Claims, Job, Key, Settings},
-        message::{Message, Via},
+        message::{About, Message, Via},
         posting::{self, Postings},
     },
 };
@@ -188,7 +188,8 @@ impl World {
     fn role(&self, number: usize, name: &PeerName, node: &NodeId) -> Role {
         if number < self.plan.workers {
             let (me, node, slots) = (name.clone(), Some(node.clone()), self.plan.slots);
-            Role::Worker(Claims::new(Settings { me, node, wormhole: false, slots, max_future: 1 << 30 }))
+            let about = About::default();
+            Role::Worker(Claims::new(Settings { me, node, wormhole: false, slots, max_future: 1 << 30, about }))
         } else {
             Role::Client(Postings::new(name.clone(), self.plan.attempts))
         }

@@ -11,6 +11,7 @@
 mod bytes;
 mod code;
 mod format;
+mod policy;
 
 use std::{
     collections::BTreeSet,
@@ -20,6 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use format::{Flags, types};
+pub use policy::{Policy, UnknownPolicy};
 
 /// How deep items may lie in one another. R 4.2 with a C stack of 8 MiB reads 20,000 levels of lists, pairs, attributes,
 /// environments and compiled code, and dies of 40,000 of most of them.
