@@ -21,6 +21,7 @@ mod show;
 mod syscalls;
 mod task;
 mod units;
+mod uplink;
 
 use std::{fmt, path::PathBuf};
 

@@ -10,6 +10,7 @@ mod attacks;
 mod command_line;
 mod forged;
 mod hosts;
+mod internet;
 mod lifecycle;
 mod limits;
 mod network;
