@@ -141,7 +141,9 @@ fn the_lines_of_one_future_are_those_of_future_p2p() {
 #[test]
 fn what_a_limit_ended_or_never_began_is_reported_by_rs_own_code() {
     let stage = Stage::new(Who::Ordinary);
-    let profile = stage.world.profile("short.toml", "wall_time = \"3 s\"\nmemory = \"512 MiB\"\nresult = \"1 MiB\"");
+    let profile = stage
+        .world
+        .profile("short.toml", "wall_time = \"3 s\"\ncpu_time = \"3 s\"\nmemory = \"512 MiB\"\nresult = \"1 MiB\"");
     let worker = stage.worker(&["--profile", &profile]);
     let stopped = |expression: &str| stage.value(expression, &[]);
     let said = |got: &str, class: &str, words: &str| {
