@@ -216,6 +216,15 @@ fn ours_and_a_worker_of_future_p2p_share_the_futures_of_r_clients() {
 }
 
 #[test]
+fn without_a_mailbox_server_a_worker_leaves_futures_to_others_for_a_while() {
+    let stage = Stage::new(Who::Me);
+    let worker = stage.worker(&["--wormhole-mailbox", "ws://127.0.0.1:1/v1"]);
+    let _client = stage.client(&[stage.future("f", "1")], &[]);
+    let said = worker.wait_for("no mailbox server for wormholes; this slot takes none for half a minute");
+    assert!(said.contains("the mailbox server: "), "{said}");
+}
+
+#[test]
 fn without_p2p_wormhole_only_libp2p_is_offered_and_the_fix_is_named() {
     let stage = Stage::new(Who::Ordinary);
     fs::remove_file(stage.world.programs().join("p2p-wormhole")).unwrap();
