@@ -5,6 +5,7 @@
 
 mod board;
 mod figures;
+mod globals;
 mod idle;
 mod jail;
 mod peers;
@@ -63,6 +64,21 @@ enum Part {
         /// A configuration of ssh that knows how to reach the host `bench`; without it, there is no scp
         #[arg(long)]
         ssh_config: Option<PathBuf>,
+    },
+    /// The same large object in ten futures: the first one, and those after it
+    Globals {
+        /// Its size in MiB
+        #[arg(long, default_value_t = 20)]
+        mebibytes: u32,
+        /// How often each, with a worker of its own
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
+    /// The worker's side of these
+    #[command(hide = true)]
+    GlobalsWorker {
+        /// Where its files are
+        folder: PathBuf,
     },
     /// The worker's side of a large future
     #[command(hide = true)]
@@ -133,6 +149,8 @@ async fn main() -> Result<(), Failure> {
         Part::Transfer { mebibytes, runs, delay, ssh_config } => {
             transfer::measure(&transfer::Plan { mebibytes, runs, delay, ssh_config }).await
         }
+        Part::Globals { mebibytes, runs } => globals::measure(mebibytes, runs).await,
+        Part::GlobalsWorker { folder } => globals::worker(&folder).await,
         Part::TransferWorker { folder } => transfer::worker(&folder).await,
         Part::Relay { kind, port, delay } => relay::run(&kind, port, delay).await,
         Part::Board { readers, batches, sshd } => board::measure(&readers, batches, &sshd).await,

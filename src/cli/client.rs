@@ -35,9 +35,9 @@ pub(super) struct Args {
     #[command(flatten)]
     board: BoardArgs,
     #[command(flatten)]
-    limits: LimitArgs,
-    #[command(flatten)]
     transfers: TransferArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -53,6 +53,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let settings = stdio::Settings {
         folder: args.folder.clone(),
         max_future,
+        max_result,
         board: board.address().to_string(),
         cluster: cluster.clone(),
         attempts,
@@ -87,15 +88,8 @@ async fn connect(
     let topic = cluster.topic(&user).map_err(|error| Failure::new(Status::Usage, error))?;
     let me = PeerName::of_this_process(&user);
     let link = board.join(&topic).await?.tapped(move |event| members.hear(event));
-    let setup = Setup {
-        me: me.clone(),
-        link,
-        transfer,
-        wormhole: transfers.of_client(),
-        spool_directory,
-        max_result,
-        max_attempts,
-    };
+    let (me_too, wormhole) = (me.clone(), transfers.wormholes());
+    let setup = Setup { me: me_too, link, transfer, wormhole, spool_directory, max_result, max_attempts };
     let (client, dispatcher) = Client::start(setup);
     Ok(Connected { client, dispatcher, me, cluster })
 }

@@ -47,7 +47,7 @@ pub(super) struct Transfers {
 
 impl Transfers {
     /// A client's way to workers that speak only wormhole, or to all of them if nothing else is wanted.
-    pub(super) fn of_client(self) -> Option<Wormholes> {
+    pub(super) fn wormholes(self) -> Option<Wormholes> {
         let wormholes = Wormholes::new(Program::new(self.wormhole?));
         Some(if self.libp2p { wormholes } else { wormholes.only() })
     }

@@ -60,6 +60,7 @@ pub struct ConfigFile {
     pub drain_time: Option<String>,
     pub max_future: Option<String>,
     pub max_result: Option<String>,
+    pub cache: Option<String>,
 }
 
 impl ConfigFile {

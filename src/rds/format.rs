@@ -36,6 +36,8 @@ pub(super) mod types {
     pub(in crate::rds) const NAMESPACE: u8 = 249;
     /// From the base namespace to the empty pairlist: nothing follows.
     pub(in crate::rds) const BASE_NAMESPACE: u8 = 250;
+    /// No value at all: that of a promise that was not evaluated.
+    pub(in crate::rds) const UNBOUND: u8 = 252;
     pub(in crate::rds) const NULL: u8 = 254;
     pub(in crate::rds) const REFERENCE: u8 = 255;
 }

@@ -11,7 +11,7 @@ const MAY_USE: [(&str, &str); 17] = [
     ("clock", ""),
     ("text", ""),
     ("spool", "ids"),
-    ("rds", "ids"),
+    ("rds", "ids spool"),
     ("proto", "ids clock text sandbox"),
     ("board", "ids clock text proto error_chain"),
     ("transfer", "ids clock text spool proto sandbox error_chain"),

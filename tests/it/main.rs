@@ -35,6 +35,8 @@ mod runner_world;
 mod sandbox;
 mod simulation;
 mod transfer;
+mod transfer_cache;
+mod transfer_cache_hostile;
 mod transfer_hostile;
 mod transfer_limits;
 mod transfer_memory;

@@ -31,14 +31,8 @@ struct Stage {
 impl Stage {
     fn new(slots: usize) -> Self {
         let me = "bob@box:7".parse().unwrap();
-        let settings = Settings {
-            me,
-            node: "12D3KooWbob".parse().ok(),
-            wormhole: true,
-            slots,
-            max_future: 1 << 30,
-            about: About::default(),
-        };
+        let (node, about) = ("12D3KooWbob".parse().ok(), About::default());
+        let settings = Settings { me, node, wormhole: true, slots, max_future: 1 << 30, about };
         Self { claims: Claims::new(settings), now: 0, written: String::new(), jobs: Vec::new() }
     }
 

@@ -146,7 +146,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         std::fs::create_dir_all(folder)
             .map_err(|error| Failure::new(Status::Usage, format!("cannot make {}: {error}", folder.display())))?;
     }
-    let wormhole = args.transfers.resolve(&place.file).await?.of_client();
+    let wormhole = args.transfers.resolve(&place.file).await?.wormholes();
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone())?;

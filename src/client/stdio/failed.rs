@@ -8,7 +8,7 @@ use crate::{
     error_chain,
     ids::{FutureId, PeerName},
     proto::refusal::Payload,
-    rds::ScanError,
+    rds::Refusal,
     spool::SpoolError,
     text,
     transfer::TransferError,
@@ -54,6 +54,7 @@ pub(super) struct Failed {
     hint: Option<&'static str>,
 }
 
+const ALLOW: &str = "return something else, or, if you trust the worker, allow it: results = \"any\"";
 const RUN_AGAIN: &str = "run it again (reset() it first), or allow more workers for it with a larger retry";
 const MAKE_ROOM: &str = "make room on the disk of the session's temporary folder, and run it again";
 const LARGER_FUTURE: &str = "send less along with it (see its globals), or raise --max-future here and at the workers";
@@ -104,9 +105,10 @@ impl Failed {
     }
 
     /// The result is not what R should read.
-    pub(super) fn refused(error: &ScanError) -> Self {
+    pub(super) fn refused(error: &Refusal) -> Self {
         let reason = format!("the result was refused: {}", error_chain(error));
-        Self { class: Class::Refused, reason, hint: None }
+        let hint = matches!(error, Refusal::NotAllowed { .. }).then_some(ALLOW);
+        Self { class: Class::Refused, reason, hint }
     }
 
     pub(super) fn of_client(error: ClientError) -> Self {
@@ -132,14 +134,12 @@ impl Failed {
 fn of_way(error: &WayError) -> (Class, &'static str) {
     match error {
         WayError::Libp2p(error) => of_transfer(error),
-        WayError::Wormhole(WormholeError::Failed(Failure::TooLarge { .. }))
-        | WayError::Unpack(UnpackError::Spool(SpoolError::TooLarge { .. })) => (Class::TooLarge, LARGER_RESULT),
-        WayError::Wormhole(WormholeError::Spool(_)) | WayError::Unpack(UnpackError::Spool(_)) => {
-            (Class::Local, MAKE_ROOM)
-        }
-        WayError::Wormhole(_) | WayError::Unpack(UnpackError::Damaged(_)) | WayError::Random(_) => {
-            (Class::Interrupted, RUN_AGAIN)
-        }
+        WayError::Wormhole(WormholeError::Spool(error)) | WayError::Unpack(UnpackError::Spool(error)) => match error {
+            SpoolError::TooLarge { .. } => (Class::TooLarge, LARGER_RESULT),
+            _ => (Class::Local, MAKE_ROOM),
+        },
+        WayError::Wormhole(WormholeError::Failed(Failure::TooLarge { .. })) => (Class::TooLarge, LARGER_RESULT),
+        WayError::Wormhole(_) | WayError::Unpack(_) | WayError::Random(_) => (Class::Interrupted, RUN_AGAIN),
     }
 }
 

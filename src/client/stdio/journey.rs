@@ -42,6 +42,8 @@ pub(super) struct Road {
     pub(super) outbox: Outbox,
     /// The largest future, in bytes.
     pub(super) max_future: u64,
+    /// The largest result, in bytes.
+    pub(super) max_result: u64,
     /// How many workers get a future, where its order does not say.
     pub(super) attempts: u32,
     pub(super) board: watch::Receiver<BoardState>,
@@ -207,8 +209,14 @@ impl Walk<'_> {
                 place.worker = Some(worker.clone());
                 self.line("accepted").with("worker", worker)
             }
-            ClientEvent::Sending { bytes, total } => return Ok(self.tell_bytes("sending", bytes, total)),
-            ClientEvent::Receiving { bytes, total } => return Ok(self.tell_bytes("receiving", bytes, total)),
+            ClientEvent::Sending { bytes, total } => {
+                self.tell_bytes("sending", bytes, total);
+                return Ok(());
+            }
+            ClientEvent::Receiving { bytes, total } => {
+                self.tell_bytes("receiving", bytes, total);
+                return Ok(());
+            }
             ClientEvent::Running(provenance) => {
                 let Provenance { driver, profile, .. } = &provenance;
                 let line = self.line("running").with("driver", driver).with("profile", profile);
@@ -216,7 +224,8 @@ impl Walk<'_> {
                 line
             }
             ClientEvent::Progress(condition) => {
-                return Ok(returned::progress(self.road, &self.post.future, self.post.results, condition).await);
+                returned::progress(self.road, &self.post.future, self.post.results, condition).await;
+                return Ok(());
             }
             ClientEvent::Printed(text) => self.line("printed").with("text", text),
             ClientEvent::Doubted(worker) if self.road.attempts_of(self.post) == 1 && place.provenance.is_some() => {

@@ -121,7 +121,7 @@ impl Line {
         self.0.push_str(key);
         self.0.push('=');
         let value = value.to_string();
-        let end = value.floor_char_boundary(MAX_VALUE);
+        let end = (0..=value.len().min(MAX_VALUE)).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
         for byte in value.bytes().take(end) {
             if byte.is_ascii_graphic() && byte != b'%' {
                 self.0.push(char::from(byte));

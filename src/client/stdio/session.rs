@@ -48,6 +48,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// The largest future, in bytes.
     pub max_future: u64,
+    /// The largest result, in bytes, unpacked too.
+    pub max_result: u64,
     /// The board, as a person would name it.
     pub board: String,
     /// The cluster, if one was named.
@@ -141,6 +143,7 @@ where
         folder,
         outbox: outbox.clone(),
         max_future: settings.max_future,
+        max_result: settings.max_result,
         attempts: settings.attempts,
         board: board.clone(),
     };

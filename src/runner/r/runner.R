@@ -205,7 +205,19 @@ local({
     function() has_value
   }
 
+  # What the client's session forwards, as backends of package future do: options that concern futures, and the plan for
+  # futures within this one. Only package future.libp2p sends it.
+  adopt <- function(future) {
+    forwarded <- field(future, "p2p")
+    if (!is.list(forwarded)) return()
+    if (is.list(forwarded[["options"]])) do.call(options, forwarded[["options"]])
+    if (length(forwarded[["plan"]]) > 0L) {
+      future::plan(c(list(future::sequential), forwarded[["plan"]]), substitute = FALSE, .init = FALSE)
+    }
+  }
+
   evaluate <- function(future, uuid) {
+    adopt(future)
     came_to_a_value <- watch_results()
     result <- withCallingHandlers(future::result(reset(future)), immediateCondition = relay())
     if (!inherits(result, "FutureResult")) stop("package future gave no FutureResult", call. = FALSE)
