@@ -145,8 +145,8 @@ impl Client {
         patiently("the result's line", self.hear(is_result)).await??;
         let (announced, evaluated) = (Instant::now(), accepted.elapsed());
         let cancel = CancellationToken::new();
-        let code = Code::of_result(&code);
-        let result = self.program.receive(&code, MOST, &self.folder, |_| (), &cancel);
+        let whole = Code::of_result(&code);
+        let result = self.program.receive(&whole, MOST, &self.folder, |_| (), &cancel);
         patiently("the result", result).await??;
         Ok([offered, first, evaluated, announced.elapsed(), begin.elapsed()])
     }
