@@ -4,16 +4,16 @@
 
 world=()
 
-# in_root COMMAND...: runs it in the root file system, as whoever runs this, with $folder as /work and the programs in /programs.
+# in_root COMMAND...: runs it in the root file system, as whoever runs this, with $folder as /tmp/work and the programs in /tmp/programs.
 in_root() {
   local settings=() name
   for name in $(compgen -e | grep -E '^(P2P_TEST_|_R_CHECK_)' || true); do settings+=(--setenv "$name" "${!name}"); done
-  bwrap --ro-bind "$root" / --dev /dev --proc /proc --tmpfs /tmp --bind "$folder" /work --ro-bind "$programs" /programs \
-    --clearenv --setenv PATH /usr/bin:/bin --setenv HOME /work/home --setenv LC_ALL C.UTF-8 --setenv R_LIBS_USER /work/library \
-    --setenv P2P_TEST_PROGRAM "${P2P_TEST_PROGRAM-}" "${settings[@]}" --die-with-parent --chdir /work "$@"
+  bwrap --ro-bind "$root" / --dev /dev --proc /proc --tmpfs /tmp --bind "$folder" /tmp/work --ro-bind "$programs" /tmp/programs \
+    --clearenv --setenv PATH /usr/bin:/bin --setenv HOME /tmp/work/home --setenv LC_ALL C.UTF-8 --setenv R_LIBS_USER /tmp/work/library \
+    --setenv P2P_TEST_PROGRAM "${P2P_TEST_PROGRAM-}" "${settings[@]}" --die-with-parent --chdir /tmp/work "$@"
 }
 
-# start_board: a board with the account alice, whose key is in $folder/home; sets $port.
+# start_board: a board with the account alice, whose key is in $folder/home; sets $board_port.
 start_board() {
   mkdir -p "$folder/home/.ssh" "$folder/library"
   chmod 700 "$folder/home/.ssh"
@@ -22,15 +22,15 @@ start_board() {
   "$programs/p2p-worker" board --listen 127.0.0.1:0 --state "$folder/board" >"$folder/board.log" 2>&1 &
   world+=($!)
   await "$folder/board.log" 'board:'
-  port=$(sed -n 's/.*board:[^0-9]*127\.0\.0\.1[^0-9]*\([0-9]\{1,5\}\).*/\1/p' "$folder/board.log" | head -n 1)
-  [ -n "$port" ] || die "the board does not say its port: $(cat "$folder/board.log")"
+  board_port=$(sed -n 's/.*board:[^0-9]*127\.0\.0\.1[^0-9]*\([0-9]\{1,5\}\).*/\1/p' "$folder/board.log" | head -n 1)
+  [ -n "$board_port" ] || die "the board does not say its port: $(cat "$folder/board.log")"
 }
 
 # start_worker NAME ARGUMENT...: a worker of alice's personal cluster that has joined; adds its process to $workers.
 start_worker() {
   local name=$1
   shift
-  HOME=$folder/home P2P_WORKER_LOG=info "$programs/p2p-worker" --board "127.0.0.1:$port" --accept-new --root "$root" \
+  HOME=$folder/home P2P_WORKER_LOG=info "$programs/p2p-worker" --board "127.0.0.1:$board_port" --accept-new --root "$root" \
     --state "$folder/$name" "$@" >"$folder/$name.log" 2>&1 &
   world+=($!)
   workers="${workers-} $!"

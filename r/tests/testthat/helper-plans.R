@@ -83,4 +83,4 @@ signals <- function(code) {
   seen
 }
 
-elapsed <- function(code) system.time(code)[["elapsed"]]
+elapsed <- function(code) system.time(code, gcFirst = FALSE)[["elapsed"]]
