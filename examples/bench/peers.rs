@@ -188,7 +188,9 @@ impl Client {
     ) -> Result<(Instant, Duration), Failure> {
         let (told, mut steps) = mpsc::channel(64);
         let (cancel, whole) = (CancellationToken::new(), Code::of_future(code));
-        let tell = move |step| drop(told.try_send((step, Instant::now())));
+        let tell = move |step| {
+            let _ = told.try_send((step, Instant::now()));
+        };
         let sending = self.program.send(&whole, payload, tell, &cancel);
         let accepting = async {
             let (mut accepted, mut first) = (None, None);

@@ -98,6 +98,7 @@ async fn connect(board: Result<(), NoBoard>, folder: impl AsRef<Path>, members: 
         me: me.clone(),
         link: link.tapped(move |event| members.hear(event)),
         transfer: Transfer::new(Arc::new(network.node("client".parse().unwrap())), TransferConfig::default()),
+        wormhole: None,
         spool_directory: folder.as_ref().to_owned(),
         max_result: 1 << 20,
         max_attempts: DEFAULT_ATTEMPTS,

@@ -309,7 +309,8 @@ impl Claims {
             Message::Offer { from, to, future, protocols, peer } => {
                 if from != self.settings.me {
                     let by = Protocols { libp2p: protocols.libp2p && peer.is_some(), ..protocols };
-                    self.requests.make_way(&Key { client: to, future }, by, expires.min(now + YIELD), now);
+                    let both = [by, self.settings.protocols()];
+                    self.requests.make_way(&Key { client: to, future }, both, expires.min(now + YIELD), now);
                 }
                 self.hear_worker(from, true, now);
             }
