@@ -8,6 +8,7 @@
 //! - [`transfer`]: how bytes travel, over libp2p
 //! - [`wormhole`]: how they travel to and from the peers of future.p2p
 //! - [`sandbox`]: profiles, layers, drivers, probes
+//! - [`rds`]: a look at the bytes of a result before any R reads them
 //! - [`runner`]: the R side, and one attempt at one future
 //! - [`supervisor`]: the worker's dispatcher and its slots
 //! - [`client`]: posting futures and getting results
@@ -25,6 +26,7 @@ pub mod failure;
 pub mod ids;
 pub mod observe;
 pub mod proto;
+pub mod rds;
 pub mod runner;
 pub mod sandbox;
 pub mod spool;

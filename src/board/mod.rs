@@ -57,6 +57,33 @@ impl Link {
     }
 }
 
+impl Link {
+    /// The same link; `tap` is shown what comes before anybody else, and `None` when nothing will come any more. Must be called
+    /// inside a tokio runtime.
+    #[must_use]
+    pub fn tapped(self, mut tap: impl FnMut(Option<&BoardEvent>) + Send + 'static) -> Self {
+        let Self { mut incoming, outgoing, carrier } = self;
+        let (pass_on, tapped) = mpsc::channel(LINK_QUEUE);
+        let carrier = tokio::spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    event = incoming.recv() => event,
+                    () = pass_on.closed() => break,
+                };
+                tap(event.as_ref());
+                let Some(event) = event else { break };
+                if pass_on.send(event).await.is_err() {
+                    break;
+                }
+            }
+            drop((incoming, pass_on));
+            // If it panicked, there is nothing to wait for.
+            let _ = carrier.await;
+        });
+        Self { incoming: tapped, outgoing, carrier }
+    }
+}
+
 /// A board that one has signed in to.
 pub trait Board: Send + Sync {
     /// The name of one's account.

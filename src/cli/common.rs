@@ -14,7 +14,8 @@ use crate::{
     board::ssh::{SshBoard, SshBoardConfig, SshChoice, SshProgram},
     config::{self, ConfigFile, Folders},
     ids::{ClusterName, FutureId, UserName},
-    runner::{Shown, Verdict, Workbench, scan::Carried},
+    rds::Carried,
+    runner::{Shown, Verdict, Workbench},
     sandbox::{Known, Machine, Provenance, SandboxError, Surroundings, show_bytes},
     spool::Spooled,
     text,
@@ -148,6 +149,15 @@ impl PlaceArgs {
 impl BoardArgs {
     /// The board and the cluster; `None` for the personal one.
     pub(super) fn resolve(&self, place: &Place) -> Result<(SshBoard, Option<ClusterName>), Failure> {
+        self.resolve_for(place, true)
+    }
+
+    /// The same where nobody can be asked for a passphrase.
+    pub(super) fn resolve_unattended(&self, place: &Place) -> Result<(SshBoard, Option<ClusterName>), Failure> {
+        self.resolve_for(place, false)
+    }
+
+    fn resolve_for(&self, place: &Place, passphrases: bool) -> Result<(SshBoard, Option<ClusterName>), Failure> {
         let file = &place.file;
         let address = self.board.as_deref().or(file.board.as_deref());
         let address = address.map(|text| config::name("board", text)).transpose()?.unwrap_or_default();
@@ -160,7 +170,7 @@ impl BoardArgs {
             login: self.login.clone().or(file.login.clone()),
             identities: if self.identity.is_empty() { named } else { self.identity.clone() },
             accept_new: self.accept_new || file.accept_new.unwrap_or(false),
-            passphrases: true,
+            passphrases,
             ssh,
             ..SshBoardConfig::new(address, &place.state)
         });

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each from arguments to a [`Failure`] or success.
 
 mod board;
+mod client;
 mod common;
 mod demo;
 mod doctor;
@@ -9,6 +10,7 @@ mod host;
 mod profile;
 mod service;
 mod submit;
+mod transfers;
 mod worker;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +41,8 @@ enum Command {
     Host(host::Args),
     /// Post a future to a cluster and wait for its result
     Submit(Box<submit::Args>),
+    /// Be the client of an R session, which says over a pipe what it wants
+    Client(Box<client::Args>),
     /// Evaluate here, in the sandbox, with no board
     Exec(exec::Args),
     /// Show what this machine can enforce, each layer proven by a probe, and what to do about the rest
@@ -75,6 +79,7 @@ pub async fn run() -> Result<(), Failure> {
         }
         Some(Command::Host(args)) => host::run(args).await,
         Some(Command::Submit(args)) => Box::pin(submit::run(*args)).await,
+        Some(Command::Client(args)) => Box::pin(client::run(*args)).await,
         Some(Command::Exec(args)) => exec::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
         Some(Command::Profile(args)) => profile::run(args).await,

@@ -2,11 +2,15 @@
 //!
 //! [`Client`] is the handle that the command line, and anything else that has futures, holds; `dispatcher` is the one task
 //! that owns all postings, grants tickets, and tells each future's owner what happens. What to say on the board, and
-//! when, is decided by [`crate::proto::posting`]; how the bytes travel by [`crate::transfer`]. Nothing here looks into
-//! futures or results.
+//! when, is decided by [`crate::proto::posting`]; how the bytes travel by [`crate::transfer`], or by
+//! [`crate::wormhole`] to workers that speak nothing else. Nothing here looks into futures or results.
 
 mod dispatcher;
 pub mod host;
+mod passage;
+pub mod stdio;
+mod unpack;
+mod wormhole;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -23,6 +27,9 @@ use crate::{
     },
 };
 use dispatcher::{Command, Dispatcher};
+pub use passage::WayError;
+pub use unpack::UnpackError;
+pub use wormhole::Wormholes;
 
 /// How many workers get a future, one after the other, before the client gives up.
 pub const DEFAULT_ATTEMPTS: u32 = 4;
@@ -44,7 +51,7 @@ pub enum ClientEvent {
         /// Bytes in all.
         total: u64,
     },
-    /// It is being evaluated, under this.
+    /// It is being evaluated, under this. By wormhole it is only known to be with the worker, under nobody knows what.
     Running(Provenance),
     /// An immediateCondition of the user's code, as RDS. A stranger's bytes.
     Progress(Vec<u8>),
@@ -69,6 +76,15 @@ pub enum ClientEvent {
     Failed(ClientError),
 }
 
+/// On which terms a future is posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// After which it is of no use.
+    pub patience: Option<Duration>,
+    /// How many workers get it, one after the other; what the client was set up with where it is `None`.
+    pub attempts: Option<u32>,
+}
+
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -79,11 +95,11 @@ pub enum ClientError {
         attempts: u32,
         /// What the last transfer died of.
         #[source]
-        last: Option<TransferError>,
+        last: Option<WayError>,
     },
     /// What was refused once will be refused again.
     #[error("the transfer was refused")]
-    Refused(#[source] TransferError),
+    Refused(#[source] WayError),
     /// The link to the board ended for good.
     #[error("the connection to the board ended: {0}")]
     BoardLost(String),
@@ -122,6 +138,8 @@ pub struct Setup<N: Network> {
     pub link: Link,
     /// How the bytes travel.
     pub transfer: Transfer<N>,
+    /// How they travel to workers that speak only wormhole; without this, such workers are passed over.
+    pub wormhole: Option<Wormholes>,
     /// A folder for results on their way.
     pub spool_directory: PathBuf,
     /// The largest result that is taken, in bytes.
@@ -151,9 +169,14 @@ impl Client {
         payload: Arc<Spooled>,
         patience: Option<Duration>,
     ) -> mpsc::Receiver<ClientEvent> {
+        self.post_on(future, payload, Terms { patience, attempts: None }).await
+    }
+
+    /// The same, on terms of its own.
+    pub async fn post_on(&self, future: FutureId, payload: Arc<Spooled>, terms: Terms) -> mpsc::Receiver<ClientEvent> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         // When the dispatcher is gone, the receiver ends at once.
-        let _ = self.commands.send(Command::Post { future, payload, patience, events }).await;
+        let _ = self.commands.send(Command::Post { future, payload, terms, events }).await;
         receiver
     }
 

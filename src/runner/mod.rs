@@ -1,7 +1,7 @@
 //! One attempt at one future: start `p2p-jail`, feed it, cap what comes out, learn how it ended, and always come back
 //! with exactly one result.
 //!
-//! The supervisor's side never parses R data (the client's does look over the bytes of a result: [`scan`]). What the task says in its frames is the client's own data and is
+//! The supervisor's side never parses R data (the client's does look over the bytes of a result: [`crate::rds`]). What the task says in its frames is the client's own data and is
 //! believed in nothing; how the task ended comes from `p2p-jail`, which has it from the kernel.
 //!
 //! - [`command()`], [`RInstallation`]: which R, and its whole command line and environment
@@ -9,7 +9,6 @@
 //! - [`run`]: the attempt; [`Outcome`]: what came of it
 //! - [`interrupted`]: the result of a future that has no other
 //! - [`Workbench`]: a sandbox, an R and a folder together: where futures are evaluated
-//! - [`scan`]: a look at a result before any R reads it
 //! - [`replay()`]: what a future printed, as `Rscript` would have printed it
 
 mod ahead;
@@ -22,7 +21,6 @@ mod outcome;
 mod r_installation;
 mod rds;
 mod replay;
-pub mod scan;
 mod streams;
 mod workbench;
 

@@ -14,16 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
-    SCRIPT_PATH,
-    ahead::Pool,
-    attempt, command, interrupted,
-    outcome::Text,
-    replay,
-    scan::{Carried, ScanError, scan},
+    SCRIPT_PATH, ahead::Pool, attempt, command, interrupted, outcome::Text, replay,
 };
 use crate::{
     clock,
     ids::{FutureId, IdError},
+    rds::{Carried, ScanError, scan},
     sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task},
     spool::{SpoolError, SpoolWriter, Spooled},
 };
@@ -221,6 +217,12 @@ impl Workbench {
         &self.provenance
     }
 
+    /// The version of the R that evaluates them.
+    #[must_use]
+    pub fn r_version(&self) -> &str {
+        &self.r.version
+    }
+
     /// The same, and with what, in a few words for the log.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -256,7 +258,7 @@ impl Workbench {
             Ok(plan) => plan,
             Err(error) => {
                 let what = crate::error_chain(&error);
-                return self.instead(id, Reason::CouldNotStart { stage: None, what });
+                return self.answer(id, Reason::CouldNotStart { stage: None, what });
             }
         };
         plan.max_result = plan.max_result.min(self.max_result).min(client_max);
@@ -289,15 +291,18 @@ impl Workbench {
         sandbox::advise(denials, self.ready.profile(), self.ready.machine())
     }
 
-    /// A result in place of one that cannot be had.
-    fn instead(&self, id: &FutureId, reason: Reason) -> Result<Outcome, WorkbenchError> {
+    /// A result in place of one that cannot be had, for this reason.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::Spool`], when there is no memory for it.
+    pub fn answer(&self, id: &FutureId, reason: Reason) -> Result<Outcome, WorkbenchError> {
         let now = clock::now();
         let rds = interrupted::result(id, &reason, now, now);
         let mut result = SpoolWriter::in_memory(rds.len() as u64)?;
         result.write(&rds)?;
         Ok(Outcome {
             result: result.finish(),
-            ended: Ended::Refused(reason),
+            ended: if reason.is_before_start() { Ended::Refused(reason) } else { Ended::Stopped(reason) },
             usage: Usage::default(),
             text: Text::default(),
             stages: Vec::new(),
@@ -328,7 +333,7 @@ impl Workbench {
     }
 
     /// What the result of a future says; that of another future is none. No R reads it, not even in the sandbox, before
-    /// [`scan()`] has.
+    /// [`crate::rds::scan`] has.
     ///
     /// # Errors
     /// [`WorkbenchError::Scan`], [`WorkbenchError::Show`] and [`WorkbenchError::Replay`], and whatever keeps R from being started.

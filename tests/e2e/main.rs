@@ -7,6 +7,7 @@
 )]
 
 mod attacks;
+mod client_stdio;
 mod command_line;
 mod forged;
 mod hosts;
@@ -15,7 +16,11 @@ mod lifecycle;
 mod limits;
 mod network;
 mod packages;
+mod public_board;
 mod submit;
 mod task_user;
 mod way;
 mod world;
+mod wormhole_client;
+mod wormhole_worker;
+mod wormholes;

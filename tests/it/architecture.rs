@@ -6,19 +6,20 @@ use std::{
 };
 
 /// Who may import whom: a module, and the modules of this crate that it may use.
-const MAY_USE: [(&str, &str); 16] = [
+const MAY_USE: [(&str, &str); 17] = [
     ("ids", ""),
     ("clock", ""),
     ("text", ""),
     ("spool", "ids"),
+    ("rds", "ids spool"),
     ("proto", "ids clock text sandbox"),
     ("board", "ids clock text proto error_chain"),
     ("transfer", "ids clock text spool proto sandbox error_chain"),
     ("wormhole", "ids text spool error_chain"),
     ("sandbox", "ids text error_chain"),
-    ("runner", "ids clock text spool sandbox error_chain"),
-    ("supervisor", "ids clock text spool proto board transfer sandbox runner error_chain"),
-    ("client", "ids clock text spool proto board transfer sandbox error_chain"),
+    ("runner", "ids clock text spool rds sandbox error_chain"),
+    ("supervisor", "ids clock text spool proto board transfer wormhole sandbox runner error_chain"),
+    ("client", "ids clock text spool rds proto board transfer wormhole sandbox error_chain"),
     ("config", "ids sandbox text"),
     ("observe", "clock text"),
     ("failure", "text config board runner sandbox transfer error_chain"),

@@ -184,6 +184,12 @@ impl SshBoard {
         Self { config }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &BoardAddress {
+        &self.config.address
+    }
+
     /// The same account; topics of its own that it joins from now on are shared with `guests`.
     #[must_use]
     pub fn sharing_with(&self, guests: Vec<UserName>) -> Self {

@@ -36,6 +36,9 @@ const MAX_WORKERS: usize = 512;
 /// For how long a worker that was accepted counts as busy; it says nothing when it is free again.
 const BUSY: Duration = Duration::from_secs(60);
 
+/// For each other worker, the time over which answers to a client's hello are spread.
+const ANSWER_SPREAD: Duration = Duration::from_millis(200);
+
 /// What is known of the other workers.
 #[derive(Debug)]
 pub(super) struct Crowd {
@@ -107,6 +110,14 @@ impl Crowd {
         free.max(self.heard.len() / 4).saturating_add(1)
     }
 
+    /// How long we wait before we say hello to a client, so that not all of us do so at once: R peers read ten lines a second.
+    pub(super) fn answer_delay(&self, me: &PeerName) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        me.hash(&mut hasher);
+        let others = u32::try_from(self.heard.len()).unwrap_or(u32::MAX);
+        ANSWER_SPREAD.saturating_mul(others).mul_f64(drawn(&hasher))
+    }
+
     /// How long we wait before we offer.
     pub(super) fn delay(&self, me: &PeerName, bid: &Bid<'_>) -> Duration {
         if self.heard.is_empty() {
@@ -114,8 +125,7 @@ impl Crowd {
         }
         let mut hasher = DefaultHasher::new();
         (me, bid.key, bid.round).hash(&mut hasher);
-        // 53 bits, as many as an f64 holds.
-        let drawn = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
+        let drawn = drawn(&hasher);
         let round_trip = self.round_trip.unwrap_or(USUAL_ROUND_TRIP).as_secs_f64();
         let mut size = (self.heard.len() + 1) as f64;
         if bid.open_before.as_secs_f64() > 2.0 * SPREAD * (size.ln() + 1.0) * round_trip {
@@ -125,6 +135,12 @@ impl Crowd {
         let later = 1.0 + bid.turn as f64 / bid.breadth.max(1) as f64;
         Duration::try_from_secs_f64(round_trip * round_trips * later).unwrap_or(LONGEST_ROUND_TRIP)
     }
+}
+
+/// A number from 0 to 1.
+fn drawn(hasher: &DefaultHasher) -> f64 {
+    // 53 bits, as many as an f64 holds.
+    (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// What decides how long we wait.

@@ -6,11 +6,17 @@ use super::ScanError;
 
 /// The bytes, and how many are left.
 pub(super) struct Bytes<R> {
-    pub(super) from: R,
+    from: R,
     pub(super) left: u64,
+    /// Numbers are little endian: R's native format, as the machines have it that R runs on.
+    pub(super) is_little: bool,
 }
 
 impl<R: BufRead> Bytes<R> {
+    pub(super) fn new(from: R, size: u64) -> Self {
+        Self { from, left: size, is_little: false }
+    }
+
     pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], ScanError> {
         self.left = self.left.checked_sub(N as u64).ok_or(ScanError::Cut)?;
         let mut bytes = [0u8; N];
@@ -18,12 +24,18 @@ impl<R: BufRead> Bytes<R> {
         Ok(bytes)
     }
 
-    pub(super) fn int(&mut self) -> Result<i32, ScanError> {
-        self.take().map(i32::from_be_bytes)
+    pub(super) fn word(&mut self) -> Result<u32, ScanError> {
+        let bytes = self.take()?;
+        Ok(if self.is_little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
     }
 
-    pub(super) fn word(&mut self) -> Result<u32, ScanError> {
-        self.take().map(u32::from_be_bytes)
+    pub(super) fn int(&mut self) -> Result<i32, ScanError> {
+        self.word().map(u32::cast_signed)
+    }
+
+    pub(super) fn real(&mut self) -> Result<f64, ScanError> {
+        let bytes = self.take()?;
+        Ok(if self.is_little { f64::from_le_bytes(bytes) } else { f64::from_be_bytes(bytes) })
     }
 
     /// The type of what follows in compiled code: a whole word.
@@ -44,6 +56,11 @@ impl<R: BufRead> Bytes<R> {
     pub(super) fn room(&self, announced: i64, size: u64) -> Result<u64, ScanError> {
         let count = u64::try_from(announced).ok().filter(|count| *count <= self.left / size);
         count.ok_or(ScanError::Length { announced, left: self.left })
+    }
+
+    /// A few bytes.
+    pub(super) fn short(&mut self, length: u64) -> Result<Vec<u8>, ScanError> {
+        (0..length).map(|_| self.take::<1>().map(|[byte]| byte)).collect()
     }
 
     pub(super) fn skip(&mut self, mut bytes: u64) -> Result<(), ScanError> {

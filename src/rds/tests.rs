@@ -34,11 +34,21 @@ fn what_r_writes_is_let_through() {
     // 1:10, by its class: a symbol, and what the symbol's number refers to.
     let compact = b"\0\0\0\xee\0\0\0\x02\0\0\0\x01\0\x04\0\x09\0\0\0\x0ecompact_intseq\
         \0\0\0\x02\0\0\0\x01\0\x04\0\x09\0\0\0\x04base\0\0\0\x02\0\0\0\x0d\0\0\0\x01\0\0\0\x0d\0\0\0\xfe";
-    let state = b"\0\0\0\x0e\0\0\0\x01\0\0\0\0\0\0\0\0";
-    assert_eq!(read(&[compact, state, NULL]).unwrap(), nothing);
+    let number = |number: f64| number.to_be_bytes();
+    let state = |length: f64, first: f64, step: f64| {
+        [&b"\0\0\0\x0e\0\0\0\x03"[..], &number(length), &number(first), &number(step)].concat()
+    };
+    let good = state(10.0, 1.0, 1.0);
+    assert_eq!(read(&[compact, &good, NULL]).unwrap(), nothing);
     let again =
         b"\0\0\0\xee\0\0\0\x02\0\0\x01\xff\0\0\0\x02\0\0\x02\xff\0\0\0\x02\0\0\0\x0d\0\0\0\x01\0\0\0\x0d\0\0\0\xfe";
-    assert_eq!(read(&[&[0, 0, 0, 19, 0, 0, 0, 2], compact, state, NULL, again, state, NULL]).unwrap(), nothing);
+    assert_eq!(read(&[&[0, 0, 0, 19, 0, 0, 0, 2], compact, &good, NULL, again, &good, NULL]).unwrap(), nothing);
+    for bad in
+        [state(-1.0, 1.0, 1.0), state(f64::NAN, 1.0, 1.0), state(10.0, f64::INFINITY, 1.0), state(10.0, 1.0, 2.0)]
+    {
+        assert_eq!(forged(&[compact, &bad, NULL]), "a compact vector of no known shape");
+    }
+    assert_eq!(forged(&[compact, b"\0\0\0\x0e\0\0\0\x01\0\0\0\0\0\0\0\0", NULL]), "a compact vector of no known shape");
 }
 
 #[test]
@@ -75,7 +85,9 @@ fn depth_has_an_end_however_it_is_made() {
 
 #[test]
 fn what_no_r_writes_is_refused() {
-    for bytes in [&b""[..], b"X", b"\x1f\x8b\x08\0\0\0", b"\xfd7zXZ\0", b"BZh91AY", b"A\n2\n", b"B\n\x02\0\0\0"] {
+    for bytes in
+        [&b""[..], b"X", b"\x1f\x8b\x08\0\0\0", b"\xfd7zXZ\0", b"BZh91AY", b"A\n2\n", b"B\n\0\0\0\x02\0\0\0\0\0\0\0\0"]
+    {
         assert!(matches!(scan(bytes, bytes.len() as u64), Err(ScanError::Format)), "{bytes:?}");
     }
     assert!(matches!(read(&[NULL, NULL]), Err(ScanError::Trailing(4))));
@@ -91,6 +103,7 @@ fn what_no_r_writes_is_refused() {
     assert_eq!(forged(&[&[0, 0, 0, 5], NULL, NULL]), "a promise as a value");
     assert_eq!(forged(&[LIST, &[0, 0, 0, 5], NULL, NULL]), "a promise as a value");
     assert_eq!(forged(&[&[0, 0, 2, 2], &[0, 0, 0, 5], NULL, NULL]), "attributes that are no pairlist");
+    assert_eq!(forged(&[&[0, 0, 2, 2], &[0, 0, 0, 2], NULL, NULL]), "an attribute without a name");
     assert_eq!(forged(&[&[0, 0, 1, 255]]), "a reference to nothing");
     assert_eq!(forged(&[&[0, 0, 0, 16, 0, 0, 0, 1], NULL]), "something else in the place of a string");
     assert_eq!(forged(&[&[0, 0, 0, 99]]), "an unknown type");

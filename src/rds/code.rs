@@ -3,8 +3,10 @@
 use std::io::BufRead;
 
 use super::{
-    Place, Scan, ScanError, What,
+    ScanError,
     format::{Flags, types},
+    path::Place,
+    walk::{Scan, What},
 };
 
 /// Whether compiled code spells such a constant out: a call or a pairlist.
@@ -33,7 +35,7 @@ impl<R: BufRead> Scan<R> {
             kind if is_call(kind) || matches!(kind, types::SHARED | types::SHARED_USE) => {
                 self.call(depth, kind, shared)
             }
-            _ => self.push(depth + 1, What::Items(1, Place::Pair)),
+            _ => self.items(depth + 1, 1, Place::Constant),
         }
     }
 
@@ -56,12 +58,12 @@ impl<R: BufRead> Scan<R> {
             kind => kind,
         };
         if !is_call(kind) {
-            return self.push(depth + 1, What::Items(1, Place::Pair));
+            return self.items(depth + 1, 1, Place::Constant);
         }
         self.push(depth + 1, What::Call(shared))?;
         self.push(depth + 1, What::Call(shared))?;
-        self.push(depth + 1, What::Items(1, Place::Pair))?;
+        self.items(depth + 1, 1, Place::Constant)?;
         let has = matches!(kind, types::ATTRIBUTED_LANGUAGE | types::ATTRIBUTED_LIST);
-        self.push(depth + 1, What::Items(u64::from(has), Place::Attributes))
+        self.items(depth + 1, u64::from(has), Place::Attributes)
     }
 }

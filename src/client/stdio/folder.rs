@@ -1,0 +1,223 @@
+//! The folder through which the bytes of futures and results pass: ours alone, held open, files in it named plainly.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use nix::{
+    fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat},
+    sys::stat::{Mode, fstatat},
+    unistd::{UnlinkatFlags, geteuid, unlinkat},
+};
+
+use super::orders::FileName;
+use crate::spool::{SpoolError, Spooled};
+
+/// Why the folder, or a file in it, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It cannot be opened.
+    #[error("cannot open the folder {}", path.display())]
+    Open {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Others may look into it, or it is theirs.
+    #[error("the folder {} is not ours alone (owner {owner}, mode {mode:o}); make one with mode 0700", path.display())]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A file cannot be read.
+    #[error("cannot read the file {name}")]
+    Read {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no plain file of ours.
+    #[error("{name} is not a plain file of ours")]
+    NoFile {
+        /// Its name.
+        name: String,
+    },
+    /// A file cannot be written.
+    #[error("cannot write into the folder {}", path.display())]
+    Write {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The bytes cannot be had.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+/// The folder. Files are opened relative to it and never through a symbolic link.
+#[derive(Debug)]
+pub(super) struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+    written: AtomicU64,
+}
+
+const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK);
+const WRITE: OFlag =
+    OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_EXCL).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+impl Folder {
+    /// Opens a folder that belongs to this user, and that nobody else can enter.
+    ///
+    /// # Errors
+    /// [`FolderError::Open`] and [`FolderError::NotOurs`].
+    pub(super) fn open(path: &Path) -> Result<Self, FolderError> {
+        let failed = |source: io::Error| FolderError::Open { path: path.to_owned(), source };
+        let flags = READ | OFlag::O_DIRECTORY;
+        let fd = openat(AT_FDCWD, path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        let file = File::from(fd);
+        let found = file.metadata().map_err(failed)?;
+        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+        if owner != geteuid().as_raw() || mode & 0o777 != 0o700 {
+            return Err(FolderError::NotOurs { path: path.to_owned(), owner, mode });
+        }
+        Ok(Self { fd: file.into(), path: path.to_owned(), written: AtomicU64::new(0) })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes a file out of the folder: measures and digests it, and removes its name. Blocking.
+    ///
+    /// # Errors
+    /// [`FolderError::Read`], [`FolderError::NoFile`] and [`FolderError::Spool`], which is [`SpoolError::TooLarge`] over
+    /// the limit. The file is removed in any case.
+    pub(super) fn take(&self, name: &FileName, limit: u64) -> Result<Spooled, FolderError> {
+        let opened = openat(&self.fd, name.as_str(), READ, Mode::empty());
+        self.remove(name.as_str());
+        let failed = |source: io::Error| FolderError::Read { name: name.as_str().to_owned(), source };
+        let file = File::from(opened.map_err(|error| failed(error.into()))?);
+        let found = file.metadata().map_err(failed)?;
+        if !found.is_file() || found.uid() != geteuid().as_raw() {
+            return Err(FolderError::NoFile { name: name.as_str().to_owned() });
+        }
+        Ok(Spooled::from_file(file, name.as_str(), limit)?)
+    }
+
+    /// Removes a file. That it is gone already is fine.
+    pub(super) fn remove(&self, name: &str) {
+        let _ = unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir);
+    }
+
+    /// Whether there is a file of this name.
+    #[must_use]
+    pub(super) fn has(&self, name: &str) -> bool {
+        fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Writes a file under a name of its own, whole or not at all. Blocking.
+    ///
+    /// # Errors
+    /// [`FolderError::Write`], when the disk is full for instance; nothing is left then.
+    pub(super) fn write(&self, ending: &str, mut bytes: impl Read) -> Result<String, FolderError> {
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{number}.{ending}");
+        let hidden = format!(".{name}");
+        let written = self.write_as(&hidden, &name, &mut bytes);
+        if written.is_err() {
+            self.remove(&hidden);
+        }
+        written.map_err(|source| FolderError::Write { path: self.path.clone(), source })?;
+        Ok(name)
+    }
+
+    fn write_as(&self, hidden: &str, name: &str, bytes: &mut impl Read) -> io::Result<()> {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let mut file = File::from(openat(&self.fd, hidden, WRITE, mode)?);
+        io::copy(bytes, &mut file)?;
+        Ok(renameat(&self.fd, hidden, &self.fd, name)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    fn folder(mode: u32) -> (tempfile::TempDir, Result<Folder, FolderError>) {
+        let made = tempfile::tempdir().unwrap();
+        fs::set_permissions(made.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let opened = Folder::open(made.path());
+        (made, opened)
+    }
+
+    fn named(name: &str) -> FileName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn only_a_folder_of_ours_alone_is_taken() {
+        for mode in [0o755, 0o750, 0o1777, 0o500] {
+            assert!(matches!(folder(mode).1, Err(FolderError::NotOurs { .. })), "{mode:o}");
+        }
+        let (made, opened) = folder(0o700);
+        assert_eq!(opened.unwrap().path(), made.path());
+        let (link, file) = (made.path().join("link"), made.path().join("file"));
+        std::os::unix::fs::symlink(made.path(), &link).unwrap();
+        fs::write(&file, "").unwrap();
+        for path in [link, file, made.path().join("none")] {
+            assert!(matches!(Folder::open(&path), Err(FolderError::Open { .. })), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_file_is_taken_out_and_nothing_else_is() {
+        let (made, folder) = folder(0o700);
+        let folder = folder.unwrap();
+        fs::write(made.path().join("f.rds"), "bytes").unwrap();
+        assert_eq!(folder.take(&named("f.rds"), 5).unwrap().size(), 5);
+        assert_eq!(fs::read_dir(made.path()).unwrap().count(), 0);
+        assert!(matches!(folder.take(&named("f.rds"), 5), Err(FolderError::Read { .. })));
+        fs::write(made.path().join("f.rds"), "bytes").unwrap();
+        assert!(matches!(folder.take(&named("f.rds"), 4), Err(FolderError::Spool(SpoolError::TooLarge { .. }))));
+        std::os::unix::fs::symlink("/etc/passwd", made.path().join("link")).unwrap();
+        assert!(matches!(folder.take(&named("link"), 1 << 20), Err(FolderError::Read { .. })));
+        nix::unistd::mkfifo(&made.path().join("fifo"), Mode::S_IRWXU).unwrap();
+        assert!(matches!(folder.take(&named("fifo"), 1 << 20), Err(FolderError::NoFile { .. })), "and without waiting");
+    }
+
+    #[test]
+    fn a_file_is_written_whole_or_not_at_all() {
+        let (made, folder) = folder(0o700);
+        let folder = folder.unwrap();
+        let name = folder.write("rds", &b"bytes"[..]).unwrap();
+        assert_eq!(fs::read(made.path().join(&name)).unwrap(), b"bytes");
+        assert_ne!(folder.write("rds", &b"bytes"[..]).unwrap(), name);
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+        assert!(matches!(folder.write("rds", Broken), Err(FolderError::Write { .. })));
+        assert_eq!(fs::read_dir(made.path()).unwrap().count(), 2, "nothing half is left");
+    }
+}
