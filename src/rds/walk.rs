@@ -56,10 +56,18 @@ pub(super) struct Scan<R> {
     names: Names,
     /// The name in front of the next value, by its number.
     tag: Option<u32>,
+    /// The promise whose code comes next has no value yet.
+    unevaluated: bool,
     path: Path,
     pub(super) carried: Carried,
     pub(super) findings: Findings,
     pub(super) outer: Outer,
+}
+
+/// Whether a promise with such code does nothing when it is touched: its code is a constant, or a name that is looked up.
+fn is_simple(kind: u8) -> bool {
+    use types::{COMPLEX, INTEGER, LOGICAL, NULL, REAL, REFERENCE, STRING, SYMBOL};
+    matches!(kind, NULL | SYMBOL | REFERENCE | LOGICAL | INTEGER | REAL | COMPLEX | STRING)
 }
 
 impl<R: BufRead> Scan<R> {
@@ -73,6 +81,7 @@ impl<R: BufRead> Scan<R> {
             own_pointers: BTreeSet::new(),
             names: Names::default(),
             tag: None,
+            unevaluated: false,
             path: Path::default(),
             carried: Carried::default(),
             findings: Findings::default(),
@@ -221,6 +230,9 @@ impl<R: BufRead> Scan<R> {
         if place == Place::Tag {
             self.tag = None;
         }
+        if place == Place::PromiseCode && std::mem::take(&mut self.unevaluated) && !is_simple(kind) {
+            self.found(Finding::Promise);
+        }
         match kind {
             types::REFERENCE => {
                 let index = self.reference(flags.0 >> 8)?;
@@ -230,7 +242,7 @@ impl<R: BufRead> Scan<R> {
                 Ok(())
             }
             types::UNBOUND if place == Place::PromiseValue => {
-                self.found(Finding::Promise);
+                self.unevaluated = true;
                 Ok(())
             }
             types::NAMESPACE | types::PACKAGE => {
@@ -287,7 +299,7 @@ impl<R: BufRead> Scan<R> {
                     return Err(ScanError::Forged("a promise as a value"));
                 }
                 self.carried.promises += 1;
-                (Place::Environment, Place::PromiseValue, Place::Code)
+                (Place::Environment, Place::PromiseValue, Place::PromiseCode)
             }
             types::CLOSURE => {
                 self.found(Finding::Function);
@@ -357,7 +369,7 @@ impl<R: BufRead> Scan<R> {
             types::S4 => Ok(()),
             types::BYTECODE => {
                 self.carried.bytecode += 1;
-                if place != Place::Code {
+                if !matches!(place, Place::Code | Place::PromiseCode) {
                     self.found(Finding::Bytecode);
                 }
                 let shared = self.bytes.int()?;
