@@ -135,6 +135,42 @@ text_id! {
     Topic, "a topic", 255, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/')
 }
 
+/// What the two wormhole codes of one accepted future have in common, as it stands in an `accept`: a nameplate of digits,
+/// which may begin with zeros, a hyphen, and a password, 3 to 120 visible ASCII characters: `6230-32543fbc7bc7`. Whoever
+/// reads the board knows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimCode(String);
+
+impl ClaimCode {
+    /// The code as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClaimCode {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let what = "a wormhole code";
+        check(what, text, 120, is_value_character)?;
+        let (nameplate, password) = text.split_once('-').unwrap_or_default();
+        let digits = !nameplate.is_empty() && nameplate.bytes().all(|byte| byte.is_ascii_digit());
+        if digits && !password.is_empty() {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(IdError::Form { what, form: "6230-32543fbc7bc7" })
+        }
+    }
+}
+
+impl fmt::Display for ClaimCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl PeerName {
     /// The name of this process on a board, `user@host:pid`, with what a board line cannot carry left out.
     #[must_use]
@@ -255,6 +291,18 @@ mod tests {
         assert_eq!(cluster.topic(&"bob".parse().unwrap()).unwrap().as_str(), "alice/friends/future.p2p");
         assert!("alice".parse::<ClusterName>().is_err());
         assert!("alice/a/b".parse::<ClusterName>().is_err());
+    }
+
+    #[test]
+    fn a_claims_code_begins_with_digits() {
+        for text in ["0000-32543fbc7bc7", "0007-a", "6230-x-y"] {
+            assert_eq!(text.parse::<ClaimCode>().unwrap().to_string(), text);
+        }
+        for text in
+            ["", "-", "12", "12-", "-a", "1x-a", "1-a b", "1-a,b", "1-\u{1b}", &format!("1-{}", "a".repeat(120))]
+        {
+            assert!(text.parse::<ClaimCode>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

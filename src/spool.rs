@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -72,7 +72,8 @@ impl SpoolWriter {
         Ok(Self { file: File::from(file), directory, limit, size: 0, hasher: blake3::Hasher::new() })
     }
 
-    /// Appends bytes. Blocks on the disk: call it from a blocking thread, or with chunks that the page cache takes.
+    /// Appends bytes. Blocks on the disk: call it from a blocking thread, or with chunks that the page cache takes. What
+    /// could not be written may be written again.
     ///
     /// # Errors
     /// [`SpoolError::TooLarge`] before anything over the limit is written; [`SpoolError::Write`].
@@ -82,10 +83,19 @@ impl SpoolWriter {
             return Err(SpoolError::TooLarge { limit: self.limit });
         }
         let failed = |source| SpoolError::Write { directory: self.directory.clone(), source };
-        self.file.write_all(bytes).map_err(failed)?;
+        self.file.write_all_at(bytes, self.size).map_err(failed)?;
         self.hasher.update(bytes);
         self.size = size;
         Ok(())
+    }
+
+    /// Reads bytes again that were written, by their position.
+    ///
+    /// # Errors
+    /// [`SpoolError::Read`], also when there are fewer.
+    pub fn read_back(&self, at: u64, into: &mut [u8]) -> Result<(), SpoolError> {
+        let read = self.file.read_exact_at(into, at);
+        read.map_err(|source| SpoolError::Read { what: "a temporary file".to_owned(), source })
     }
 
     /// Bytes so far.

@@ -5,8 +5,10 @@
 
 mod board;
 mod figures;
+mod globals;
 mod idle;
 mod jail;
+mod peers;
 mod plain;
 mod relay;
 mod soak;
@@ -40,6 +42,14 @@ enum Part {
         #[arg(long, default_value_t = 20)]
         futures: usize,
     },
+    /// A future by wormhole, to a worker of the R package future.p2p and to ours
+    Peers {
+        /// How many futures to each
+        #[arg(long, default_value_t = 20)]
+        runs: usize,
+        #[command(flatten)]
+        servers: peers::Servers,
+    },
     /// A large future over libp2p, beside scp and a plain copy over TCP
     Transfer {
         /// Its size in MiB
@@ -54,6 +64,21 @@ enum Part {
         /// A configuration of ssh that knows how to reach the host `bench`; without it, there is no scp
         #[arg(long)]
         ssh_config: Option<PathBuf>,
+    },
+    /// The same large object in ten futures: the first one, and those after it
+    Globals {
+        /// Its size in MiB
+        #[arg(long, default_value_t = 20)]
+        mebibytes: u32,
+        /// How often each, with a worker of its own
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
+    /// The worker's side of these
+    #[command(hide = true)]
+    GlobalsWorker {
+        /// Where its files are
+        folder: PathBuf,
     },
     /// The worker's side of a large future
     #[command(hide = true)]
@@ -120,9 +145,12 @@ async fn main() -> Result<(), Failure> {
     match Part::parse() {
         Part::Jail { runs } => jail::measure(runs),
         Part::Way { offers, futures } => way::measure(offers, futures).await,
+        Part::Peers { runs, servers } => peers::measure(runs, &servers).await,
         Part::Transfer { mebibytes, runs, delay, ssh_config } => {
             transfer::measure(&transfer::Plan { mebibytes, runs, delay, ssh_config }).await
         }
+        Part::Globals { mebibytes, runs } => globals::measure(mebibytes, runs).await,
+        Part::GlobalsWorker { folder } => globals::worker(&folder).await,
         Part::TransferWorker { folder } => transfer::worker(&folder).await,
         Part::Relay { kind, port, delay } => relay::run(&kind, port, delay).await,
         Part::Board { readers, batches, sshd } => board::measure(&readers, batches, &sshd).await,

@@ -243,7 +243,8 @@ pub(crate) async fn worker(folder: &Path) -> Result<(), Failure> {
     println(&format!("{there} {} {}", begin.elapsed().as_secs_f64(), peak_resident()?))
 }
 
-fn println(line: &impl std::fmt::Display) -> Result<(), Failure> {
+/// A line for the process that started this one.
+pub(crate) fn println(line: &impl std::fmt::Display) -> Result<(), Failure> {
     Ok(std::io::Write::write_all(&mut std::io::stdout(), format!("{line}\n").as_bytes())?)
 }
 

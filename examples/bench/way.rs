@@ -12,10 +12,7 @@ use p2p_worker::{
     board::{BoardEvent, Link},
     clock,
     ids::{FutureId, NodeId, PeerName, Ticket},
-    proto::{
-        claim::our_protocols,
-        message::{Message, Received, Via},
-    },
+    proto::message::{Message, Protocols, Received, Via},
     runner::{RInstallation, Workbench},
     sandbox::{Driver, Known, Machine, Profile, Surroundings, select},
     spool::Spooled,
@@ -144,7 +141,7 @@ impl Client {
 
     /// Posts a request and waits for the offer: who takes it, and how long that took.
     async fn request(&mut self, future: &FutureId, payload: &Spooled) -> Result<(PeerName, NodeId, Duration), Failure> {
-        let (from, size, protocols) = (self.me.clone(), payload.size(), our_protocols());
+        let (from, size, protocols) = (self.me.clone(), payload.size(), Protocols { libp2p: true, wormhole: false });
         let request = Message::Request { from, future: future.clone(), size, protocols };
         let begin = Instant::now();
         self.say(request).await?;

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use crate::failure::{Failure, Outcome};
-use crate::spec::{Container, ControlGroup, MAX_HIERARCHIES, Spec, Stage};
+use crate::spec::{Builtin, Container, ControlGroup, MAX_CLOSED, MAX_HIERARCHIES, Spec, Stage, Uplink};
 use crate::stages::descriptors::MAX_FILES;
 use crate::stages::seccomp::Filters;
 use crate::status::MAX_DESCRIPTORS;
@@ -53,6 +53,9 @@ impl Prepared {
         if spec.watch.tmpfs.len() >= MAX_DESCRIPTORS {
             return Err(refused(format!("{} tmpfs to watch", spec.watch.tmpfs.len())));
         }
+        if let Container::Builtin(Builtin { uplink: Some(uplink), .. }) = &spec.container {
+            check_uplink(uplink)?;
+        }
         spec.control_group.as_ref().map_or(Ok(()), check_group)?;
         Ok(Self { spec, command, outer, filters })
     }
@@ -84,6 +87,19 @@ pub(crate) fn check_group(group: &ControlGroup) -> Outcome<()> {
         return Err(refused("a control group in which nothing could run"));
     }
     group.hierarchies.iter().try_for_each(|hierarchy| names(&hierarchy.parent).map(drop))
+}
+
+/// Refuses a way to the internet that could not be closed.
+fn check_uplink(uplink: &Uplink) -> Outcome<()> {
+    names(&uplink.program)?;
+    c_path(&uplink.program)?;
+    if uplink.closed.len() > MAX_CLOSED {
+        return Err(refused(format!("{} blocks of addresses to be closed", uplink.closed.len())));
+    }
+    match uplink.closed.iter().find(|block| block.prefix > 32) {
+        Some(block) => Err(refused(format!("a block of addresses with a prefix of {} bits", block.prefix))),
+        None => Ok(()),
+    }
 }
 
 /// A string for the kernel, which ends in NUL and has none inside.

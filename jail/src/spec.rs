@@ -58,7 +58,8 @@ impl Ahead {
     /// What can be made ahead of this spec; `None` unless `p2p-jail` itself makes the container.
     #[must_use]
     pub fn of(spec: &Spec) -> Option<Self> {
-        let Container::Builtin(builtin) = &spec.container else { return None };
+        // The network namespace of a task with a way to the internet takes more than is known ahead.
+        let Container::Builtin(builtin @ Builtin { uplink: None, .. }) = &spec.container else { return None };
         Some(Self {
             become_user: builtin.become_user,
             inside: builtin.inside,
@@ -95,6 +96,30 @@ pub struct Builtin {
     pub hostname: String,
     /// Applied in this order below a fresh tmpfs, which becomes the root and is made read-only at the end.
     pub mounts: Vec<Mount>,
+    /// The task's way to the internet; `None` for no network at all.
+    pub uplink: Option<Uplink>,
+}
+
+/// The most blocks that an [`Uplink`] closes.
+pub const MAX_CLOSED: usize = 1024;
+
+/// A way to the internet, over IPv4: see `stages::network`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// The program pasta, absolute. It is started outside of the container, by the user that the task runs as on the host.
+    pub program: PathBuf,
+    /// Where no packet goes, at most [`MAX_CLOSED`]. Closed too is what this machine is and has around it at the start: the
+    /// networks and addresses of its interfaces, and wherever its routes lead but the default.
+    pub closed: Vec<Ipv4Block>,
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv4Block {
+    /// The first of them.
+    pub address: [u8; 4],
+    /// How many bits, at most 32.
+    pub prefix: u8,
 }
 
 /// A user and a group by number.
@@ -246,6 +271,8 @@ pub enum Rlimit {
 pub struct Landlock {
     /// Fail the stage when the kernel's Landlock ABI is older than this.
     pub minimum_abi: u32,
+    /// Leave TCP alone: for a task with an [`Uplink`].
+    pub tcp: bool,
     /// Subtrees whose folders may be listed, for `ls /`. What an escape could reach does not lie below the root of the
     /// container, so it is not granted by a rule for `/`.
     pub list: Vec<PathBuf>,

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, Status,
     common::{BoardArgs, LimitArgs, PlaceArgs, cancel_on_interrupt, cluster_of},
+    transfers::{TransferArgs, Transfers},
 };
 use crate::{
     board::{Board, SshBoard},
@@ -34,6 +35,8 @@ pub(super) struct Args {
     #[command(flatten)]
     board: BoardArgs,
     #[command(flatten)]
+    transfers: TransferArgs,
+    #[command(flatten)]
     limits: LimitArgs,
 }
 
@@ -43,6 +46,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
     let (board, cluster) = args.board.resolve_unattended(&place)?;
     let (max_future, max_result) = args.limits.resolve(&place.file)?;
+    let transfers = args.transfers.resolve(&place.file).await?;
     let attempts = args.attempts.unwrap_or(DEFAULT_ATTEMPTS);
     let stop = CancellationToken::new();
     cancel_on_interrupt(stop.clone())?;
@@ -58,10 +62,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let limits = (max_result, attempts);
     let connect = {
         let members = members.clone();
-        async move { connect(&board, cluster, args.folder, limits, members).await.map_err(no_board) }
+        async move { connect(&board, cluster, args.folder, limits, transfers, members).await.map_err(no_board) }
     };
     let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
-    match stdio::serve(settings, input, output, stop, members, connect).await {
+    match Box::pin(stdio::serve(settings, input, output, stop, members, connect)).await {
         Ok(End::Left) => Ok(()),
         Ok(End::BoardGone) => Err(Failure::new(Status::Network, "the board is gone; R was told why")),
         Err(error @ (SessionError::Folder(_) | SessionError::Refused(_))) => Err(Failure::new(Status::Usage, error)),
@@ -74,6 +78,7 @@ async fn connect(
     cluster: Option<ClusterName>,
     spool_directory: PathBuf,
     (max_result, max_attempts): (u64, u32),
+    transfers: Transfers,
     members: Members,
 ) -> Result<Connected, Failure> {
     // Listening takes no part of the time that signing in takes.
@@ -83,7 +88,8 @@ async fn connect(
     let topic = cluster.topic(&user).map_err(|error| Failure::new(Status::Usage, error))?;
     let me = PeerName::of_this_process(&user);
     let link = board.join(&topic).await?.tapped(move |event| members.hear(event));
-    let setup = Setup { me: me.clone(), link, transfer, spool_directory, max_result, max_attempts };
+    let (me_too, wormhole) = (me.clone(), transfers.wormholes());
+    let setup = Setup { me: me_too, link, transfer, wormhole, spool_directory, max_result, max_attempts };
     let (client, dispatcher) = Client::start(setup);
     Ok(Connected { client, dispatcher, me, cluster })
 }

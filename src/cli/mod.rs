@@ -10,6 +10,7 @@ mod host;
 mod profile;
 mod service;
 mod submit;
+mod transfers;
 mod worker;
 
 use clap::{Parser, Subcommand};

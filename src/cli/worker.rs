@@ -1,26 +1,28 @@
 //! The default command: be a worker.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Failure, Status,
-    common::{BoardArgs, LimitArgs, PlaceArgs, SandboxArgs, cluster_of},
+    common::{BoardArgs, LimitArgs, Place, PlaceArgs, SandboxArgs, cluster_of},
     service::Service,
+    transfers::TransferArgs,
 };
 use crate::{
     board::Board,
     config,
-    ids::PeerName,
+    ids::{NodeId, PeerName},
     proto::{claim::Settings, message::About},
     runner::Workbench,
     sandbox::Provenance,
-    supervisor::{self, Setup, Shutdown, Summary},
+    supervisor::{self, Routes, Setup, Shutdown, Summary},
     transfer::{
-        Network, Transfer, TransferConfig, TransferError,
+        Cache, Network, Transfer, TransferConfig, TransferError,
         libp2p::{Node, NodeConfig, NodeKey},
     },
+    wormhole::Program,
 };
 
 #[derive(Debug, clap::Args)]
@@ -31,6 +33,8 @@ pub(super) struct Args {
     board: BoardArgs,
     #[command(flatten)]
     sandbox: SandboxArgs,
+    #[command(flatten)]
+    transfers: TransferArgs,
     /// Futures at a time [default: 1]
     #[arg(long, value_name = "N", env = "P2P_WORKER_SLOTS")]
     slots: Option<usize>,
@@ -43,7 +47,14 @@ pub(super) struct Args {
     drain_time: Option<String>,
     #[command(flatten)]
     limits: LimitArgs,
+    /// How much of the futures that came is kept, on the disk of the state folder, so that the same objects are not sent
+    /// again by the same client; 0 keeps nothing [default: 1 GiB]
+    #[arg(long, value_name = "SIZE", env = "P2P_WORKER_CACHE")]
+    cache: Option<String>,
 }
+
+/// What is kept of futures, in bytes, unless the owner says otherwise.
+const CACHE: u64 = 1 << 30;
 
 /// How long what runs may still take when the worker leaves, unless the owner says otherwise.
 const DRAIN_TIME: Duration = Duration::from_secs(300);
@@ -59,9 +70,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     service.starting("looking whether the sandbox holds");
     let (board, cluster) = args.board.resolve(&place)?;
     let (max_future, max_result) = args.limits.resolve(file)?;
+    let cache = config::bytes_or("cache", args.cache.as_deref().or(file.cache.as_deref()), CACHE)?;
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result).kept_ready(slots).await?;
     workbench.warn_of_shortfalls();
     let workbench = Arc::new(workbench);
+    let transfers = args.transfers.resolve(file).await?;
 
     service.starting("signing in to the board");
     let me = board.user().await?;
@@ -70,17 +83,27 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let name = PeerName::of_this_process(&me);
     let shutdown = Shutdown::default();
     watch_signals(shutdown.clone(), duration, drain_time)?;
+    let libp2p = if transfers.libp2p { Some(libp2p(&place, workbench.spool_directory(), cache).await?) } else { None };
+    let wormhole = transfers.wormhole.map(|config| Arc::new(Program::new(config)));
+    let node = libp2p.as_ref().map(|transfer| transfer.network().id().clone());
+    let (max_future, about) = (workbench.max_future(), about(&workbench));
+    let settings = Settings { me: name, node, wormhole: wormhole.is_some(), slots, max_future, about };
+    let link = board.join(&topic).await?;
+    let (me, via, sandbox) = (&settings.me, settings.protocols(), workbench.describe());
+    tracing::info!(%cluster, as = %me, %via, node = settings.node.as_ref().map(NodeId::as_str), slots, %sandbox, "signed in");
+
+    let routes = Routes { libp2p, wormhole };
+    let status = service.watch(cluster, slots, drain_time);
+    let summary = supervisor::run(Setup { settings, link, routes, workbench, status }, shutdown).await;
+    finish(&summary)
+}
+
+/// Our own transfer, with the key of this state folder.
+async fn libp2p(place: &Place, spool_directory: &Path, cache: u64) -> Result<Transfer<Node>, Failure> {
     let key = NodeKey::File(place.state.join("node.key"));
     let node = Node::start(NodeConfig { key, ..NodeConfig::default() }).await.map_err(TransferError::from)?;
-    let transfer = Transfer::new(Arc::new(node), TransferConfig::default());
-    let node = transfer.network().id().clone();
-    let link = board.join(&topic).await?;
-    tracing::info!(%cluster, as = %name, %node, slots, sandbox = %workbench.describe(), "signed in");
-
-    let settings = Settings { me: name, node, slots, max_future: workbench.max_future(), about: about(&workbench) };
-    let status = service.watch(cluster, slots, drain_time);
-    let summary = supervisor::run(Setup { settings, link, transfer, workbench, status }, shutdown).await;
-    finish(&summary)
+    let cache = Cache::new(spool_directory.to_owned(), cache);
+    Ok(Transfer::new(Arc::new(node), TransferConfig::default()).keeping(cache))
 }
 
 /// The first SIGTERM or SIGINT, and the end of the duration, drain; the second signal stops, and so does the end of the

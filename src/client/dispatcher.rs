@@ -3,38 +3,50 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::{sync::mpsc, task::AbortHandle, time::sleep};
+use tokio::{
+    sync::mpsc,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
-use super::{ClientError, ClientEvent, EVENT_QUEUE, Setup, Terms};
+use super::{
+    ClientError, ClientEvent, EVENT_QUEUE, Setup, Terms, WayError,
+    passage::{self, Fault, Passage, Passed, RunNumber},
+    wormhole::{PASSAGES, Run, Wormholes},
+};
 use crate::{
     board::BoardEvent,
     clock,
-    ids::{FutureId, NodeId, PeerName, Ticket},
+    ids::{ClaimCode, FutureId, NodeId, PeerName, Ticket},
     proto::{
-        message::Message,
-        posting::{Action, Event, Postings},
-        refusal::Payload,
+        message::{Message, Protocols},
+        posting::{Action, Event, Postings, Route},
     },
     spool::Spooled,
-    transfer::{Delivery, DeliveryEvent, Grant, Network, TransferError},
+    transfer::{Grant, Network},
 };
+
+/// How long transfers by wormhole have at the end, to tell their peers that they are cancelled.
+const FAREWELL: Duration = Duration::from_secs(4);
 
 pub(super) enum Command {
     Post { future: FutureId, payload: Arc<Spooled>, terms: Terms, events: mpsc::Sender<ClientEvent> },
     Withdraw(FutureId),
 }
 
-/// An event of the delivery with this ticket.
-pub(super) type Delivered = (FutureId, Ticket, DeliveryEvent);
-
 /// A future that has no result yet.
 struct Open {
     payload: Arc<Spooled>,
     events: mpsc::Sender<ClientEvent>,
     taken: Option<Taken>,
-    last_error: Option<TransferError>,
+    last_error: Option<WayError>,
     /// It is on the board for anybody to take, and its owner was told so.
     told_posted: bool,
 }
@@ -42,13 +54,26 @@ struct Open {
 /// The worker that a future was granted to.
 struct Taken {
     worker: PeerName,
-    ticket: Ticket,
+    run: RunNumber,
+    way: Way,
     in_doubt: bool,
     forward: AbortHandle,
 }
 
+/// By what it comes.
+enum Way {
+    Libp2p(Ticket),
+    Wormhole {
+        /// Says that the result is to be fetched.
+        fetches: mpsc::Sender<bool>,
+        /// Ends the run.
+        _cancel: DropGuard,
+    },
+}
+
 impl Drop for Taken {
-    /// Ends the forwarding task and with it the delivery, which cancels on its stream and revokes its ticket.
+    /// Ends the forwarding task, and with it a delivery by libp2p, which cancels on its stream and revokes its ticket. A run
+    /// by wormhole tells its peer and ends by itself.
     fn drop(&mut self) {
         self.forward.abort();
     }
@@ -58,21 +83,27 @@ pub(super) struct Dispatcher<N: Network> {
     setup: Setup<N>,
     postings: Postings,
     open: HashMap<FutureId, Open>,
-    deliveries: mpsc::Sender<Delivered>,
+    passages: mpsc::Sender<Passed>,
+    /// How many grants there were.
+    runs: RunNumber,
+    /// Runs by wormhole, the last words of those that were cancelled included.
+    wormholes: TaskTracker,
     /// Why the board is away, and whether for good.
     lost: String,
     is_lost: bool,
 }
 
 impl<N: Network> Dispatcher<N> {
-    pub(super) fn new(setup: Setup<N>) -> (Self, mpsc::Receiver<Delivered>) {
-        let (deliveries, delivered) = mpsc::channel(EVENT_QUEUE);
-        let postings = Postings::new(setup.me.clone(), setup.max_attempts);
-        let (open, lost) = (HashMap::new(), "it was closed".to_owned());
-        (Self { setup, postings, open, deliveries, lost, is_lost: false }, delivered)
+    pub(super) fn new(setup: Setup<N>) -> (Self, mpsc::Receiver<Passed>) {
+        let (passages, passed) = mpsc::channel(EVENT_QUEUE);
+        let by_libp2p = setup.wormhole.as_ref().is_none_or(|wormholes| !wormholes.only);
+        let speaks = Protocols { libp2p: by_libp2p, wormhole: setup.wormhole.is_some() };
+        let postings = Postings::new(setup.me.clone(), setup.max_attempts).speaking(speaks);
+        let (open, lost, wormholes) = (HashMap::new(), "it was closed".to_owned(), TaskTracker::new());
+        (Self { setup, postings, open, passages, runs: 0, wormholes, lost, is_lost: false }, passed)
     }
 
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Command>, mut delivered: mpsc::Receiver<Delivered>) {
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Command>, mut passed: mpsc::Receiver<Passed>) {
         loop {
             let wakeup = self.postings.next_wakeup().map(|at| at - clock::now());
             tokio::select! {
@@ -90,7 +121,7 @@ impl<N: Network> Dispatcher<N> {
                     }
                     None => self.lose_board().await,
                 },
-                Some((future, ticket, event)) = delivered.recv() => self.delivered(future, ticket, event).await,
+                Some((future, run, passage)) = passed.recv() => self.passed(future, run, passage).await,
                 () = sleep(wakeup.unwrap_or_default()), if wakeup.is_some() => self.step(Event::Tick).await,
             }
         }
@@ -99,6 +130,8 @@ impl<N: Network> Dispatcher<N> {
             self.withdraw(future).await;
         }
         self.setup.link.leave().await;
+        self.wormholes.close();
+        let _ = timeout(FAREWELL, self.wormholes.wait()).await;
     }
 
     async fn obey(&mut self, order: Command) {
@@ -162,7 +195,8 @@ impl<N: Network> Dispatcher<N> {
                     self.tell_posted(&future);
                 }
             }
-            Action::Grant { future, worker, node } => self.grant(future, worker, node).await,
+            Action::Grant { future, worker, route } => self.grant(future, worker, route).await,
+            Action::Fetch { future, said } => self.fetch(&future, said),
             Action::Confirm { future, worker } => self.confirm(future, worker).await,
             Action::Doubted(future) => self.doubt(&future),
             Action::TimedOut(future) => self.end(&future, ClientEvent::Failed(ClientError::TimedOut)),
@@ -173,11 +207,21 @@ impl<N: Network> Dispatcher<N> {
         }
     }
 
-    async fn grant(&mut self, future: FutureId, worker: PeerName, node: NodeId) {
+    async fn grant(&mut self, future: FutureId, worker: PeerName, route: Route) {
         let Some(open) = self.open.get_mut(&future) else { return };
         // Whoever had it before is told that it is cancelled, should it come back.
         open.taken = None;
         open.told_posted = false;
+        self.runs += 1;
+        match (route, self.setup.wormhole.clone()) {
+            (Route::Libp2p(node), _) => self.grant_by_libp2p(future, worker, node).await,
+            (Route::Wormhole, Some(wormholes)) => self.grant_by_wormhole(future, worker, wormholes),
+            (Route::Wormhole, None) => {}
+        }
+    }
+
+    async fn grant_by_libp2p(&mut self, future: FutureId, worker: PeerName, node: NodeId) {
+        let Some(open) = self.open.get_mut(&future) else { return };
         let grant = Grant {
             worker: node,
             future: future.clone(),
@@ -187,25 +231,70 @@ impl<N: Network> Dispatcher<N> {
         };
         let delivery = match self.setup.transfer.grant(grant) {
             Ok(delivery) => delivery,
-            Err(error) => return Box::pin(self.transfer_failed(future, error)).await,
+            Err(error) => {
+                return Box::pin(self.way_failed(future, passage::fault(&error), error.into())).await;
+            }
         };
-        let ticket = delivery.ticket;
-        let forward = tokio::spawn(forward(future.clone(), delivery, self.deliveries.clone())).abort_handle();
-        open.taken = Some(Taken { worker: worker.clone(), ticket, in_doubt: false, forward });
+        let (run, way) = (self.runs, Way::Libp2p(delivery.ticket));
+        let forward = passage::forward_delivery(future.clone(), run, delivery, self.passages.clone());
+        let forward = tokio::spawn(forward).abort_handle();
+        open.taken = Some(Taken { worker: worker.clone(), run, way, in_doubt: false, forward });
         self.tell(&future, ClientEvent::Accepted(worker.clone()));
         self.confirm(future, worker).await;
     }
 
+    /// The worker is accepted when the mailbox is open, so that nobody is kept waiting for one that is not there.
+    fn grant_by_wormhole(&mut self, future: FutureId, worker: PeerName, wormholes: Wormholes) {
+        let Some(open) = self.open.get_mut(&future) else { return };
+        // One fetch at a time; what is asked for meanwhile is asked for once.
+        let ((fetches, asked), (told, passages)) = (mpsc::channel(1), mpsc::channel(PASSAGES));
+        let cancel = CancellationToken::new();
+        let run = Run {
+            wormholes,
+            payload: Arc::clone(&open.payload),
+            max_result: self.setup.max_result,
+            spool_directory: self.setup.spool_directory.clone(),
+            passages: told,
+            fetches: asked,
+            cancel: cancel.clone(),
+        };
+        self.wormholes.spawn(run.run());
+        let forward = passage::forward(future, self.runs, passages, self.passages.clone());
+        let forward = tokio::spawn(forward).abort_handle();
+        let way = Way::Wormhole { fetches, _cancel: cancel.drop_guard() };
+        open.taken = Some(Taken { worker, run: self.runs, way, in_doubt: false, forward });
+    }
+
     /// Says on the board who has a future, and with which ticket.
     async fn confirm(&mut self, future: FutureId, worker: PeerName) {
-        let Some(ticket) = self.open.get(&future).and_then(|open| open.taken.as_ref()).map(|taken| taken.ticket) else {
-            return;
-        };
+        let way = self.open.get(&future).and_then(|open| open.taken.as_ref()).map(|taken| &taken.way);
+        let Some(Way::Libp2p(ticket)) = way else { return };
         let network = self.setup.transfer.network();
         let (me, at) = (network.id().clone(), network.addresses());
-        let accept = self.postings.accept(future, worker, me, ticket, at, clock::now());
-        if let Action::Say(message, expires) = accept {
+        let accept = self.postings.accept(future, worker, me, *ticket, at, clock::now());
+        self.act_say(accept).await;
+    }
+
+    /// Says who has a future by wormhole, and with which code.
+    async fn accept_by_wormhole(&mut self, future: FutureId, code: ClaimCode) {
+        let Some(taken) = self.open.get(&future).and_then(|open| open.taken.as_ref()) else { return };
+        let worker = taken.worker.clone();
+        let accept = self.postings.accept_by_wormhole(future.clone(), worker.clone(), code, clock::now());
+        self.act_say(accept).await;
+        self.tell(&future, ClientEvent::Accepted(worker));
+    }
+
+    async fn act_say(&self, action: Action) {
+        if let Action::Say(message, expires) = action {
+            // A link that ended says so on its other half.
             let _ = self.setup.link.outgoing.send(message.to_line(&clock::local_time(), expires)).await;
+        }
+    }
+
+    fn fetch(&self, future: &FutureId, said: bool) {
+        let way = self.open.get(future).and_then(|open| open.taken.as_ref()).map(|taken| &taken.way);
+        if let Some(Way::Wormhole { fetches, .. }) = way {
+            let _ = fetches.try_send(said);
         }
     }
 
@@ -217,51 +306,58 @@ impl<N: Network> Dispatcher<N> {
         self.tell(future, ClientEvent::Doubted(worker));
     }
 
-    async fn delivered(&mut self, future: FutureId, ticket: Ticket, event: DeliveryEvent) {
+    async fn passed(&mut self, future: FutureId, run: RunNumber, passage: Passage) {
         // What a worker that was replaced still said is not for anybody.
         let taken = self.open.get_mut(&future).and_then(|open| open.taken.as_mut());
-        let Some(taken) = taken.filter(|taken| taken.ticket == ticket) else { return };
-        let told = match event {
-            DeliveryEvent::Connected => {
+        let Some(taken) = taken.filter(|taken| taken.run == run) else { return };
+        let told = match passage {
+            Passage::Open(code) => return self.accept_by_wormhole(future, code).await,
+            Passage::Came => {
                 if std::mem::take(&mut taken.in_doubt) {
                     let worker = taken.worker.clone();
                     self.tell(&future, ClientEvent::Returned(worker));
                 }
                 return self.step(Event::Came(future)).await;
             }
-            DeliveryEvent::Disconnected(_) => return self.step(Event::Silent(future)).await,
-            DeliveryEvent::Sent => return,
-            DeliveryEvent::Sending { bytes, total } => ClientEvent::Sending { bytes, total },
-            DeliveryEvent::Begun(provenance) => ClientEvent::Running(provenance),
-            DeliveryEvent::Printed(text) => ClientEvent::Printed(text),
-            DeliveryEvent::Progress(condition) => ClientEvent::Progress(condition),
-            DeliveryEvent::Receiving { bytes, total } => ClientEvent::Receiving { bytes, total },
-            DeliveryEvent::Done { result, provenance } => {
+            Passage::Silent => return self.step(Event::Silent(future)).await,
+            Passage::Sending { bytes, total } => ClientEvent::Sending { bytes, total },
+            Passage::Begun(provenance) => ClientEvent::Running(provenance),
+            Passage::Printed(text) => ClientEvent::Printed(text),
+            Passage::Progress(condition) => ClientEvent::Progress(condition),
+            Passage::Receiving { bytes, total } => ClientEvent::Receiving { bytes, total },
+            Passage::Done(result, provenance) => {
                 self.end(&future, ClientEvent::Done(result, provenance));
                 return self.step(Event::Done(future)).await;
             }
-            DeliveryEvent::Failed(error) => return self.transfer_failed(future, error).await,
+            Passage::Failed { fault, error } => return self.way_failed(future, fault, error).await,
         };
         self.tell(&future, told);
     }
 
-    async fn transfer_failed(&mut self, future: FutureId, error: TransferError) {
+    async fn way_failed(&mut self, future: FutureId, fault: Fault, error: WayError) {
         if self.is_lost {
             return self.fail_without_board(future).await;
         }
-        if is_final(&error) {
+        if fault == Fault::Final {
             self.end(&future, ClientEvent::Failed(ClientError::Refused(error)));
             return self.step(Event::Withdraw(future)).await;
         }
-        tracing::info!(%future, %error, "the transfer failed; posting again");
-        self.tell(&future, ClientEvent::PostedAgain(error.to_string()));
-        let came = !matches!(error, TransferError::NobodyCame { .. });
+        let reason = match &error {
+            WayError::Libp2p(error) => error.to_string(),
+            error => crate::error_chain(error),
+        };
+        tracing::info!(%future, %reason, "the transfer failed; posting again");
+        self.tell(&future, ClientEvent::PostedAgain(reason));
         if let Some(open) = self.open.get_mut(&future) {
             open.taken = None;
             open.told_posted = false;
             open.last_error = Some(error);
         }
-        self.step(Event::Failed { future, came }).await;
+        self.step(match fault {
+            Fault::Code => Event::CodeSpoilt(future),
+            fault => Event::Failed { future, came: fault == Fault::Worker },
+        })
+        .await;
     }
 
     fn tell_posted(&mut self, future: &FutureId) {
@@ -284,23 +380,6 @@ impl<N: Network> Dispatcher<N> {
         let Some(open) = self.open.get(future) else { return };
         if open.events.capacity() > 1 {
             let _ = open.events.try_send(event);
-        }
-    }
-}
-
-/// Whether another worker would fail in the same way.
-fn is_final(error: &TransferError) -> bool {
-    matches!(
-        error,
-        TransferError::TooLarge { what: Payload::Result, .. } | TransferError::Spool(_) | TransferError::Random(_)
-    )
-}
-
-async fn forward(future: FutureId, mut delivery: Delivery, to: mpsc::Sender<Delivered>) {
-    let ticket = delivery.ticket;
-    while let Some(event) = delivery.events.recv().await {
-        if to.send((future.clone(), ticket, event)).await.is_err() {
-            return;
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! [`Client`] is the handle that the command line, and anything else that has futures, holds; `dispatcher` is the one task
 //! that owns all postings, grants tickets, and tells each future's owner what happens. What to say on the board, and
-//! when, is decided by [`crate::proto::posting`]; how the bytes travel by [`crate::transfer`]. Nothing here looks into
-//! futures or results.
+//! when, is decided by [`crate::proto::posting`]; how the bytes travel by [`crate::transfer`], or by
+//! [`crate::wormhole`] to workers that speak nothing else. Nothing here looks into futures or results.
 
 mod dispatcher;
 pub mod host;
+mod passage;
 pub mod stdio;
+mod wormhole;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,6 +26,8 @@ use crate::{
     },
 };
 use dispatcher::{Command, Dispatcher};
+pub use passage::WayError;
+pub use wormhole::Wormholes;
 
 /// How many workers get a future, one after the other, before the client gives up.
 pub const DEFAULT_ATTEMPTS: u32 = 4;
@@ -45,7 +49,7 @@ pub enum ClientEvent {
         /// Bytes in all.
         total: u64,
     },
-    /// It is being evaluated, under this.
+    /// It is being evaluated, under this. By wormhole it is only known to be with the worker, under nobody knows what.
     Running(Provenance),
     /// An immediateCondition of the user's code, as RDS. A stranger's bytes.
     Progress(Vec<u8>),
@@ -89,11 +93,11 @@ pub enum ClientError {
         attempts: u32,
         /// What the last transfer died of.
         #[source]
-        last: Option<TransferError>,
+        last: Option<WayError>,
     },
     /// What was refused once will be refused again.
     #[error("the transfer was refused")]
-    Refused(#[source] TransferError),
+    Refused(#[source] WayError),
     /// The link to the board ended for good.
     #[error("the connection to the board ended: {0}")]
     BoardLost(String),
@@ -132,6 +136,8 @@ pub struct Setup<N: Network> {
     pub link: Link,
     /// How the bytes travel.
     pub transfer: Transfer<N>,
+    /// How they travel to workers that speak only wormhole; without this, such workers are passed over.
+    pub wormhole: Option<Wormholes>,
     /// A folder for results on their way.
     pub spool_directory: PathBuf,
     /// The largest result that is taken, in bytes.

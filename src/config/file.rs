@@ -52,11 +52,15 @@ pub struct ConfigFile {
     pub profile: Option<String>,
     pub root: Option<PathBuf>,
     pub task_user: Option<String>,
+    pub via: Option<String>,
+    pub wormhole_mailbox: Option<String>,
+    pub wormhole_relay: Option<String>,
     pub slots: Option<usize>,
     pub duration: Option<String>,
     pub drain_time: Option<String>,
     pub max_future: Option<String>,
     pub max_result: Option<String>,
+    pub cache: Option<String>,
 }
 
 impl ConfigFile {

@@ -216,6 +216,7 @@ async fn start_client(path: &Path, port: u16) -> Result<(Client, JoinHandle<()>)
         me: PeerName::of_this_process(&me),
         link: board.join(&topic).await?,
         transfer: client::listening_transfer().await?,
+        wormhole: None,
         spool_directory: state,
         max_result: DEFAULT_MAX_BYTES,
         max_attempts: 1,

@@ -1,4 +1,4 @@
-//! The frames of stream `/p2p-worker/future/2`, by which one future and its result travel: data and a codec, no I/O.
+//! The frames of stream `/p2p-worker/future/3`, by which one future and its result travel: data and a codec, no I/O.
 //!
 //! A frame is a header of [`HEADER`] bytes, `kind: u8, length: u32 LE`, and then `length` bytes. There are four kinds,
 //! each with a limit of its own that is checked on the header alone, before a byte of the body is waited for:
@@ -8,8 +8,10 @@
 //!
 //! ```text
 //! worker                                            client
-//!   | Hello{ticket, future, limit, Fetch{held}} ----> |
+//!   | Hello{ticket, future, limit, Fetch{held}, …} -> |
 //!   | <-------- Future{size, digest, limit, start, …} |   or Refuse
+//!   | <------------------------------------- Pieces…  |   if the worker keeps pieces and the future is large
+//!   | Lacks ----------------------------------------> |
 //!   | <----------------------------- data or packed…  |
 //!   | Received -------------------------------------> |   or Refuse
 //!   | Begin{provenance}, progress… -----------------> |
@@ -27,6 +29,12 @@
 //! in its Resume. The sender digests as many bytes of its own; if they are the same, it goes on at that byte (`start`),
 //! else it begins anew at byte 0. Positions count bytes of the payload itself, never packed ones.
 //!
+//! **Pieces.** A worker that keeps pieces of futures says in its Hello up to which size of a future. The client may then
+//! announce how many [pieces](PieceName) the future has, and names them all, in several frames of `Pieces`. The worker
+//! answers with those that it [lacks](FromWorker::Lacks), and what flows are their bytes from `start` on, one after the
+//! other; no data frame has bytes from both sides of a gap. Names are forgotten with the stream: on the next one they are
+//! sent again. The digest of the whole future is compared in any case.
+//!
 //! **Heartbeats.** Each side sends `Heartbeat` every few seconds for as long as the stream is open, whatever else it
 //! does, and answers none. A side that hears nothing for a few of these intervals takes the stream for broken.
 //!
@@ -34,7 +42,10 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::refusal::Refusal;
+use super::{
+    manifest::{PieceName, PieceSet},
+    refusal::Refusal,
+};
 use crate::{
     ids::{Digest, FutureId, Ticket},
     sandbox::Provenance,
@@ -42,9 +53,9 @@ use crate::{
 };
 
 /// The libp2p protocol name.
-pub const PROTOCOL: &str = "/p2p-worker/future/2";
+pub const PROTOCOL: &str = "/p2p-worker/future/3";
 /// The version of these frames that a [`Hello`] tells.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes of a frame's header.
 pub const HEADER: usize = 5;
 /// The largest payload that rides in the frame that announces it, in bytes.
@@ -238,6 +249,8 @@ pub struct Hello {
     pub future: FutureId,
     /// The largest future that it takes, in bytes.
     pub max_future: u64,
+    /// The largest future whose pieces it keeps, in bytes; 0 if it keeps none.
+    pub keeps: u64,
     /// What it wants.
     pub stage: Stage,
 }
@@ -275,6 +288,8 @@ pub enum FromWorker {
     Refuse(Refusal),
     /// What the task's programs printed past R, if they did; once, before the result.
     Printed(Printed),
+    /// Which of the named pieces must be sent.
+    Lacks(PieceSet),
 }
 
 /// The most of a task's text that a client is told, in bytes.
@@ -321,6 +336,8 @@ pub enum FromClient {
         max_result: u64,
         /// The position of the first byte that follows: 0, or what the worker said that it holds.
         start: u64,
+        /// How many pieces will be named, all of them before any data; 0 if none are.
+        pieces: u32,
         /// All of it, if it is small.
         whole: Option<Vec<u8>>,
     },
@@ -337,6 +354,10 @@ pub enum FromClient {
     Acknowledge,
     /// The client will not go on. The last frame.
     Refuse(Refusal),
+    /// The next pieces of the future that was announced, in their order; at most [`NAMES_PER_FRAME`].
+    ///
+    /// [`NAMES_PER_FRAME`]: super::manifest::NAMES_PER_FRAME
+    Pieces(Vec<PieceName>),
 }
 
 /// How many layers a provenance can tell of: there are twelve.

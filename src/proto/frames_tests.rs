@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    proto::refusal::{MAX_TEXT, Payload, Reason, sanitise},
+    proto::{
+        manifest::{MAX_PIECES, NAMES_PER_FRAME},
+        refusal::{MAX_TEXT, Payload, Reason, sanitise},
+    },
     sandbox::{Enforcement, Layer},
 };
 
@@ -49,15 +52,17 @@ fn whole() -> impl Strategy<Value = Option<Vec<u8>>> {
 
 fn from_worker() -> impl Strategy<Value = FromWorker> {
     prop_oneof![
-        (any::<u16>(), any::<[u8; 16]>(), "[a-z0-9-]{1,128}", any::<u64>(), stage()).prop_map(
-            |(version, ticket, future, max_future, stage)| FromWorker::Hello(Hello {
+        (any::<u16>(), any::<[u8; 16]>(), "[a-z0-9-]{1,128}", any::<[u64; 2]>(), stage()).prop_map(
+            |(version, ticket, future, [max_future, keeps], stage)| FromWorker::Hello(Hello {
                 version,
                 ticket: Ticket(ticket),
                 future: future.parse().unwrap(),
                 max_future,
+                keeps,
                 stage
             })
         ),
+        prop::collection::vec(any::<bool>(), 0..500).prop_map(|lacks| FromWorker::Lacks(lacks.into_iter().collect())),
         Just(FromWorker::Received),
         Just(FromWorker::Heartbeat),
         provenance().prop_map(|provenance| FromWorker::Begin { provenance }),
@@ -75,14 +80,19 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
     ]
 }
 
+fn piece() -> impl Strategy<Value = PieceName> {
+    (any::<u32>(), any::<[u8; 32]>()).prop_map(|(length, digest)| PieceName { length, digest: Digest(digest) })
+}
+
 fn from_client() -> impl Strategy<Value = FromClient> {
     prop_oneof![
-        (any::<u64>(), any::<[u8; 32]>(), any::<u64>(), any::<u64>(), whole()).prop_map(
-            |(size, digest, max_result, start, whole)| FromClient::Future {
+        (any::<u64>(), any::<[u8; 32]>(), any::<u64>(), any::<u64>(), any::<u32>(), whole()).prop_map(
+            |(size, digest, max_result, start, pieces, whole)| FromClient::Future {
                 size,
                 digest: Digest(digest),
                 max_result,
                 start,
+                pieces,
                 whole
             }
         ),
@@ -91,6 +101,7 @@ fn from_client() -> impl Strategy<Value = FromClient> {
         Just(FromClient::Cancel),
         Just(FromClient::Acknowledge),
         refusal().prop_map(FromClient::Refuse),
+        prop::collection::vec(piece(), 0..50).prop_map(FromClient::Pieces),
     ]
 }
 
@@ -206,6 +217,14 @@ fn the_largest_whole_payload_fits_its_frame_beside_the_longest_provenance() {
     let (size, digest) = (MAX_WHOLE as u64, Digest([255; 32]));
     let whole = Some(vec![255; MAX_WHOLE]);
     assert!(encode(&FromWorker::Result { size, digest, provenance, start: u64::MAX, whole }).is_ok());
+}
+
+#[test]
+fn the_longest_names_of_pieces_and_the_longest_answer_fit_their_frames() {
+    let names = vec![PieceName { length: u32::MAX, digest: Digest([255; 32]) }; NAMES_PER_FRAME];
+    assert!(encode(&FromClient::Pieces(names)).is_ok());
+    let all = std::iter::repeat_n(true, MAX_PIECES).collect();
+    assert!(encode(&FromWorker::Lacks(all)).is_ok());
 }
 
 #[test]

@@ -7,11 +7,14 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::{
     clock::Timestamp,
-    ids::{Address, FutureId, IdError, NodeId, PeerName, Ticket, Word},
+    ids::{Address, ClaimCode, FutureId, IdError, NodeId, PeerName, Ticket, Word},
 };
 
 /// The protocol name of our libp2p transfer in a `protocols` list.
 pub const LIBP2P: &str = "libp2p";
+
+/// That of R peers.
+pub const WORMHOLE: &str = "wormhole";
 
 /// How far in the future an `expires` may lie; beyond it the line is absurd. R clients say hello for an hour.
 pub const LONGEST_VALIDITY: Duration = Duration::from_secs(24 * 3600);
@@ -45,9 +48,20 @@ pub enum Via {
     },
     /// Magic wormhole, as R peers do; the code without its suffix.
     Wormhole {
-        /// `6230-32543fbc7bc7`, for instance.
-        code: PeerName,
+        /// Drawn by the client for this accept.
+        code: ClaimCode,
     },
+}
+
+impl Via {
+    /// The transfer's name.
+    #[must_use]
+    pub fn transfer(&self) -> &'static str {
+        match self {
+            Self::Libp2p { .. } => LIBP2P,
+            Self::Wormhole { .. } => WORMHOLE,
+        }
+    }
 }
 
 /// A message. `from` is whatever its sender wrote.
@@ -109,6 +123,8 @@ pub enum Message {
         to: PeerName,
         /// The future.
         future: FutureId,
+        /// How it travels: what the accept said.
+        via: Via,
     },
     /// The client no longer wants it.
     Withdraw {
@@ -241,7 +257,7 @@ impl<'a> Pairs<'a> {
     fn protocols(&self) -> Protocols {
         let list = self.0.get("protocols").copied().unwrap_or_default();
         let has = |name| list.split(';').any(|protocol| protocol == name);
-        Protocols { libp2p: has(LIBP2P), wormhole: has("wormhole") }
+        Protocols { libp2p: has(LIBP2P), wormhole: has(WORMHOLE) }
     }
 
     fn via(&self) -> Result<Via, LineError> {
@@ -253,7 +269,7 @@ impl<'a> Pairs<'a> {
                 let node = node.parse().map_err(|_| wrong.clone())?;
                 Ok(Via::Libp2p { node, ticket: ticket.parse().map_err(|_| wrong)? })
             }
-            "wormhole" => Ok(Via::Wormhole { code: rest.parse().map_err(|_| wrong)? }),
+            WORMHOLE => Ok(Via::Wormhole { code: rest.parse().map_err(|_| wrong)? }),
             _ => Err(wrong),
         }
     }
@@ -296,7 +312,7 @@ impl Received {
                 let (via, at) = (pairs.via()?, pairs.addresses()?);
                 Message::Accept { from, to: pairs.id("to")?, future: pairs.id("future")?, via, at }
             }
-            "result" => Message::Result { from, to: pairs.id("to")?, future: pairs.id("future")? },
+            "result" => Message::Result { from, to: pairs.id("to")?, future: pairs.id("future")?, via: pairs.via()? },
             "withdraw" => {
                 let to = pairs.0.contains_key("to").then(|| pairs.id("to")).transpose()?;
                 Message::Withdraw { from, to, future: pairs.id("future")? }
@@ -328,7 +344,9 @@ impl Message {
                 let at = if at.is_empty() { String::new() } else { format!(",at={}", at.join(";")) };
                 format!("{until},type=accept,from={from},to={to},future={future},via={via}{at}")
             }
-            Self::Result { from, to, future } => format!("{until},type=result,from={from},to={to},future={future}"),
+            Self::Result { from, to, future, via } => {
+                format!("{until},type=result,from={from},to={to},future={future},via={via}")
+            }
             Self::Withdraw { from, to, future } => {
                 let to = to.as_ref().map(|to| format!(",to={to}")).unwrap_or_default();
                 format!("when={when},type=withdraw,from={from}{to},future={future}")
@@ -351,7 +369,7 @@ impl fmt::Display for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Libp2p { node, ticket } => write!(f, "{LIBP2P}://{node}/{ticket}"),
-            Self::Wormhole { code } => write!(f, "wormhole://{code}"),
+            Self::Wormhole { code } => write!(f, "{WORMHOLE}://{code}"),
         }
     }
 }
@@ -359,9 +377,9 @@ impl fmt::Display for Via {
 impl fmt::Display for Protocols {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.libp2p, self.wormhole) {
-            (true, true) => "libp2p;wormhole",
-            (true, false) => "libp2p",
-            (false, true) => "wormhole",
+            (true, true) => "wormhole;libp2p",
+            (true, false) => LIBP2P,
+            (false, true) => WORMHOLE,
             (false, false) => "none",
         })
     }
@@ -395,14 +413,30 @@ mod tests {
         assert_eq!(expected.to_line(WHEN, Timestamp::from_unix_seconds(1_795_361_290)), line);
     }
 
+    /// Every message of future.p2p that was recorded, read and written again.
+    #[test]
+    fn the_recorded_lines_of_future_p2p_are_read_and_written_as_they_are() {
+        let transcript = include_str!("../../tests/data/board-transcript.log");
+        let chunks = transcript.lines().filter_map(|line| line.split('\'').nth(1));
+        let lines: Vec<&str> = chunks.flat_map(|chunk| chunk.split("\\n")).filter(|line| !line.is_empty()).collect();
+        for line in &lines {
+            let start = Timestamp::from_unix_seconds(1_795_361_270);
+            let received = Received::read(line.as_bytes(), start).unwrap();
+            let when = &line["when=".len()..line.find(',').unwrap()];
+            assert_eq!(received.message.to_line(when, received.expires.unwrap_or_default()), *line);
+        }
+        assert!(lines.len() > 40, "{}", lines.len());
+    }
+
     #[test]
     fn what_we_write_is_read_back() {
         let (from, to): (PeerName, PeerName) = ("a@b:1".parse().unwrap(), "c@d:2".parse().unwrap());
         let future: FutureId = "f-1".parse().unwrap();
         let (from2, to2, future2) = (from.clone(), to.clone(), future.clone());
         let node: NodeId = "12D3KooWExample".parse().unwrap();
-        let protocols = Protocols { libp2p: true, wormhole: false };
+        let protocols = Protocols { libp2p: true, wormhole: true };
         let via = Via::Libp2p { node: node.clone(), ticket: Ticket([9; 16]) };
+        let wormhole = Via::Wormhole { code: "0030-32543fbc7bc7".parse().unwrap() };
         let at = vec!["/ip4/127.0.0.1/udp/4001/quic-v1".parse().unwrap(), "/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
         let word = |text: &str| Some(text.parse().unwrap());
         let about = About { r: word("4.2.2"), driver: None, profile: word("strict") };
@@ -412,7 +446,7 @@ mod tests {
             Message::Request { from: from.clone(), future: future.clone(), size: 7, protocols },
             Message::Offer { from: from.clone(), to: to.clone(), future: future.clone(), protocols, peer: Some(node) },
             Message::Accept { from: from.clone(), to: to.clone(), future: future.clone(), via, at },
-            Message::Result { from, to: to.clone(), future: future.clone() },
+            Message::Result { from, to: to.clone(), future: future.clone(), via: wormhole },
             Message::Withdraw { from: from2, to: Some(to2), future: future2 },
         ] {
             let line = message.to_line(WHEN, NOW + Duration::from_secs(10));
@@ -438,6 +472,8 @@ mod tests {
             ("type=request", "type=\u{1b}[31m", LineError::UnknownType),
             ("from=a@b:1", "from=a\u{1b}[31m", LineError::Value { key: "from" }),
             ("future=f-1", "future=../f", LineError::Value { key: "future" }),
+            ("request", "result,to=c@d:1,via=wormhole://no-code", LineError::Value { key: "via" }),
+            ("request", "accept,to=c@d:1,via=wormhole://1", LineError::Value { key: "via" }),
         ] {
             assert_eq!(read(&good.replace(from, to)), Err(error), "{from} → {to}");
         }

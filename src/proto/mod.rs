@@ -3,6 +3,7 @@
 pub mod claim;
 pub mod frames;
 pub mod lines;
+pub mod manifest;
 pub mod message;
 pub mod posting;
 pub mod refusal;

@@ -82,6 +82,11 @@ pub enum Reason {
         /// What was tried.
         what: String,
     },
+    /// The future never got here.
+    NotArrived {
+        /// Why not.
+        why: String,
+    },
     /// The worker does not evaluate this future.
     FutureRefused {
         /// Why not.
@@ -98,7 +103,7 @@ impl Reason {
     /// Whether the user's code never began.
     #[must_use]
     pub fn is_before_start(&self) -> bool {
-        matches!(self, Self::CouldNotStart { .. } | Self::FutureRefused { .. })
+        matches!(self, Self::CouldNotStart { .. } | Self::NotArrived { .. } | Self::FutureRefused { .. })
     }
 
     /// The class vector of the condition, as package future 1.75 makes it.
@@ -142,6 +147,7 @@ impl fmt::Display for Reason {
             Self::CouldNotStart { stage: None, what } => {
                 write!(f, "the sandbox could not be set up: {}", one_line(what))
             }
+            Self::NotArrived { why } => write!(f, "it did not arrive there: {}", one_line(why)),
             Self::FutureRefused { why } => write!(f, "the worker refused it: {}", one_line(why)),
             Self::NoSpace { what } => write!(f, "the worker cannot store the result: {}", one_line(what)),
         }

@@ -258,7 +258,7 @@ impl Workbench {
             Ok(plan) => plan,
             Err(error) => {
                 let what = crate::error_chain(&error);
-                return self.instead(id, Reason::CouldNotStart { stage: None, what });
+                return self.answer(id, Reason::CouldNotStart { stage: None, what });
             }
         };
         plan.max_result = plan.max_result.min(self.max_result).min(client_max);
@@ -291,15 +291,18 @@ impl Workbench {
         sandbox::advise(denials, self.ready.profile(), self.ready.machine())
     }
 
-    /// A result in place of one that cannot be had.
-    fn instead(&self, id: &FutureId, reason: Reason) -> Result<Outcome, WorkbenchError> {
+    /// A result in place of one that cannot be had, for this reason.
+    ///
+    /// # Errors
+    /// [`WorkbenchError::Spool`], when there is no memory for it.
+    pub fn answer(&self, id: &FutureId, reason: Reason) -> Result<Outcome, WorkbenchError> {
         let now = clock::now();
         let rds = interrupted::result(id, &reason, now, now);
         let mut result = SpoolWriter::in_memory(rds.len() as u64)?;
         result.write(&rds)?;
         Ok(Outcome {
             result: result.finish(),
-            ended: Ended::Refused(reason),
+            ended: if reason.is_before_start() { Ended::Refused(reason) } else { Ended::Stopped(reason) },
             usage: Usage::default(),
             text: Text::default(),
             stages: Vec::new(),

@@ -11,7 +11,8 @@ use super::{
     driver::{LIMITS_SIZE, memory_limit},
     facts::Facts,
     fix::landlock as landlock_fix,
-    show_bytes, show_duration,
+    profile::Reach,
+    show_bytes, show_duration, uplink,
 };
 
 /// What a filter says; no act of the check gives these two without one, except where noted.
@@ -146,11 +147,20 @@ impl Judge<'_> {
     }
 
     fn network(&self) -> (String, Vec<Option<String>>) {
-        let families = ["socket inet", "socket inet6", "socket netlink", "socket vsock"];
-        let mut wrong: Vec<_> = families.iter().map(|act| self.expect(act, &DENIED)).collect();
-        wrong.push(self.expect("connect 127.0.0.1", &DENIED));
+        let internet = self.profile.reach == Reach::Internet;
+        let families: &[&str] = if internet { &[] } else { &["socket inet", "socket inet6", "connect 127.0.0.1"] };
+        let families = families.iter().chain(&["socket netlink", "socket vsock"]);
+        let mut wrong: Vec<_> = families.map(|act| self.expect(act, &DENIED)).collect();
+        if internet {
+            wrong.push(self.expect("connect 127.0.0.1", &["ECONNREFUSED"]));
+            wrong.push(self.expect("connect private", &["EHOSTUNREACH"]));
+            wrong.push(self.expect("connect private by device", &["EHOSTUNREACH"]));
+        }
         let sockets = self.allows("socket") || self.allows("socketpair");
         wrong.push(self.expect("socket unix", if sockets { &["ok"] } else { &["ENOSYS"] }));
+        if internet {
+            return (format!("a network namespace behind a router of its own and pasta: {}", uplink::IN_WORDS), wrong);
+        }
         let sockets = if sockets { "sockets of AF_UNIX only" } else { "no sockets at all" };
         (format!("a network namespace without network; {sockets}"), wrong)
     }

@@ -68,6 +68,10 @@ pub struct Machine {
     pub habitat: Habitat,
     /// The program bubblewrap.
     pub bubblewrap: Option<Bubblewrap>,
+    /// The program pasta, which carries the packets of tasks that may reach the internet.
+    pub pasta: Option<PathBuf>,
+    /// Whether every user may open `/dev/net/tun`, which pasta does.
+    pub tun: bool,
     /// The folder of the host in which the driver `none` puts a task's files.
     pub bare_folder: Option<PathBuf>,
     /// What holds the limits of tasks.
@@ -220,6 +224,8 @@ impl Machine {
             memory: total_memory(&read("/proc/meminfo")?),
             habitat: Habitat::discover(Path::new("/")),
             bubblewrap: Bubblewrap::discover(known.search_path.as_deref()),
+            pasta: known.search_path.as_deref().and_then(|path| program_on(path, "pasta")),
+            tun: fs::metadata("/dev/net/tun").is_ok_and(|found| found.mode() & 0o006 == 0o006),
             bare_folder: None,
             limits: if known.no_control_groups { Mechanism::default() } else { Mechanism::choose(become_user) },
             root: known.root.as_deref().map(|root| usable_root(root, &known.surroundings)).transpose()?,
@@ -281,10 +287,7 @@ impl Machine {
 
 impl Bubblewrap {
     fn discover(search_path: Option<&std::ffi::OsStr>) -> Option<Self> {
-        let path = std::env::split_paths(search_path?)
-            .filter(|folder| folder.is_absolute())
-            .map(|folder| folder.join("bwrap"))
-            .find(|path| executable(path))?;
+        let path = program_on(search_path?, "bwrap")?;
         let output = std::process::Command::new(&path).arg("--version").output().ok()?;
         let version = numbers(String::from_utf8_lossy(&output.stdout).trim().strip_prefix("bubblewrap ")?)?;
         let setuid = fs::metadata(&path).is_ok_and(|file| file.mode() & 0o4000 != 0);
@@ -336,6 +339,12 @@ fn find_jail(known: &Known) -> Result<PathBuf, MachineError> {
         Ok(jail) if executable(&jail) => Ok(jail),
         _ => Err(MachineError::NoJail { path }),
     }
+}
+
+/// The first program with this name in the folders of a `$PATH`.
+fn program_on(search_path: &std::ffi::OsStr, name: &str) -> Option<PathBuf> {
+    let folders = std::env::split_paths(search_path).filter(|folder| folder.is_absolute());
+    folders.map(|folder| folder.join(name)).find(|path| executable(path))
 }
 
 fn executable(path: &Path) -> bool {

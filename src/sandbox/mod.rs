@@ -21,6 +21,7 @@ mod show;
 mod syscalls;
 mod task;
 mod units;
+mod uplink;
 
 use std::{fmt, path::PathBuf};
 
@@ -136,6 +137,18 @@ impl Layer {
 }
 
 impl Provenance {
+    /// Nobody knows under what: of a worker that comes by wormhole, which has no word for it.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self { driver: UNKNOWN.to_owned(), profile: UNKNOWN.to_owned(), layers: Vec::new() }
+    }
+
+    /// Whether nothing is said of what the task ran under.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.driver == UNKNOWN && self.layers.is_empty()
+    }
+
     /// Notes that so many processes were not made because of the limit, where that was counted.
     pub fn note_refused_processes(&mut self, times: u64) {
         let pids = self.layers.iter_mut().find(|(layer, _)| *layer == Layer::Pids);
@@ -150,6 +163,9 @@ impl Provenance {
         details.filter(|(_, detail)| detail.contains(REACHED))
     }
 }
+
+/// In place of a name that nobody said.
+const UNKNOWN: &str = "unknown";
 
 /// What the detail of a layer says when its limit was reached.
 const REACHED: &str = "this limit was reached";

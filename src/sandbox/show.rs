@@ -10,8 +10,8 @@ use p2p_jail::spec::{Container, Mount};
 use super::{
     Driver, EMBEDDED, Layer, Machine, Profile, ProfileError, Share, Surroundings, Task,
     driver::{landlock_in_words, memory_limit, nothing},
-    profile::CallRule,
-    show_bytes, show_duration,
+    profile::{CallRule, Reach},
+    show_bytes, show_duration, uplink,
 };
 
 /// The profiles that come with the program, one line each.
@@ -42,6 +42,7 @@ fn write_all(out: &mut String, profile: &Profile, driver: Driver, machine: &Mach
     writeln!(out, "Profile {} with the driver {driver}\n{}\n", profile.name, profile.summary)?;
     layers(out, profile, driver, machine)?;
     limits(out, profile, machine)?;
+    network(out, profile)?;
     if driver == Driver::None {
         writeln!(out, "\nNo sandbox: of the limits only wall_time, text and result hold, and of the rest nothing.")?;
         return Ok(());
@@ -76,6 +77,13 @@ fn layers(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine
         names(false)
     )?;
     writeln!(out, "  Landlock  {}", landlock_in_words(profile.landlock, machine))
+}
+
+fn network(out: &mut String, profile: &Profile) -> fmt::Result {
+    if profile.reach == Reach::Internet {
+        writeln!(out, "\nNetwork\n  {}\n  not closed: {}", uplink::IN_WORDS, uplink::NOT_HELD)?;
+    }
+    Ok(())
 }
 
 fn limits(out: &mut String, profile: &Profile, machine: &Machine) -> fmt::Result {

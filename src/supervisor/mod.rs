@@ -4,12 +4,14 @@
 //! `slot`. The dispatcher connects them with the board, and ends in good order: on *drain* it offers no more and waits
 //! for what runs; on *stop* it stops everything and leaves no process behind.
 
+mod by_wormhole;
+mod session;
 mod slot;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{Id, JoinSet},
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -21,8 +23,15 @@ use crate::{
     proto::claim::{Action, Claims, Counters, Event, Job, Key, Settings},
     runner::Workbench,
     transfer::{Network, Transfer},
+    wormhole::Wormhole,
 };
 use slot::{Slot, SlotEnd};
+
+/// News of slots that wait for the dispatcher.
+const NEWS_QUEUE: usize = 64;
+
+/// The most answers that may be on their way without a slot.
+const MAX_FAREWELLS: usize = 16;
 
 /// What a worker logs when futures can come.
 pub const JOINED: &str = "joined the cluster; waiting for futures";
@@ -47,15 +56,24 @@ pub struct Status {
     pub turns: u64,
 }
 
+/// How bytes travel: by those transfers that there are. The settings must offer the same.
+#[derive(Debug)]
+pub struct Routes<N: Network, W> {
+    /// Ours.
+    pub libp2p: Option<Transfer<N>>,
+    /// That of R peers.
+    pub wormhole: Option<Arc<W>>,
+}
+
 /// What a worker is made of.
 #[derive(Debug)]
-pub struct Setup<N: Network> {
+pub struct Setup<N: Network, W> {
     /// Who we are, and how much we take.
     pub settings: Settings,
     /// The cluster's topic.
     pub link: Link,
     /// How the bytes travel.
-    pub transfer: Transfer<N>,
+    pub routes: Routes<N, W>,
     /// Where futures are evaluated.
     pub workbench: Arc<Workbench>,
     /// Where it says what it is doing.
@@ -85,13 +103,17 @@ pub struct Summary {
 }
 
 /// Runs a worker until it is told to leave or the board is lost for good.
-pub async fn run<N: Network>(setup: Setup<N>, shutdown: Shutdown) -> Summary {
+pub async fn run<N: Network, W: Wormhole>(setup: Setup<N, W>, shutdown: Shutdown) -> Summary {
     let slots = setup.settings.slots;
+    let (news, heard) = mpsc::channel(NEWS_QUEUE);
     let dispatcher = Dispatcher {
         claims: Claims::new(setup.settings),
         outgoing: setup.link.outgoing.clone(),
-        transfer: Arc::new(setup.transfer),
+        routes: Arc::new(setup.routes),
         workbench: setup.workbench,
+        news,
+        permits: Arc::new(Semaphore::new(MAX_FAREWELLS)),
+        farewells: JoinSet::new(),
         free: (0..slots).rev().collect(),
         running: JoinSet::new(),
         taken: HashMap::new(),
@@ -99,31 +121,44 @@ pub async fn run<N: Network>(setup: Setup<N>, shutdown: Shutdown) -> Summary {
         status: setup.status,
         summary: Summary::default(),
     };
-    dispatcher.run(setup.link, shutdown).await
+    dispatcher.run(setup.link, heard, shutdown).await
 }
 
-struct Dispatcher<N: Network> {
+/// A claim in a slot.
+struct Taken {
+    key: Key,
+    number: usize,
+    withdrawn: CancellationToken,
+}
+
+struct Dispatcher<N: Network, W> {
     claims: Claims,
     outgoing: mpsc::Sender<String>,
-    transfer: Arc<Transfer<N>>,
+    routes: Arc<Routes<N, W>>,
     workbench: Arc<Workbench>,
+    /// From slots.
+    news: mpsc::Sender<Event>,
+    /// How many farewells there may be.
+    permits: Arc<Semaphore>,
+    /// Answers on their way to clients whose claims are over.
+    farewells: JoinSet<()>,
     /// Numbers of free slots; each has CPUs of its own.
     free: Vec<usize>,
     running: JoinSet<SlotEnd>,
-    taken: HashMap<Id, (Key, usize)>,
+    taken: HashMap<Id, Taken>,
     stop: CancellationToken,
     status: watch::Sender<Status>,
     summary: Summary,
 }
 
-impl<N: Network> Dispatcher<N> {
-    async fn run(mut self, mut link: Link, shutdown: Shutdown) -> Summary {
+impl<N: Network, W: Wormhole> Dispatcher<N, W> {
+    async fn run(mut self, mut link: Link, mut news: mpsc::Receiver<Event>, shutdown: Shutdown) -> Summary {
         let mut draining = false;
         let mut connected = true;
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A client that accepts an offer of ours is served, even when it does so after we began to leave.
-        while !(draining && self.running.is_empty() && !(connected && self.claims.has_offers())) {
+        while !(draining && self.is_idle() && !(connected && self.claims.has_offers())) {
             let wakeup = self.claims.next_wakeup(clock::now()).map(|at| at - clock::now());
             tokio::select! {
                 biased;
@@ -133,7 +168,9 @@ impl<N: Network> Dispatcher<N> {
                     tracing::info!(running = self.running.len(), "leaving: no more offers");
                     self.step(Event::Drain).await;
                 }
+                Some(event) = news.recv() => self.step(event).await,
                 Some(end) = self.running.join_next_with_id() => self.ended(end).await,
+                Some(_) = self.farewells.join_next() => {}
                 event = link.incoming.recv(), if connected => {
                     connected = self.heard(event).await;
                     draining |= !connected;
@@ -144,13 +181,22 @@ impl<N: Network> Dispatcher<N> {
             self.report(draining);
         }
         self.report(true);
-        // Slots end by themselves after a stop: each kills its task, waits until it is gone, and is done.
-        while let Some(end) = self.running.join_next_with_id().await {
-            self.ended(end).await;
+        // Slots end by themselves after a stop: each kills its task, waits until it is gone, and is done. So do farewells.
+        while !self.is_idle() {
+            tokio::select! {
+                biased;
+                Some(event) = news.recv() => self.step(event).await,
+                Some(end) = self.running.join_next_with_id() => self.ended(end).await,
+                Some(_) = self.farewells.join_next() => {}
+            }
         }
         link.leave().await;
         self.summary.ignored = self.claims.counters().clone();
         self.summary
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.farewells.is_empty()
     }
 
     /// Says what it is doing.
@@ -200,6 +246,7 @@ impl<N: Network> Dispatcher<N> {
                     let _ = self.outgoing.send(message.to_line(&clock::local_time(), expires)).await;
                 }
                 Action::Start(job) => self.start(job),
+                Action::Stop(key) => self.withdraw(&key),
             }
         }
     }
@@ -207,16 +254,28 @@ impl<N: Network> Dispatcher<N> {
     fn start(&mut self, job: Job) {
         let key = job.key.clone();
         let Some(number) = self.free.pop() else { return };
-        tracing::info!(future = %key.future, client = %key.client, "accepted");
+        let (withdrawn, by) = (CancellationToken::new(), job.via.transfer());
+        tracing::info!(future = %key.future, client = %key.client, by, "accepted");
         let slot = Slot {
             number,
             job,
-            transfer: Arc::clone(&self.transfer),
+            routes: Arc::clone(&self.routes),
             workbench: Arc::clone(&self.workbench),
+            news: self.news.clone(),
+            farewells: Arc::clone(&self.permits),
+            withdrawn: withdrawn.clone(),
             stop: self.stop.child_token(),
         };
         let task = self.running.spawn(slot.serve());
-        self.taken.insert(task.id(), (key, number));
+        self.taken.insert(task.id(), Taken { key, number, withdrawn });
+    }
+
+    /// A client has said on the board that it no longer wants what we have of it.
+    fn withdraw(&self, key: &Key) {
+        if let Some(taken) = self.taken.values().find(|taken| taken.key == *key) {
+            tracing::info!(future = %key.future, client = %key.client, "withdrawn");
+            taken.withdrawn.cancel();
+        }
     }
 
     async fn ended(&mut self, end: Result<(Id, SlotEnd), tokio::task::JoinError>) {
@@ -224,12 +283,17 @@ impl<N: Network> Dispatcher<N> {
             Ok((id, end)) => (id, end),
             Err(error) => (error.id(), SlotEnd::Failed(error.to_string())),
         };
-        let Some((key, number)) = self.taken.remove(&id) else { return };
+        let Some(Taken { key, number, .. }) = self.taken.remove(&id) else { return };
         self.free.push(number);
         match end {
             SlotEnd::Delivered(how) => {
                 self.summary.delivered += 1;
                 tracing::info!(future = %key.future, %how, "delivered");
+            }
+            SlotEnd::Leaving(why, farewell) => {
+                self.summary.failed += 1;
+                tracing::warn!(future = %key.future, %why, "released; its client is being told");
+                self.farewells.spawn(farewell);
             }
             SlotEnd::Failed(why) => {
                 self.summary.failed += 1;

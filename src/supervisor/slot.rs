@@ -1,38 +1,52 @@
-//! One accepted future, from its ticket to its acknowledged result.
+//! One accepted future, from its accept to its acknowledged result.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{Routes, by_wormhole::Claim, session::Session};
 use crate::{
     error_chain,
-    proto::claim::Job,
-    runner::{AttemptEvent, Outcome, Workbench},
+    proto::{
+        claim::{Event, Job},
+        message::Via,
+    },
+    runner::{AttemptEvent, Outcome, Reason, Workbench},
     sandbox::Provenance,
     spool::Spooled,
-    transfer::{Invitation, Network, Session, Transfer, TransferError},
+    transfer::{self, Invitation, Network, TransferError},
+    wormhole::{Failure, Phase, Wormhole, WormholeError},
 };
 
 /// How long a result may still be on its way when the worker stops at once.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// How long a slot rests when there is no room for a future.
-const NO_ROOM: Duration = Duration::from_secs(30);
+/// How long a slot rests when the next future would fail as the last one did.
+const REST: Duration = Duration::from_secs(30);
 
 /// Events of the task that wait for the stream.
 const EVENT_QUEUE: usize = 4;
 
-pub(super) struct Slot<N: Network> {
+pub(super) struct Slot<N: Network, W> {
     pub(super) number: usize,
     pub(super) job: Job,
-    pub(super) transfer: Arc<Transfer<N>>,
+    pub(super) routes: Arc<Routes<N, W>>,
     pub(super) workbench: Arc<Workbench>,
+    /// To the dispatcher.
+    pub(super) news: mpsc::Sender<Event>,
+    /// How many farewells may be on their way.
+    pub(super) farewells: Arc<Semaphore>,
+    /// The client no longer wants it, as it says on the board.
+    pub(super) withdrawn: CancellationToken,
     pub(super) stop: CancellationToken,
 }
+
+/// An answer that goes on its way when its slot is free again.
+pub(super) type Farewell = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How a slot became free again.
 pub(super) enum SlotEnd {
@@ -40,46 +54,118 @@ pub(super) enum SlotEnd {
     Delivered(String),
     /// There was no future to evaluate, or nobody to take its result.
     Failed(String),
+    /// The same, and there is still something to say to the client.
+    Leaving(String, Farewell),
 }
 
-impl<N: Network> Slot<N> {
+impl<N: Network, W: Wormhole> Slot<N, W> {
     pub(super) async fn serve(self) -> SlotEnd {
+        match (&self.job.via, &self.routes.libp2p, &self.routes.wormhole) {
+            (Via::Libp2p { node, ticket }, Some(transfer), _) => {
+                let invitation = Invitation {
+                    client: node.clone(),
+                    addresses: self.job.at.clone(),
+                    ticket: *ticket,
+                    future: self.job.key.future.clone(),
+                    max_future: self.workbench.max_future(),
+                    spool_directory: self.workbench.spool_directory().to_owned(),
+                };
+                self.by_libp2p(transfer.fetch(invitation)).await
+            }
+            (Via::Wormhole { code }, _, Some(wormhole)) => {
+                let claim = Claim {
+                    wormhole: Arc::clone(wormhole),
+                    key: self.job.key.clone(),
+                    code: code.clone(),
+                    news: self.news.clone(),
+                    withdrawn: self.withdrawn.clone(),
+                    stop: self.stop.clone(),
+                };
+                self.by_wormhole(Arc::new(claim)).await
+            }
+            _ => SlotEnd::Failed("accepted via a transfer that was not offered".to_owned()),
+        }
+    }
+
+    async fn by_libp2p(
+        &self,
+        fetch: impl Future<Output = Result<(Spooled, transfer::Session), TransferError>>,
+    ) -> SlotEnd {
         let fetched = tokio::select! {
-            fetched = self.transfer.fetch(self.invitation()) => fetched,
+            fetched = fetch => fetched,
             () = self.stop.cancelled() => return SlotEnd::Failed("stopped before the future was here".to_owned()),
         };
         match fetched {
-            Ok((future, session)) => self.evaluate(&future, session).await,
+            Ok((future, session)) => self.evaluate(&future, Session::Libp2p(session)).await,
             Err(error) => {
-                self.pause_after(&error).await;
+                if matches!(error, TransferError::Spool(_)) {
+                    self.rest("no room for futures", &error).await;
+                }
                 SlotEnd::Failed(error_chain(&error))
             }
         }
     }
 
-    /// A worker without room for bytes takes no other future for a while: the next one would fail in the same way.
-    async fn pause_after(&self, error: &TransferError) {
-        if matches!(error, TransferError::Spool(_)) {
-            tracing::error!(error = error_chain(error), "no room for futures; this slot takes none for half a minute");
-            tokio::select! {
-                () = sleep(NO_ROOM) => {}
-                () = self.stop.cancelled() => {}
+    async fn by_wormhole(&self, claim: Arc<Claim<W>>) -> SlotEnd {
+        let fetched = tokio::select! {
+            fetched = claim.fetch(self.workbench.max_future(), self.workbench.spool_directory()) => fetched,
+            () = self.stop.cancelled() => return self.answer(claim, Reason::WorkerStopping).await,
+        };
+        match fetched {
+            Ok(future) => {
+                tracing::info!(future = %self.job.key.future, bytes = future.size(), "here");
+                self.evaluate(&future, Session::Wormhole(claim)).await
+            }
+            Err(WormholeError::Cancelled) => self.answer(claim, Reason::Cancelled).await,
+            Err(error) => {
+                let why = error_chain(&error);
+                let end = self.answer(claim, Reason::NotArrived { why }).await;
+                match error {
+                    WormholeError::Spool(_) => self.rest("no room for futures", &error).await,
+                    _ if is_without_mailbox(&error) => self.rest("no mailbox server for wormholes", &error).await,
+                    _ => {}
+                }
+                end
             }
         }
     }
 
-    fn invitation(&self) -> Invitation {
-        Invitation {
-            client: self.job.node.clone(),
-            addresses: self.job.at.clone(),
-            ticket: self.job.ticket,
-            future: self.job.key.future.clone(),
-            max_future: self.workbench.max_future(),
-            spool_directory: self.workbench.spool_directory().to_owned(),
+    /// Ends a claim by wormhole with a result that says why there is no other one. It goes while the slot is free again, or,
+    /// if too many are on their way, while it is not.
+    async fn answer(&self, claim: Arc<Claim<W>>, reason: Reason) -> SlotEnd {
+        let why = reason.to_string();
+        match self.workbench.answer(&self.job.key.future, reason) {
+            Ok(outcome) => self.bid_farewell(claim, outcome.result, why).await,
+            Err(error) => SlotEnd::Failed(format!("{why}; not told to its client: {}", error_chain(&error))),
         }
     }
 
-    async fn evaluate(&self, future: &Spooled, session: Session) -> SlotEnd {
+    async fn bid_farewell(&self, claim: Arc<Claim<W>>, result: Spooled, why: String) -> SlotEnd {
+        match Arc::clone(&self.farewells).try_acquire_owned() {
+            Ok(permit) => {
+                let farewell = async move {
+                    claim.answer(&result).await;
+                    drop(permit);
+                };
+                SlotEnd::Leaving(why, Box::pin(farewell))
+            }
+            Err(_) => {
+                claim.answer(&result).await;
+                SlotEnd::Failed(why)
+            }
+        }
+    }
+
+    /// Takes no other future for a while: others may have more luck with it.
+    async fn rest(&self, what: &str, error: &(dyn std::error::Error + Sync)) {
+        tracing::error!(error = error_chain(error), "{what}; this slot takes none for half a minute");
+        tokio::select! {
+            () = sleep(REST) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    async fn evaluate(&self, future: &Spooled, session: Session<W>) -> SlotEnd {
         let mut provenance = self.workbench.provenance().clone();
         let cancel = self.stop.child_token();
         let (events, mut happened) = mpsc::channel(EVENT_QUEUE);
@@ -104,12 +190,11 @@ impl<N: Network> Slot<N> {
                     cancel.cancel();
                 }
                 () = session.ready_for_progress(), if waiting.is_some() => {
-                    let _ = waiting.take().map(|condition| session.progress(condition));
+                    waiting.take().into_iter().for_each(|condition| session.progress(condition));
                 }
                 event = happened.recv(), if listening && waiting.is_none() => match event {
                     Some(AttemptEvent::Progress(condition)) => waiting = Some(condition),
-                    // That the session is over shows when the result is delivered.
-                    Some(AttemptEvent::Begun) => drop(session.begin(provenance.clone()).await),
+                    Some(AttemptEvent::Begun) => session.begin(&provenance).await,
                     Some(AttemptEvent::Running) => {}
                     None => listening = false,
                 },
@@ -123,21 +208,27 @@ impl<N: Network> Slot<N> {
         match outcome {
             // Another worker may have it, which is better for the client than a result that says that this one left.
             Ok(outcome) if self.stop.is_cancelled() && outcome.ended.reason().is_some() => {
-                self.abandon(session, "the worker is being stopped by its owner".to_owned()).await
+                self.abandon(session, Reason::WorkerStopping).await
             }
             Ok(outcome) => {
                 provenance.note_refused_processes(outcome.usage.refused_processes);
-                self.deliver(&outcome, session, provenance).await
+                self.deliver(outcome, session, provenance).await
             }
-            Err(error) => self.abandon(session, error_chain(&error)).await,
+            Err(error) => self.abandon(session, Reason::NoSpace { what: error_chain(&error) }).await,
         }
     }
 
-    /// Gives the future back: the client posts it again.
-    async fn abandon(&self, session: Session, why: String) -> SlotEnd {
-        // A client that cannot be told finds out by itself.
-        let _ = timeout(LAST_WORDS, session.abandon(&why)).await;
-        SlotEnd::Failed(why)
+    /// Gives the future back: a client of ours posts it again; an R client has to be told by a result.
+    async fn abandon(&self, session: Session<W>, reason: Reason) -> SlotEnd {
+        match session {
+            Session::Libp2p(session) => {
+                let why = reason.to_string();
+                // A client that cannot be told finds out by itself.
+                let _ = timeout(LAST_WORDS, session.abandon(&why)).await;
+                SlotEnd::Failed(why)
+            }
+            Session::Wormhole(claim) => self.answer(claim, reason).await,
+        }
     }
 
     /// Some time after a stop: enough to tell a client that is there why its task ended, too little to notice.
@@ -146,27 +237,52 @@ impl<N: Network> Slot<N> {
         sleep(LAST_WORDS).await;
     }
 
-    async fn deliver(&self, outcome: &Outcome, session: Session, provenance: Provenance) -> SlotEnd {
+    async fn deliver(&self, outcome: Outcome, session: Session<W>, provenance: Provenance) -> SlotEnd {
         if !outcome.text.kept.is_empty() {
-            // That the session is over shows when the result is delivered.
-            let _ = session.printed(outcome.text.for_log()).await;
+            session.printed(outcome.text.for_log()).await;
         }
         let how = outcome.ended.reason().map_or_else(|| "finished".to_owned(), ToString::to_string);
-        let delivery = session.deliver(&outcome.result, provenance);
-        let delivered = tokio::select! {
-            delivered = delivery => delivered,
-            () = self.out_of_time() => return SlotEnd::Failed(format!("{how}; stopped before it was delivered")),
-        };
-        match delivered {
-            Ok(()) => SlotEnd::Delivered(how),
-            Err(error) => SlotEnd::Failed(format!("{how}; not delivered: {}", error_chain(&error))),
+        match session {
+            Session::Libp2p(session) => {
+                let delivered = tokio::select! {
+                    delivered = session.deliver(&outcome.result, provenance) => Some(delivered),
+                    () = self.out_of_time() => None,
+                };
+                delivered_or_not(how, delivered)
+            }
+            Session::Wormhole(claim) if self.withdrawn.is_cancelled() => {
+                self.bid_farewell(claim, outcome.result, how).await
+            }
+            Session::Wormhole(claim) => {
+                let delivered = tokio::select! {
+                    delivered = claim.deliver(&outcome.result) => Some(delivered),
+                    () = claim.out_of_time() => None,
+                };
+                delivered_or_not(how, delivered)
+            }
         }
     }
 }
 
+/// Whether the mailbox server cannot be found, or does not answer.
+fn is_without_mailbox(error: &WormholeError) -> bool {
+    let of_server =
+        matches!(error, WormholeError::Failed(Failure::Mailbox(_) | Failure::TimedOut { phase: Phase::Mailbox, .. }));
+    of_server || matches!(error, WormholeError::Resolve { .. })
+}
+
+/// The end of a task that ended so, and of the way of its result, if there was time for it.
+fn delivered_or_not<E: std::error::Error>(how: String, delivered: Option<Result<(), E>>) -> SlotEnd {
+    match delivered {
+        Some(Ok(())) => SlotEnd::Delivered(how),
+        Some(Err(error)) => SlotEnd::Failed(format!("{how}; not delivered: {}", error_chain(&error))),
+        None => SlotEnd::Failed(format!("{how}; stopped before it was delivered")),
+    }
+}
+
 /// Passes on what the task said before it ended, as fast as its client takes it.
-async fn pass_on_the_rest(
-    session: &Session,
+async fn pass_on_the_rest<W>(
+    session: &Session<W>,
     provenance: &Provenance,
     mut waiting: Option<Vec<u8>>,
     mut happened: mpsc::Receiver<AttemptEvent>,
@@ -174,11 +290,11 @@ async fn pass_on_the_rest(
     loop {
         if let Some(condition) = waiting.take() {
             session.ready_for_progress().await;
-            let _ = session.progress(condition);
+            session.progress(condition);
         }
         match happened.try_recv() {
             Ok(AttemptEvent::Progress(condition)) => waiting = Some(condition),
-            Ok(AttemptEvent::Begun) => drop(session.begin(provenance.clone()).await),
+            Ok(AttemptEvent::Begun) => session.begin(provenance).await,
             Ok(AttemptEvent::Running) => {}
             Err(_) => return,
         }

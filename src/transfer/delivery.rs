@@ -16,7 +16,7 @@ use super::{
     Grant, Network, Transfer, TransferError,
     error::Interrupted,
     grants::{Attachment, Grants, State},
-    payload::Receiving,
+    payload::{Cutting, Receiving},
     redials::Redials,
 };
 use crate::{ids::Ticket, proto::refusal::Refusal, sandbox::Provenance, spool::Spooled};
@@ -101,12 +101,14 @@ impl<N: Network> Transfer<N> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let cancel = CancellationToken::new();
         let ticket = self.grants.issue(&grant, attach)?;
+        let cutting = Cutting::ahead(&grant.payload);
         let run = Run {
             grants: Arc::clone(&self.grants),
             grant,
             attachments,
             events: Teller(events),
             cancel: cancel.clone(),
+            cutting,
             future_due: None,
             result_due: None,
             receiving: None,
@@ -153,6 +155,8 @@ struct Run<N: Network> {
     attachments: mpsc::Receiver<Attachment<N::Stream>>,
     events: Teller,
     cancel: CancellationToken,
+    /// The future's pieces, once they are of use.
+    cutting: Option<Cutting>,
     /// When the worker must have the whole future: counted from its first stream, whatever it dials after that.
     future_due: Option<Instant>,
     /// When the whole result must be here: counted from its first announcement.

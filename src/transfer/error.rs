@@ -6,6 +6,7 @@ use crate::{
     ids::IdError,
     proto::{
         frames::FrameError,
+        manifest::ManifestError,
         refusal::{Payload, Refusal},
     },
     spool::SpoolError,
@@ -138,6 +139,9 @@ pub enum TransferError {
     /// The other side sent a frame where it does not belong.
     #[error("the other side does not keep to the protocol: {0}")]
     Protocol(&'static str),
+    /// The other side named pieces of a future that cannot be pieces of it.
+    #[error("the other side does not keep to the protocol")]
+    Manifest(#[from] ManifestError),
     /// This side cannot store or read the bytes.
     #[error("cannot spool")]
     Spool(#[from] SpoolError),
@@ -160,7 +164,7 @@ impl TransferError {
             Self::Spool(SpoolError::Write { source, .. } | SpoolError::Read { source, .. }) => {
                 Refusal::Storage(source.to_string().into())
             }
-            Self::Frame(_) | Self::Protocol(_) => Refusal::Protocol(self.to_string().into()),
+            Self::Frame(_) | Self::Protocol(_) | Self::Manifest(_) => Refusal::Protocol(self.to_string().into()),
             other => Refusal::GaveUp(other.to_string().into()),
         }
     }

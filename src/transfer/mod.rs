@@ -9,13 +9,16 @@
 //! the worker's) runs over anything that gives authenticated byte streams between peer ids ([`Network`]): libp2p for
 //! real ([`libp2p::Node`]), pipes in memory for tests ([`memory::Hub`]).
 //!
-//! A broken stream is dialled again and goes on at its byte; a large future tries both ways to its client ([`Way`]).
+//! A broken stream is dialled again and goes on at its byte; a large future tries both ways to its client ([`Way`]). What
+//! a worker keeps of futures ([`Cache`]) is not sent to it again.
 //!
 //! What this does not do: it never looks into the bytes, decides nothing about claims, and keeps nothing on disk that
-//! outlives the process, apart from the node's key.
+//! outlives the process, apart from the node's key: what is kept lies in unnamed files.
 //!
 //! [`Ticket`]: crate::ids::Ticket
 
+mod agreement;
+mod cache;
 mod config;
 mod delivery;
 mod error;
@@ -35,6 +38,7 @@ use std::{fmt, sync::Arc};
 
 use tokio_util::task::AbortOnDropHandle;
 
+pub use cache::Cache;
 pub use config::TransferConfig;
 pub use delivery::{Delivery, DeliveryEvent};
 pub use error::{NetworkError, TransferError};
@@ -53,6 +57,7 @@ pub struct Transfer<N: Network> {
     config: TransferConfig,
     grants: Arc<Grants<N>>,
     ways: Arc<Ways>,
+    cache: Option<Cache>,
     _lobby: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -61,7 +66,13 @@ impl<N: Network> Transfer<N> {
     pub fn new(network: Arc<N>, config: TransferConfig) -> Self {
         let grants = Arc::new(Grants::new(Arc::clone(&network), config));
         let lobby = AbortOnDropHandle::new(tokio::spawn(lobby::attend(Arc::clone(&network), Arc::clone(&grants))));
-        Self { network, config, grants, ways: Arc::default(), _lobby: Arc::new(lobby) }
+        Self { network, config, grants, ways: Arc::default(), cache: None, _lobby: Arc::new(lobby) }
+    }
+
+    /// Keeps pieces of the futures that are fetched, so that what they have in common is sent once.
+    #[must_use]
+    pub fn keeping(self, cache: Cache) -> Self {
+        Self { cache: Some(cache), ..self }
     }
 
     /// The node that this runs over.
@@ -78,6 +89,7 @@ impl<N: Network> Clone for Transfer<N> {
             config: self.config,
             grants: Arc::clone(&self.grants),
             ways: Arc::clone(&self.ways),
+            cache: self.cache.clone(),
             _lobby: Arc::clone(&self._lobby),
         }
     }

@@ -303,16 +303,17 @@ impl<N: Network> Actor<N> {
         let Some(Parcel { file, expected, provenance, .. }) = &self.parcel else { return Ok(None) };
         let Expected { size, digest, .. } = *expected;
         let opening = Opening::new(file.try_clone()?, size, held);
-        let Opening { start, whole, sending } = while_beating(beat, &FromWorker::Heartbeat, out, opening).await??;
+        let opening = while_beating(beat, &FromWorker::Heartbeat, out, opening).await??;
         let provenance = provenance.clone();
         if let Some(printed) = self.printed.clone().filter(|_| self.begun.is_some()) {
             let printed = FromWorker::Printed(printed);
             while_beating(beat, &FromWorker::Heartbeat, out, out.follow(&printed)).await??;
         }
+        let (start, whole) = (opening.start, opening.whole.clone());
         let announcement = FromWorker::Result { size, digest, provenance, start, whole };
         let queued = out.follow(&announcement);
         while_beating(beat, &FromWorker::Heartbeat, out, queued).await??;
-        Ok(Some(sending))
+        Ok(Some(opening.rest()))
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, Interval, sleep, timeout, timeout_at},
+};
 
 use super::{
-    By, Network, Session, Transfer, TransferConfig, TransferError, Way,
+    By, Cache, Network, Session, Transfer, TransferConfig, TransferError, Way,
     error::Interrupted,
-    link::{Link, heartbeat},
+    link::{Link, heartbeat, while_beating},
     payload::{Expected, Piece, Receiving},
     redials::Redials,
     trial::Trial,
@@ -62,8 +65,8 @@ impl<N: Network> Transfer<N> {
         let redials = Redials::new(self.config);
         let due = Instant::now() + self.config.payload;
         let way = self.ways.to(&invitation.client);
-        let (network, config) = (Arc::clone(&self.network), self.config);
-        let mut caller = Caller { network, config, invitation, due, redials, way };
+        let (network, config, cache) = (Arc::clone(&self.network), self.config, self.cache.clone());
+        let mut caller = Caller { network, config, invitation, due, redials, way, cache };
         let stream = caller.dial().await?;
         let mut call = caller.greet(stream, Stage::Fetch { held: None }).await;
         let mut partial = Partial::default();
@@ -109,15 +112,19 @@ enum Received<N: Network> {
 
 /// What is here of a future, over all streams.
 #[derive(Default)]
-struct Partial(Option<Receiving>);
+struct Partial {
+    receiving: Option<Receiving>,
+    /// Some of it was kept of earlier futures, so if it is not right, that may be why.
+    has_kept: bool,
+}
 
 impl Partial {
     fn received(&self) -> u64 {
-        self.0.as_ref().map_or(0, Receiving::received)
+        self.receiving.as_ref().map_or(0, Receiving::received)
     }
 
     async fn held(&mut self) -> Result<Option<Held>, TransferError> {
-        match &mut self.0 {
+        match &mut self.receiving {
             Some(receiving) => receiving.held().await,
             None => Ok(None),
         }
@@ -135,6 +142,8 @@ pub(super) struct Caller<N: Network> {
     pub(super) redials: Redials,
     /// The way that is tried first.
     way: Way,
+    /// What is kept of earlier futures.
+    pub(super) cache: Option<Cache>,
 }
 
 impl<N: Network> Caller<N> {
@@ -155,8 +164,9 @@ impl<N: Network> Caller<N> {
     async fn greet(&self, stream: N::Stream, stage: Stage) -> Result<(ClientLink<N>, FromClient), Interrupted> {
         let mut link = Link::new(stream, &self.config);
         let Invitation { ticket, future, max_future, .. } = &self.invitation;
-        let (ticket, future, max_future) = (*ticket, future.clone(), *max_future);
-        link.out.say(&FromWorker::Hello(Hello { version: VERSION, ticket, future, max_future, stage })).await?;
+        let (version, ticket, future, max_future) = (VERSION, *ticket, future.clone(), *max_future);
+        let keeps = self.cache.as_ref().map_or(0, Cache::largest);
+        link.out.say(&FromWorker::Hello(Hello { version, ticket, future, max_future, keeps, stage })).await?;
         let answered = async {
             loop {
                 match timeout(self.config.hello, link.frames.next()).await.map_err(io::Error::from)?? {
@@ -220,6 +230,10 @@ impl<N: Network> Caller<N> {
                 Ok(Received::Whole(link, future, max_result))
             }
             Ok(Spooling::Other(stream)) => Ok(Received::Other(link, stream)),
+            Err(Interrupted::Failed(TransferError::Digest { .. })) if partial.has_kept => {
+                *partial = Partial::default();
+                Err(self.distrust().await.into())
+            }
             Err(Interrupted::Failed(error)) => {
                 link.close_with(&FromWorker::Refuse(error.refusal())).await;
                 Err(error.into())
@@ -228,30 +242,46 @@ impl<N: Network> Caller<N> {
         }
     }
 
+    /// What was kept may be damaged: it is dropped, and the future begins anew without it.
+    async fn distrust(&mut self) -> io::Error {
+        tracing::warn!(client = %self.invitation.client, "pieces that were kept are damaged and dropped");
+        let client = self.invitation.client.clone();
+        if let Some(cache) = self.cache.take() {
+            drop(spawn_blocking(move || cache.forget(&client)).await);
+        }
+        io::Error::other("pieces that were kept of earlier futures are damaged")
+    }
+
     async fn spool(
         &mut self,
         link: &mut ClientLink<N>,
         answer: FromClient,
-        Partial(partial): &mut Partial,
+        partial: &mut Partial,
         trial: &mut Trial,
     ) -> Result<Spooling<N::Stream>, Interrupted> {
-        let FromClient::Future { size, digest, max_result, start, whole } = answer else {
+        let FromClient::Future { size, digest, max_result, start, pieces, whole } = answer else {
             return Err(TransferError::Protocol("no future").into());
         };
         let expected = Expected { what: Payload::Future, size, digest }.within(self.invitation.max_future)?;
-        let directory = &self.invitation.spool_directory;
-        let receiving =
-            partial.get_or_insert_with(|| Receiving::new(expected, directory.clone(), self.due, self.config));
+        let (directory, cache) = (&self.invitation.spool_directory, &self.cache);
+        let receiving = partial
+            .receiving
+            .get_or_insert_with(|| Receiving::new(expected, directory.clone(), cache.clone(), self.due, self.config));
         receiving.resume(expected, start)?;
-        if let Some(whole) = whole {
-            receiving.take(Piece::AsItIs(whole)).await?;
+        match whole {
+            Some(_) if pieces > 0 => return Err(TransferError::Protocol("a whole future in pieces").into()),
+            Some(whole) => drop(receiving.take(Piece::AsItIs(whole)).await?),
+            None if pieces > 0 => partial.has_kept |= self.agree(link, receiving, size, pieces).await?,
+            None => {}
         }
         if let Some((stream, way)) = self.pull(link, receiving, trial).await? {
             self.way = way;
             return Ok(Spooling::Other(stream));
         }
-        let whole = partial.take().ok_or(TransferError::Over)?;
-        Ok(Spooling::Whole(whole.finish().await?, max_result))
+        let whole = partial.receiving.take().ok_or(TransferError::Over)?;
+        let mut beat = heartbeat(&self.config);
+        let whole = while_beating(&mut beat, &FromWorker::Heartbeat, &link.out, whole.finish()).await??;
+        Ok(Spooling::Whole(whole, max_result))
     }
 
     /// Takes pieces until all are here, or until the other way to the client is open and worth a trial.
@@ -265,34 +295,57 @@ impl<N: Network> Caller<N> {
         let (client, addresses) = (&self.invitation.client, &self.invitation.addresses);
         let mut dialling = None;
         while !receiving.is_whole() {
-            tokio::select! {
-                frame = link.frames.next() => match frame? {
-                    Frame::Data(piece) => drop(receiving.take(Piece::AsItIs(piece)).await?),
-                    Frame::Packed(piece) => drop(receiving.take(Piece::Packed(piece)).await?),
-                    Frame::Control(FromClient::Heartbeat) => {}
-                    Frame::Control(FromClient::Cancel) => return Err(TransferError::Cancelled.into()),
-                    Frame::Control(FromClient::Refuse(refusal)) => return Err(TransferError::from(refusal).into()),
-                    _ => return Err(TransferError::Protocol("a frame in the wrong place").into()),
-                },
-                _ = beat.tick() => link.out.beat(&FromWorker::Heartbeat)?,
-                error = receiving.late() => return Err(error.into()),
-                dialled = other(&mut dialling) => match dialled {
-                    Ok(other) => return Ok(Some(other)),
-                    Err(error) => {
-                        tracing::debug!(%client, %error, "no other way");
-                        trial.give_up();
-                        dialling = None;
+            let heard = tokio::select! {
+                heard = self.hear(link, &mut beat, receiving.late()) => heard?,
+                dialled = other(&mut dialling) => {
+                    match dialled {
+                        Ok(other) => return Ok(Some(other)),
+                        Err(error) => {
+                            tracing::debug!(%client, %error, "no other way");
+                            trial.give_up();
+                            dialling = None;
+                        }
                     }
-                },
-            }
-            let left = receiving.size().saturating_sub(receiving.received());
+                    continue;
+                }
+            };
+            let piece = match heard {
+                Frame::Data(piece) => Piece::AsItIs(piece),
+                Frame::Packed(piece) => Piece::Packed(piece),
+                _ => return Err(TransferError::Protocol("a frame in the wrong place").into()),
+            };
+            // The piece before may be followed by many that were kept.
+            while_beating(&mut beat, &FromWorker::Heartbeat, &link.out, receiving.take(piece)).await??;
+            let (arrived, left) = receiving.way();
             if dialling.is_none()
-                && let Some(way) = trial.note(receiving.received(), left, Instant::now())
+                && let Some(way) = trial.note(arrived, left, Instant::now())
             {
                 dialling = Some(Box::pin(self.network.dial(client, addresses, By::Only(way))));
             }
         }
         Ok(None)
+    }
+
+    /// The next frame that is no heartbeat, while this side says that it is alive. Cancel-safe.
+    pub(super) async fn hear(
+        &self,
+        link: &mut ClientLink<N>,
+        beat: &mut Interval,
+        late: impl Future<Output = TransferError>,
+    ) -> Result<Frame<FromClient>, Interrupted> {
+        tokio::pin!(late);
+        loop {
+            tokio::select! {
+                frame = link.frames.next() => match frame? {
+                    Frame::Control(FromClient::Heartbeat) => {}
+                    Frame::Control(FromClient::Cancel) => return Err(TransferError::Cancelled.into()),
+                    Frame::Control(FromClient::Refuse(refusal)) => return Err(TransferError::from(refusal).into()),
+                    frame => return Ok(frame),
+                },
+                _ = beat.tick() => link.out.beat(&FromWorker::Heartbeat)?,
+                error = &mut late => return Err(error.into()),
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Progress, WormholeConfig, WormholeError, names};
+use super::{Patience, Progress, WormholeConfig, WormholeError, names};
 use crate::{
     spool::{SpoolError, SpoolWriter},
     text,
@@ -137,15 +137,7 @@ impl<P: FnMut(Progress) + Send> Ear<'_, P> {
         request: Box<Request>,
         todo: mpsc::Sender<Todo>,
     ) -> Result<(), WormholeError> {
-        let mut contract = [0; 8];
-        self.fill(&mut output, &mut contract).await?;
-        if u64::from_le_bytes(contract) != CONTRACT {
-            return Err(WormholeError::OtherBuild);
-        }
-        match self.frame(&mut output).await? {
-            (Kind::Message, body) => confined(frame::decode(&body)?, config.weaker)?,
-            (Kind::Data, _) => return Err(WormholeError::Contract("data before its first message")),
-        }
+        confined(&self.layers(&mut output).await?, config.weaker)?;
         order(&todo, &Order::Request(request)).await?;
         loop {
             match self.frame(&mut output).await? {
@@ -161,6 +153,25 @@ impl<P: FnMut(Progress) + Send> Ear<'_, P> {
                     event => self.note(event, &todo).await?,
                 },
             }
+        }
+    }
+
+    /// What it says first: its build, and what confines it.
+    async fn layers(&mut self, output: &mut ChildStdout) -> Result<Vec<Layer>, WormholeError> {
+        let mut contract = [0; 8];
+        self.fill(output, &mut contract).await?;
+        if u64::from_le_bytes(contract) != CONTRACT {
+            return Err(WormholeError::OtherBuild);
+        }
+        let (Kind::Message, body) = self.frame(output).await? else {
+            return Err(WormholeError::Contract("data before its first message"));
+        };
+        match frame::decode(&body)? {
+            Event::Confined(layers) if layers.is_empty() => {
+                Err(WormholeError::Contract("it says nothing of what confines it"))
+            }
+            Event::Confined(layers) => Ok(layers.into_iter().map(clean_layer).collect()),
+            _ => Err(WormholeError::Contract("another message than what confines it")),
         }
     }
 
@@ -237,25 +248,32 @@ async fn order(todo: &mpsc::Sender<Todo>, order: &Order) -> Result<(), WormholeE
     Ok(())
 }
 
+/// What a program that was started says first.
+pub(super) async fn layers(mut output: ChildStdout) -> Result<Vec<Layer>, WormholeError> {
+    let times = Patience::default().times();
+    let task = Task::Receive { most: 0 };
+    let deadline = Instant::now() + START;
+    let mut ear = Ear { task, times, spool: None, progress: |_| (), phase: None, announced: None, deadline };
+    ear.layers(&mut output).await
+}
+
 /// Whether the program's own sandbox is good enough.
-fn confined(event: Event, weaker: bool) -> Result<(), WormholeError> {
-    let Event::Confined(layers) = event else {
-        return Err(WormholeError::Contract("another message than what confines it"));
-    };
-    let shown = |layer: &Layer| format!("{}: {}", clean(&layer.name), clean(&layer.detail));
+fn confined(layers: &[Layer], weaker: bool) -> Result<(), WormholeError> {
+    let shown = |layer: &Layer| format!("{}: {}", layer.name, layer.detail);
     let missing: Vec<String> = layers.iter().filter(|layer| !layer.enforced).map(shown).collect();
     let missing = missing.join("; ");
-    if layers.is_empty() {
-        return Err(WormholeError::Contract("it says nothing of what confines it"));
-    }
     if missing.is_empty() {
         return Ok(());
     }
     if !weaker {
         return Err(WormholeError::Weaker { missing });
     }
-    tracing::warn!(%missing, "p2p-wormhole is not wholly confined here");
+    tracing::debug!(%missing, "p2p-wormhole is not wholly confined here");
     Ok(())
+}
+
+fn clean_layer(layer: Layer) -> Layer {
+    Layer { name: clean(&layer.name), detail: clean(&layer.detail), ..layer }
 }
 
 /// A text of a program that speaks with strangers, for logs and terminals.

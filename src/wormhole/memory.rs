@@ -93,7 +93,9 @@ impl Wormhole for Mailbox {
             place.to.send(offer).await.ok()?;
             answered.await.ok()
         };
-        self.wait(code, cancel, sent).await??;
+        let answer = self.wait(code, cancel, sent).await?;
+        progress(Progress::Waiting(Phase::Offer));
+        answer?;
         progress(Progress::Bytes(payload.size()));
         Ok(())
     }
@@ -110,6 +112,7 @@ impl Wormhole for Mailbox {
         let place = self.place(code);
         let came = async { place.from.lock().await.recv().await };
         let Offer { payload, size, answer } = self.wait(code, cancel, came).await?;
+        progress(Progress::Waiting(Phase::Offer));
         if size > most {
             let failure = Failure::TooLarge { size, limit: most };
             let _ = answer.send(Err(Failure::Peer(failure.to_string())));

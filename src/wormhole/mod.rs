@@ -27,7 +27,10 @@ pub use config::{Patience, WormholeConfig};
 pub use error::WormholeError;
 pub use program::Program;
 
-use crate::{ids::IdError, spool::Spooled};
+use crate::{
+    ids::{ClaimCode, IdError},
+    spool::Spooled,
+};
 
 /// Sends and receives files by codes.
 pub trait Wormhole: Send + Sync + 'static {
@@ -88,6 +91,19 @@ impl Code {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The code by which an accepted future travels.
+    #[must_use]
+    pub fn of_future(claim: &ClaimCode) -> Self {
+        // Both names are of the same form, and that of a claim leaves room for the ending.
+        Self(format!("{claim}-f"))
+    }
+
+    /// The code by which its result travels.
+    #[must_use]
+    pub fn of_result(claim: &ClaimCode) -> Self {
+        Self(format!("{claim}-r"))
+    }
 }
 
 impl FromStr for Code {
@@ -120,6 +136,18 @@ impl fmt::Debug for Code {
 #[cfg(test)]
 mod tests {
     use super::Code;
+    use crate::ids::ClaimCode;
+
+    #[test]
+    fn the_codes_of_a_claim_are_codes() {
+        for text in ["0000-32543fbc7bc7".to_owned(), format!("1-{}", "a".repeat(118))] {
+            let claim: ClaimCode = text.parse().unwrap();
+            for (code, ending) in [(Code::of_future(&claim), 'f'), (Code::of_result(&claim), 'r')] {
+                assert_eq!(code.as_str(), format!("{text}-{ending}"));
+                assert_eq!(code.as_str().parse::<Code>().unwrap(), code);
+            }
+        }
+    }
 
     #[test]
     fn codes_are_checked_where_they_come_in() {

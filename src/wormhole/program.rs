@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
 use p2p_wormhole_contract::{
     GRACE,
-    message::{MAX_RELAYS, Mailbox, Reach, Relay, Request, Task},
+    message::{Layer, MAX_RELAYS, Mailbox, Reach, Relay, Request, Task},
 };
 use tokio::{
     io::AsyncReadExt,
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Code, Progress, Wormhole, WormholeConfig, WormholeError,
-    conversation::{Conversation, Ends},
+    conversation::{Conversation, Ends, layers},
     names,
 };
 use crate::{
@@ -41,6 +41,25 @@ impl Program {
         Self { config }
     }
 
+    /// Starts the program for nothing but its first message: whether it is there, of our build, and which layers of its own
+    /// sandbox hold on this machine.
+    ///
+    /// # Errors
+    /// [`WormholeError::Execute`], [`WormholeError::OtherBuild`], and [`WormholeError::Died`] or another one where it does not
+    /// keep to its contract.
+    pub async fn probe(&self) -> Result<Vec<Layer>, WormholeError> {
+        let mut child = self.start()?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (input, output) = pipes.ok_or(WormholeError::Contract("it has no pipes"))?;
+        let layers = layers(output).await;
+        drop(input);
+        if let Err(WormholeError::Died { .. }) = layers {
+            return Err(died(child).await);
+        }
+        bury(child);
+        layers
+    }
+
     async fn run(
         &self,
         task: Task,
@@ -63,10 +82,12 @@ impl Program {
             result = talk.hold(input, output) => result,
         };
         // Both pipes are closed now: the program tells its peer, if there is something to tell, and ends.
-        if let Err(WormholeError::Died { .. }) = result {
-            return Err(died(child).await);
+        match result {
+            Err(WormholeError::Died { .. }) => return Err(died(child).await),
+            // Whoever cancels and waits for this waits for the program's farewell too.
+            Err(WormholeError::Cancelled) => last_words(child).await,
+            _ => bury(child),
         }
-        bury(child);
         result
     }
 
@@ -128,12 +149,14 @@ impl Wormhole for Program {
 }
 
 /// Waits for the end of a program that has nothing more to say, elsewhere.
-fn bury(mut child: Child) {
-    tokio::spawn(async move {
-        if timeout(GRACE + SLACK, child.wait()).await.is_err() {
-            let _ = child.kill().await;
-        }
-    });
+fn bury(child: Child) {
+    tokio::spawn(last_words(child));
+}
+
+async fn last_words(mut child: Child) {
+    if timeout(GRACE + SLACK, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
 }
 
 /// How the program ended that should not have.

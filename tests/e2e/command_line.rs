@@ -24,6 +24,7 @@ fn wrong_usage_is_two_and_says_what_is_wrong() {
         (&["--cluster", "friends"], &["--cluster friends", "owner/name"]),
         (&["--board", "a b"], &["--board a b"]),
         (&["--max-future", "1 furlong"], &["--max-future", "furlong"]),
+        (&["--cache", "1 furlong"], &["--cache", "furlong"]),
         (&["--profile", "no-such-profile"], &["no-such-profile"]),
         (&["--profile", bad.to_str().unwrap()], &["memmory"]),
         (&["--sandbox", "chroot"], &["chroot", "jail"]),

@@ -5,8 +5,13 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use p2p_worker::board::{
-    Board, BoardEvent, SshBoard, SshBoardConfig,
+    Board, BoardEvent, Link, SshBoard, SshBoardConfig,
     ssh::{SshChoice, SshProgram},
 };
 
@@ -47,6 +52,19 @@ impl Pico {
         config
     }
 
+    /// The same by the system's ssh.
+    fn config_of_ssh(&self) -> SshBoardConfig {
+        let mut config = self.config();
+        let known = format!("UserKnownHostsFile={}", config.known_hosts.display());
+        let arguments = ["-F", "/dev/null", "-o", "IdentityAgent=none", "-o", &known].map(str::to_owned).to_vec();
+        config.ssh = SshChoice::System(SshProgram { arguments, ..SshProgram::default() });
+        config
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
+    }
+
     fn count(&self, name: &str) -> u64 {
         std::fs::metadata(self.folder.path().join(name)).map_or(0, |found| found.len())
     }
@@ -82,12 +100,42 @@ async fn talk(pico: &Pico, config: SshBoardConfig) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_board_that_pings_is_no_trouble() {
     let pico = Pico::start();
-    let mut config = pico.config();
-    let known = format!("UserKnownHostsFile={}", config.known_hosts.display());
-    let arguments = ["-F", "/dev/null", "-o", "IdentityAgent=none", "-o", &known].map(str::to_owned).to_vec();
-    config.ssh = SshChoice::System(SshProgram { arguments, ..SshProgram::default() });
-    talk(&pico, config).await;
+    talk(&pico, pico.config_of_ssh()).await;
     // With ssh no ping is answered, since no answer is wanted. Our library answers, which is why ssh is usual there.
     assert_eq!(pico.count("unasked"), 0);
     talk(&pico, pico.config()).await;
+}
+
+/// Passes over what is left of before, until the link is lost.
+async fn lost(link: &mut Link) {
+    while !matches!(event(link).await, BoardEvent::Lost(_)) {}
+}
+
+/// Joined again, and lines get through.
+async fn works_again(link: &mut Link) {
+    assert_eq!(event(link).await, BoardEvent::Joined);
+    // Whatever was on its way when the connection broke may have been lost, what is sent now is not.
+    send(link, "again").await;
+    while line(link).await != "again" {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_board_that_closes_or_falls_silent_is_joined_again() {
+    let pico = Pico::start();
+    let topic = "personal/future.p2p".parse().unwrap();
+    let (own, by_ssh) = (SshBoard::new(pico.config()), SshBoard::new(pico.config_of_ssh()));
+    let mut own = soon("joining", own.join(&topic)).await.unwrap();
+    let mut by_ssh = soon("joining", by_ssh.join(&topic)).await.unwrap();
+    assert_eq!((event(&mut own).await, event(&mut by_ssh).await), (BoardEvent::Joined, BoardEvent::Joined));
+
+    std::fs::write(pico.folder.path().join("close"), "").unwrap();
+    tokio::join!(lost(&mut own), lost(&mut by_ssh));
+    tokio::join!(works_again(&mut own), works_again(&mut by_ssh));
+    assert!(!pico.folder.path().join("close").exists());
+
+    // The connections stay; nothing comes through them.
+    pico.signal(Signal::SIGSTOP);
+    tokio::join!(lost(&mut own), lost(&mut by_ssh));
+    pico.signal(Signal::SIGCONT);
+    tokio::join!(works_again(&mut own), works_again(&mut by_ssh));
 }

@@ -36,6 +36,7 @@ impl Stage {
             me: "alice@home:1".parse().unwrap(),
             link: join(&board).await,
             transfer: transfer(&network, "client"),
+            wormhole: None,
             spool_directory: folder.path().to_owned(),
             max_result: 1000,
             max_attempts: DEFAULT_ATTEMPTS,

@@ -61,6 +61,7 @@ impl World {
             inside: Identity { uid: 1000, gid: 1000 },
             hostname: "task".into(),
             mounts: self.mounts(),
+            uplink: None,
         };
         let watch = Watch { wall_time_ms: Some(60_000), ..Watch::default() };
         let confinement = Confinement { drop_capabilities: true, ..Confinement::default() };

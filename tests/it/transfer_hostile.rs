@@ -61,7 +61,14 @@ fn result_of(bytes: &[u8]) -> FromWorker {
 }
 
 fn future_of(bytes: &[u8]) -> FromClient {
-    FromClient::Future { size: bytes.len() as u64, digest: digest(bytes), max_result: 1 << 20, start: 0, whole: None }
+    FromClient::Future {
+        size: bytes.len() as u64,
+        digest: digest(bytes),
+        max_result: 1 << 20,
+        start: 0,
+        pieces: 0,
+        whole: None,
+    }
 }
 
 fn refused(frame: Frame<FromClient>) -> Option<Refusal> {
@@ -98,7 +105,7 @@ async fn a_ticket_that_is_not_ones_own<S: Site>(site: &S) {
     let mut hello = hello(delivery.ticket, FETCH);
     hello.version = 1;
     hand.say(&FromWorker::Hello(hello)).await;
-    assert_eq!(hand.until(refused).await, Refusal::Version { theirs: 2 });
+    assert_eq!(hand.until(refused).await, Refusal::Version { theirs: 3 });
     // None of this disturbed the real run.
     let (future, session) = pair.worker.fetch(pair.invitation(delivery.ticket)).await.unwrap();
     assert_eq!(read(&future), b"future");
@@ -152,8 +159,15 @@ async fn with_hand<S: Site, T>(
 
 async fn a_future_over_the_workers_limit_is_refused_by_the_worker_too<S: Site>(site: &S) {
     let (fetched, told) = with_hand(site, TransferConfig::default(), async |hand| {
-        hand.say(&FromClient::Future { size: 1 << 40, digest: Digest([0; 32]), max_result: 0, start: 0, whole: None })
-            .await;
+        hand.say(&FromClient::Future {
+            size: 1 << 40,
+            digest: Digest([0; 32]),
+            max_result: 0,
+            start: 0,
+            pieces: 0,
+            whole: None,
+        })
+        .await;
         hand.until(refused_by_worker).await
     })
     .await;

@@ -19,7 +19,7 @@ use p2p_worker::{
     sandbox::{Enforcement, Layer, Provenance},
     spool::Spooled,
     transfer::{
-        By, Delivery, DeliveryEvent, Grant, Invitation, Network, NetworkError, Transfer, TransferConfig, Way,
+        By, Cache, Delivery, DeliveryEvent, Grant, Invitation, Network, NetworkError, Transfer, TransferConfig, Way,
         libp2p::{Listen, Node, NodeConfig},
         memory::{Hub, MemoryNode},
     },
@@ -264,6 +264,13 @@ impl<N: Network> Pair<N> {
         Self { client, worker, directory: tempfile::tempdir().unwrap() }
     }
 
+    /// A pair whose worker keeps so many bytes of pieces.
+    pub(crate) async fn keeping<S: Site<Net = N>>(site: &S, limit: u64) -> Self {
+        let Self { client, worker, directory } = Self::new(site).await;
+        let worker = worker.keeping(Cache::new(directory.path().to_owned(), limit));
+        Self { client, worker, directory }
+    }
+
     pub(crate) fn spool(&self, bytes: &[u8]) -> Spooled {
         Spooled::from_bytes(self.directory.path(), bytes).unwrap()
     }
@@ -386,7 +393,7 @@ pub(crate) fn future() -> FutureId {
 }
 
 pub(crate) fn hello(ticket: Ticket, stage: Stage) -> Hello {
-    Hello { version: VERSION, ticket, future: future(), max_future: 1 << 20, stage }
+    Hello { version: VERSION, ticket, future: future(), max_future: 1 << 20, keeps: 0, stage }
 }
 
 pub(crate) fn provenance() -> Provenance {

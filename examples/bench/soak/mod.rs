@@ -278,6 +278,7 @@ async fn client(folder: &Path, port: u16) -> Result<Client, Failure> {
         me,
         link,
         transfer: way::transfer().await?,
+        wormhole: None,
         spool_directory: folder.to_owned(),
         max_result: 1 << 30,
         max_attempts: DEFAULT_ATTEMPTS,

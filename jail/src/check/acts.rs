@@ -3,16 +3,23 @@
 //! Those that are system calls take only numbers and null, chosen so that the kernel, where it would let the call through, finds
 //! nothing to do it to: a denial by a filter is another error than that. What the call says without a jail is noted.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::exit;
 
+use nix::errno::Errno;
 use nix::libc::{self, c_long};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, sched_getaffinity, sched_setaffinity, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::sockopt::{BindToDevice, SocketError};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, getsockopt, setsockopt, socket};
 use nix::unistd::{Pid, pause};
 
 use crate::check::{Line, said};
+use crate::stages::network::TASK_LINK;
 use crate::sys::{self, Forked};
 
 /// Name, number, arguments. No argument is an address, none of the calls touches a descriptor or the memory that this process has
@@ -84,8 +91,11 @@ const MOST_CHILDREN: usize = 4096;
 pub(crate) fn all() -> Vec<Line> {
     let calls = CALLS.iter().map(|(name, number, arguments)| (*name, said(probe(*number, *arguments))));
     let writes = WRITES.iter().map(|(name, path)| (*name, write(path)));
-    let others: [(&str, String); 7] = [
+    let others: [(&str, String); 9] = [
         ("connect 127.0.0.1", said(TcpStream::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)))),
+        // Without a jail: whatever is there, or nothing until the time is over.
+        ("connect private", connect(false)),
+        ("connect private by device", connect(true)),
         // Without a jail: ok.
         ("open /dev/zero", said(File::open("/dev/zero"))),
         ("unshare user", in_child(|| unshare(CloneFlags::CLONE_NEWUSER))),
@@ -99,6 +109,26 @@ pub(crate) fn all() -> Vec<Line> {
 
 fn probe(number: c_long, arguments: [c_long; 5]) -> std::io::Result<c_long> {
     sys::probe(number, arguments).map_err(Into::into)
+}
+
+/// An address that is nobody's on the internet (RFC 1918), from a socket that names its interface or not.
+fn connect(by_device: bool) -> String {
+    let made = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None);
+    said(made.map_err(Into::into).and_then(|socket| {
+        if by_device {
+            setsockopt(&socket, BindToDevice, &OsString::from(TASK_LINK))?;
+        }
+        match nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::new(10, 255, 255, 254, 1)) {
+            Err(Errno::EINPROGRESS) => {
+                let _ = poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)], PollTimeout::from(2000u16));
+                match getsockopt(&socket, SocketError)? {
+                    0 => Err(Errno::ETIMEDOUT.into()),
+                    errno => Err(Errno::from_raw(errno).into()),
+                }
+            }
+            other => Ok(other?),
+        }
+    }))
 }
 
 fn write(path: &str) -> String {

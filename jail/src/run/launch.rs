@@ -17,8 +17,10 @@ use crate::failure::{At, Failure, Outcome};
 use crate::message;
 use crate::prepared::{Prepared, Program};
 use crate::run::group::Group;
+use crate::run::uplink::Pasta;
 use crate::spec::{Ahead, Builtin, CONFINE_FD, Container, PROGRAM_FD, STATUS_FD, Spec, Stage};
 use crate::stages::init::{Early, Init};
+use crate::stages::rtnetlink::Routing;
 use crate::stages::{descriptors, namespaces, tail};
 use crate::status::{self, Notes, Status};
 use crate::sys::{self, Forked};
@@ -33,6 +35,8 @@ pub(crate) struct Started {
     pub(crate) notes: Notes,
     /// Where our own init says how the command ended; without one, the first process's own end says it.
     pub(crate) outcome: Option<File>,
+    /// What carries its packets, where it has a way to the internet.
+    pub(crate) pasta: Option<Pasta>,
 }
 
 /// Starts it. The task's descriptors are closed here when this returns.
@@ -54,7 +58,7 @@ pub(crate) fn start_ahead(ahead: &Ahead, group: Option<&Group>) -> Outcome<(Star
     let (status, notes) = status::channel().at(Stage::Namespaces, || "socketpair".into())?;
     let status = Status::from(descriptors::move_up(status.as_fd())?);
     let (orders, its) = UnixStream::pair().at(Stage::Namespaces, || "socketpair".into())?;
-    let started = start_init(group, status, notes, |status, outcome, host| {
+    let started = start_init(group, CloneFlags::empty(), status, notes, |status, outcome, host| {
         Early { ahead, status, outcome, host, orders: its }.run()
     })?;
     Ok((started, orders))
@@ -68,14 +72,28 @@ fn start_builtin(
     status: Status,
     notes: Notes,
 ) -> Outcome<Started> {
-    start_init(group, status, notes, |status, outcome, host| {
-        Init { spec: &prepared.spec, prepared: Some(prepared), builtin, descriptors, status, outcome }.run(host)
-    })
+    let Some(uplink) = &builtin.uplink else {
+        return start_init(group, CloneFlags::empty(), status, notes, |status, outcome, host| {
+            let (spec, prepared) = (&prepared.spec, Some(prepared));
+            Init { spec, prepared, builtin, descriptors, status, outcome, uplink: None }.run(host)
+        });
+    };
+    let (ready, its) = UnixStream::pair().at(Stage::Namespaces, || "socketpair".into())?;
+    let own = Routing::here().and_then(|routing| routing.own_blocks());
+    let own = own.at(Stage::Namespaces, || "rtnetlink, the addresses and routes of this machine".into())?;
+    let closed = [&uplink.closed[..], &own].concat();
+    let mut started = start_init(group, CloneFlags::CLONE_NEWNET, status, notes, |status, outcome, host| {
+        let (spec, prepared) = (&prepared.spec, Some(prepared));
+        Init { spec, prepared, builtin, descriptors, status, outcome, uplink: Some((its, closed)) }.run(host)
+    })?;
+    started.pasta = Some(Pasta::start(uplink, started.pid, &ready, group)?);
+    Ok(started)
 }
 
-/// Starts process 1 of fresh namespaces, which does that work and ends.
+/// Starts process 1 of fresh namespaces, and of those more, which does that work and ends.
 fn start_init(
     group: Option<&Group>,
+    more: CloneFlags,
     status: Status,
     notes: Notes,
     work: impl FnOnce(Status, OwnedFd, (Uid, Gid)),
@@ -84,7 +102,7 @@ fn start_init(
     let host = (geteuid(), getegid());
     // The root of the cgroup namespace is the group in which it is made, so that comes after entering the group.
     let later = if group.is_some() { CloneFlags::CLONE_NEWCGROUP } else { CloneFlags::empty() };
-    match sys::fork(namespaces::FIRST.difference(later)).map_err(namespaces::refused)? {
+    match sys::fork(namespaces::FIRST.union(more).difference(later)).map_err(namespaces::refused)? {
         Forked::Child => {
             if let Err(failure) = enter(group).and_then(|()| namespaces::add(later)) {
                 status.refuse(failure);
@@ -93,7 +111,7 @@ fn start_init(
             work(status, outcome, host);
             exit(1)
         }
-        Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: Some(reader.into()) }),
+        Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: Some(reader.into()), pasta: None }),
     }
 }
 
@@ -120,7 +138,7 @@ fn start_external(
             });
             exit(127)
         }
-        Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: None }),
+        Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: None, pasta: None }),
     }
 }
 
@@ -193,7 +211,7 @@ fn start_bare(
             }
             exit(127)
         }
-        Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: None }),
+        Forked::Parent { pid, pidfd } => Ok(Started { pid, pidfd, notes, outcome: None, pasta: None }),
     }
 }
 

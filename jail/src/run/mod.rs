@@ -6,6 +6,7 @@ mod group;
 mod kept;
 mod launch;
 mod monitor;
+mod uplink;
 mod watch;
 
 use std::process::ExitCode;

@@ -193,6 +193,11 @@ impl<'a> Monitor<'a> {
         while let Ok(Some((pid, exit))) = sys::wait(None, true) {
             if pid == self.task.pid {
                 self.exit = Some(exit);
+            } else if let Some(mut pasta) = self.task.pasta.take_if(|pasta| pasta.pid == pid)
+                && self.watch.is_none()
+                && self.failure.is_none()
+            {
+                self.failure = Some(pasta.ended());
             }
         }
     }
@@ -220,6 +225,9 @@ impl<'a> Monitor<'a> {
         // When the kernel kills a namespace, it does not add up what its processes used.
         self.cpu_ms = self.watch.as_ref().filter(|_| self.exit.is_none()).map_or(0, Watch::cpu_ms);
         self.group.inspect(|group| group.kill());
+        if let Some(pasta) = &self.task.pasta {
+            let _ = sys::kill(pasta.pidfd.as_fd());
+        }
         while self.exit.is_none() || !self.nobody_is_left() {
             if self.exit.is_none() {
                 let _ = sys::kill(self.task.pidfd.as_fd());

@@ -15,8 +15,8 @@ use nix::unistd::{Gid, Pid, Uid, read, write};
 use crate::control::{Control, TaskDescriptors};
 use crate::failure::{At, Failure, Outcome};
 use crate::prepared::Prepared;
-use crate::spec::{Ahead, Builtin, Container, Exit, Spec, Stage};
-use crate::stages::{descriptors, landlock, mounts, namespaces, privileges, seccomp, tail};
+use crate::spec::{Ahead, Builtin, Container, Exit, Ipv4Block, Spec, Stage};
+use crate::stages::{descriptors, landlock, mounts, namespaces, network, privileges, seccomp, tail};
 use crate::status::{Note, Status};
 use crate::sys::{self, Forked};
 
@@ -47,6 +47,8 @@ pub(crate) struct Init<'a> {
     pub(crate) status: Status,
     /// To the monitor: how the command ended, see [`parse_exit`].
     pub(crate) outcome: OwnedFd,
+    /// For a task with a way to the internet: told when pasta can come, and what is closed to the task.
+    pub(crate) uplink: Option<(UnixStream, Vec<Ipv4Block>)>,
 }
 
 /// An init that is started before there is a task: what it starts with.
@@ -71,7 +73,8 @@ impl Early<'_> {
                 Container::Builtin(builtin) => {
                     let Self { status, outcome, orders, .. } = self;
                     drop(orders);
-                    let init = Init { spec: &spec, prepared: None, builtin, descriptors, status, outcome };
+                    let init =
+                        Init { spec: &spec, prepared: None, builtin, descriptors, status, outcome, uplink: None };
                     let started = init.fork_task();
                     init.go_on(started)
                 }
@@ -99,6 +102,7 @@ impl Early<'_> {
 impl Init<'_> {
     /// Everything that process 1 does. `host` are user and group on the host.
     pub(crate) fn run(self, host: (Uid, Gid)) -> ! {
+        let uplink = self.uplink.as_ref().map(|(ready, _)| ready.as_raw_fd());
         let kept = [
             self.descriptors.stdin.as_raw_fd(),
             self.descriptors.frames.as_raw_fd(),
@@ -106,9 +110,14 @@ impl Init<'_> {
             self.status.as_fd().as_raw_fd(),
             self.outcome.as_raw_fd(),
         ];
+        let kept: Vec<_> = kept.into_iter().chain(uplink).collect();
         let started = descriptors::close_all_but(0, &kept).and_then(|()| {
             namespaces::die_with_parent(&self.status)?;
             namespaces::settle(self.builtin.inside, &self.builtin.hostname, host)?;
+            if let Some((ready, closed)) = &self.uplink {
+                write(ready, b"!").at(STAGE, || "telling the monitor of the network namespace".into())?;
+                network::connect(closed)?;
+            }
             self.fork_task()
         });
         self.go_on(started)
@@ -128,8 +137,9 @@ impl Init<'_> {
         exit(1)
     }
 
-    /// Forks the task's process, which makes the network namespace (or, where there is one, compiles the filters): that takes the kernel almost as long as all mounts, which
-    /// this process makes meanwhile. Then it waits until the init has locked itself up.
+    /// Forks the task's process, which makes the network namespace (or, where there is one, compiles the filters): that takes
+    /// the kernel almost as long as all mounts, which this process makes meanwhile. Then it waits until the init has locked
+    /// itself up.
     fn fork_task(&self) -> Outcome<TaskProcess> {
         let (ours, its) = UnixStream::pair().at(STAGE, || "socketpair".into())?;
         match sys::fork(CloneFlags::empty()).at(STAGE, || "forking the task's process".into())? {
@@ -144,7 +154,9 @@ impl Init<'_> {
     fn finish(&self, task: &TaskProcess) -> Outcome<()> {
         let mounted = mounts::build(&self.builtin.mounts);
         if self.prepared.is_some() {
-            namespaces::join_network(&task.socket, &task.pidfd)?;
+            if self.uplink.is_none() {
+                namespaces::join_network(&task.socket, &task.pidfd)?;
+            }
             self.status.stage(Stage::Namespaces, NAMESPACES)?;
         }
         let processes = mounted?;
@@ -166,6 +178,7 @@ impl Init<'_> {
         // The socket stays open until after the refusal: were it to close before, the init would make one of its own.
         let own;
         let prepared = match self.prepared {
+            Some(prepared) if self.uplink.is_some() => Ok(prepared),
             Some(prepared) => namespaces::make_network(&init).map(|()| prepared),
             None => match Prepared::new(self.spec.clone()) {
                 Ok(compiled) => {

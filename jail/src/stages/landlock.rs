@@ -27,7 +27,7 @@ pub(crate) fn apply(landlock: &Landlock) -> Outcome<String> {
         return Err(failed(format!("this kernel has Landlock ABI {found}, {} is required", landlock.minimum_abi)));
     }
     let abi = ABI::from(found.min(NEWEST).cast_signed());
-    let mut ruleset = strict(abi)?;
+    let mut ruleset = strict(abi, landlock.tcp)?;
     for (paths, access) in grants(landlock, abi) {
         for path in paths {
             ruleset = grant(ruleset, path, access, abi)?;
@@ -50,13 +50,13 @@ pub(crate) fn deny_all_files() -> Outcome<()> {
     enforce(ruleset)
 }
 
-/// A ruleset that denies all that a kernel with this ABI can deny.
-fn strict(abi: ABI) -> Outcome<RulesetCreated> {
+/// A ruleset that denies all that a kernel with this ABI can deny, TCP perhaps left alone.
+fn strict(abi: ABI, tcp: bool) -> Outcome<RulesetCreated> {
     let build = || {
         let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(abi))?;
-        if !AccessNet::from_all(abi).is_empty() {
+        if !tcp && !AccessNet::from_all(abi).is_empty() {
             ruleset = ruleset.handle_access(AccessNet::from_all(abi))?;
         }
         if !Scope::from_all(abi).is_empty() {

@@ -35,9 +35,15 @@ fn mount() -> impl Strategy<Value = Mount> {
     ]
 }
 
+fn uplink() -> impl Strategy<Value = Uplink> {
+    let block = any::<([u8; 4], u8)>().prop_map(|(address, prefix)| Ipv4Block { address, prefix });
+    (path(), vec(block, 0..20)).prop_map(|(program, closed)| Uplink { program, closed })
+}
+
 fn container() -> impl Strategy<Value = Container> {
-    let builtin = (option::of(identity()), identity(), text(), vec(mount(), 0..8))
-        .prop_map(|(become_user, inside, hostname, mounts)| Builtin { become_user, inside, hostname, mounts });
+    let builtin = (option::of(identity()), identity(), text(), vec(mount(), 0..8), option::of(uplink())).prop_map(
+        |(become_user, inside, hostname, mounts, uplink)| Builtin { become_user, inside, hostname, mounts, uplink },
+    );
     let external = (option::of(identity()), vec(text(), 0..6), pairs(), vec(vec(any::<u8>(), 0..20), 0..4))
         .prop_map(|(become_user, argv, environment, files)| External { become_user, argv, environment, files });
     prop_oneof![
@@ -68,6 +74,7 @@ fn landlock() -> impl Strategy<Value = Landlock> {
     (any::<u32>(), paths(), paths(), paths(), paths(), paths()).prop_map(
         |(minimum_abi, list, read_execute, read, read_write, files_read_write)| Landlock {
             minimum_abi,
+            tcp: minimum_abi % 2 == 0,
             list,
             read_execute,
             read,
@@ -179,6 +186,7 @@ pub(crate) fn smallest() -> Spec {
             inside: Identity { uid: 1, gid: 1 },
             hostname: "h".into(),
             mounts: vec![Mount::File { at: "/f".into(), contents: vec![1, 2, 3] }],
+            uplink: None,
         }),
         confinement: Confinement {
             landlock: Some(Landlock { read: vec!["/r".into()], ..Landlock::default() }),

@@ -82,6 +82,7 @@ pub(crate) fn builtin(starter: Starter) -> Builtin {
         inside: Identity { uid: 1000, gid: 1000 },
         hostname: "jail".into(),
         mounts,
+        uplink: None,
     }
 }
 
@@ -131,6 +132,7 @@ pub(crate) fn strict() -> Confinement {
         drop_capabilities: true,
         no_nested_user_namespaces: true,
         landlock: Some(Landlock {
+            tcp: false,
             list: Vec::new(),
             minimum_abi: 1,
             read_execute: ["/usr", "/p2p-jail"].map(PathBuf::from).to_vec(),

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, Status,
     common::{BoardArgs, LimitArgs, Output, PlaceArgs, SandboxArgs, cancel_on_interrupt, cluster_of},
+    transfers::TransferArgs,
 };
 use crate::{
     board::{Board, Link},
@@ -78,6 +79,8 @@ pub(super) struct Args {
     show_worker: bool,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    transfers: TransferArgs,
 }
 
 impl Args {
@@ -143,6 +146,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         std::fs::create_dir_all(folder)
             .map_err(|error| Failure::new(Status::Usage, format!("cannot make {}: {error}", folder.display())))?;
     }
+    let wormhole = args.transfers.resolve(&place.file).await?.wormholes();
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone())?;
@@ -154,7 +158,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let spool_directory = workbench.spool_directory().to_owned();
     let transfer = listening_transfer().await?;
     let (client, dispatcher) =
-        Client::start(Setup { me, link, transfer, spool_directory, max_result, max_attempts: attempts });
+        Client::start(Setup { me, link, transfer, wormhole, spool_directory, max_result, max_attempts: attempts });
     let teller = Teller::new(args.json, args.show_worker, sources.len());
     let local_r = Semaphore::new(LOCAL_R);
     let journey =

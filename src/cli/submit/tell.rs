@@ -28,6 +28,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// The most characters of a line about one future.
 const MOST_TEXT: usize = 100;
 
+/// What is known of a worker that came by wormhole.
+const NO_WORD: &str = "a worker of future.p2p or one that came like these, by wormhole: unknown sandbox, if it has any";
+
 /// A future as a person or a script knows it.
 #[derive(Debug)]
 pub(super) struct Traveller {
@@ -211,8 +214,11 @@ impl Teller {
     /// Under what a future was resolved, if that is wanted; what the sandbox went without in any case, once.
     fn say_worker(&self, traveller: &Traveller, worker: Option<&PeerName>, provenance: &Provenance) {
         let Provenance { driver, profile, layers } = provenance;
+        let name = worker.map_or("a worker", PeerName::as_str);
+        if provenance.is_unknown() {
+            return self.say_unknown(traveller, name);
+        }
         if self.show_worker {
-            let name = worker.map_or("a worker", PeerName::as_str);
             self.note(&format!("{}: resolved by {name} ({driver}, profile {profile})", traveller.name()));
             for (layer, enforcement) in layers {
                 let (state, detail) = enforcement.in_words();
@@ -227,6 +233,15 @@ impl Teller {
         );
         if !shortfalls.is_empty() && self.state().said.insert(text.clone()) {
             self.note(&text);
+        }
+    }
+
+    /// That nobody knows under what a future was resolved.
+    fn say_unknown(&self, traveller: &Traveller, worker: &str) {
+        if self.show_worker {
+            self.note(&format!("{}: resolved by {worker}, {NO_WORD}", traveller.name()));
+        } else if self.state().said.insert(NO_WORD.to_owned()) {
+            self.note(&format!("p2p-worker: resolved by {worker}, {NO_WORD}"));
         }
     }
 
@@ -301,6 +316,9 @@ fn in_words(event: &ClientEvent) -> String {
         ClientEvent::Posted => "posted; waiting for a worker".to_owned(),
         ClientEvent::Accepted(worker) => format!("{worker} takes it"),
         ClientEvent::Sending { bytes, total } => format!("sending {} of {}", show_bytes(*bytes), show_bytes(*total)),
+        ClientEvent::Running(provenance) if provenance.is_unknown() => {
+            "waiting for the result; by wormhole, a worker says nothing before".to_owned()
+        }
         ClientEvent::Running(provenance) => {
             format!("running under {}, profile {}", provenance.driver, provenance.profile)
         }

@@ -4,14 +4,15 @@ use std::error::Error;
 
 use super::{folder::FolderError, line::Line};
 use crate::{
-    client::ClientError,
+    client::{ClientError, WayError},
     error_chain,
     ids::{FutureId, PeerName},
     proto::refusal::Payload,
-    rds::Refusal,
+    rds::{Refusal, UnpackError},
     spool::SpoolError,
     text,
     transfer::TransferError,
+    wormhole::{Failure, WormholeError},
 };
 
 /// The most characters of a sentence.
@@ -112,7 +113,7 @@ impl Failed {
 
     pub(super) fn of_client(error: ClientError) -> Self {
         let (class, hint) = match &error {
-            ClientError::GaveUp { last: Some(error), .. } | ClientError::Refused(error) => of_transfer(error),
+            ClientError::GaveUp { last: Some(error), .. } | ClientError::Refused(error) => of_way(error),
             ClientError::GaveUp { last: None, .. } => (Class::Interrupted, RUN_AGAIN),
             ClientError::BoardLost(_) => (Class::Board, JOIN_AGAIN),
             ClientError::TimedOut => return Self::timed_out(),
@@ -127,6 +128,19 @@ impl Failed {
         let line = Line::new("failed").with("future", future).with("class", self.class.word());
         let line = line.with("reason", text::for_log(&self.reason, MOST));
         line.maybe("hint", self.hint).maybe("worker", worker)
+    }
+}
+
+fn of_way(error: &WayError) -> (Class, &'static str) {
+    match error {
+        WayError::Libp2p(error) => of_transfer(error),
+        WayError::Wormhole(WormholeError::Spool(error)) | WayError::Unpack(UnpackError::Spool(error)) => match error {
+            SpoolError::TooLarge { .. } => (Class::TooLarge, LARGER_RESULT),
+            _ => (Class::Local, MAKE_ROOM),
+        },
+        WayError::Wormhole(WormholeError::Failed(Failure::TooLarge { .. }))
+        | WayError::Unpack(UnpackError::Bomb { .. }) => (Class::TooLarge, LARGER_RESULT),
+        WayError::Wormhole(_) | WayError::Unpack(_) | WayError::Random(_) => (Class::Interrupted, RUN_AGAIN),
     }
 }
 

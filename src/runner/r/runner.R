@@ -205,7 +205,19 @@ local({
     function() has_value
   }
 
+  # What the client's session forwards, as backends of package future do: options that concern futures, and the plan for
+  # futures within this one. Only package future.libp2p sends it.
+  adopt <- function(future) {
+    forwarded <- field(future, "p2p")
+    if (!is.list(forwarded)) return()
+    if (is.list(forwarded[["options"]])) do.call(options, forwarded[["options"]])
+    if (length(forwarded[["plan"]]) > 0L) {
+      future::plan(c(list(future::sequential), forwarded[["plan"]]), substitute = FALSE, .init = FALSE)
+    }
+  }
+
   evaluate <- function(future, uuid) {
+    adopt(future)
     came_to_a_value <- watch_results()
     result <- withCallingHandlers(future::result(reset(future)), immediateCondition = relay())
     if (!inherits(result, "FutureResult")) stop("package future gave no FutureResult", call. = FALSE)
@@ -276,8 +288,10 @@ local({
       base::invisible(p2p_value$value)
     }, list(EXPRESSIONS = expressions, TOP_LEVEL = top_level))
     future <- future::Future(loop, substitute = FALSE, envir = globalenv(), lazy = TRUE, globals = list())
-    assign("calls", NULL, envir = future)
-    if (nzchar(announced)) assign("uuid", split_uuid(announced), envir = future)
+    # Nothing of where it was made, which old versions of package future would insist on.
+    for (name in c("calls", "owner")) assign(name, NULL, envir = future)
+    # In the form of this version of package future: an old one takes no uuid of two parts, when it is the worker's.
+    if (nzchar(announced)) assign("uuid", if (length(future$uuid) > 1L) split_uuid(announced) else announced, envir = future)
     last_frame(function(to) serialize(future, to))
   }
 

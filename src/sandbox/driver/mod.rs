@@ -24,8 +24,9 @@ use super::{
     Enforcement, LaunchPlan, Layer, Provenance, SandboxError,
     machine::Machine,
     probe,
-    profile::{LandlockPolicy, Profile, Reach},
+    profile::{LandlockPolicy, Profile},
     task::{Share, Task},
+    uplink,
 };
 
 pub(super) use bubblewrap::{JAIL_INSIDE, LIMITS_SIZE};
@@ -76,13 +77,12 @@ pub enum PlanError {
         /// Its version.
         version: (u32, u32, u32),
     },
-    /// The profile asks for a network that no driver can hold.
-    #[error(
-        "the internet without this machine and its network cannot be held here: p2p-jail does not yet make the router \
-         namespace in which private, link-local and the host's own addresses would be closed to a task (SECURITY.md \
-         says why routes in the task's own namespace do not hold it); use a profile with network.reach = \"none\""
-    )]
-    NoInternet,
+    /// The profile asks for the internet, which cannot be held here.
+    #[error("the internet without this machine and its private network cannot be held here: {why}")]
+    NoInternet {
+        /// Why not, and what would mend it.
+        why: String,
+    },
     /// The driver `none` has no root of its own.
     #[error("a root file system takes a sandbox: without one, tasks see this machine's files")]
     RootWithoutSandbox,
@@ -111,11 +111,9 @@ impl Driver {
     /// # Errors
     /// [`PlanError`].
     pub fn plan(self, profile: &Profile, task: &Task, machine: &Machine) -> Result<LaunchPlan, PlanError> {
-        if profile.reach != Reach::None {
-            return Err(PlanError::NoInternet);
-        }
+        let uplink = uplink::uplink(self, profile, machine)?;
         let spec = match self {
-            Self::Jail => jail::spec(profile, task, machine)?,
+            Self::Jail => jail::spec(profile, task, machine, uplink)?,
             Self::Bubblewrap => bubblewrap::spec(profile, task, machine)?,
             Self::None => none::spec(profile, task, machine)?,
         };
@@ -192,7 +190,7 @@ pub fn select(driver: Driver, profile: Profile, mut machine: Machine, shares: &[
             let missing = Layer::ALL.map(|layer| (layer, Enforcement::Missing(error.to_string()))).to_vec();
             return Err(SandboxError::NotEnforced { driver, profile: profile.name, missing });
         }
-        Err(error @ PlanError::NoInternet) => {
+        Err(error @ PlanError::NoInternet { .. }) => {
             let missing = vec![(Layer::Network, Enforcement::Missing(error.to_string()))];
             return Err(SandboxError::NotEnforced { driver, profile: profile.name, missing });
         }

@@ -1,6 +1,8 @@
 //! Whole plans, for a machine that is made up.
 
-use p2p_jail::spec::{CgroupVersion, Command, ControlGroup, Controller, Hierarchy, Identity, Rlimit, Seccomp};
+use p2p_jail::spec::{
+    CgroupVersion, Command, Container, ControlGroup, Controller, Hierarchy, Identity, Rlimit, Seccomp,
+};
 
 use super::*;
 use crate::sandbox::{Bubblewrap, HostPath, Mechanism, PathKind, Surroundings, habitat::Habitat, machine::NOBODY};
@@ -25,6 +27,8 @@ fn machine() -> Machine {
         memory: 16 << 30,
         habitat: Habitat::default(),
         bubblewrap: Some(Bubblewrap { path: "/usr/bin/bwrap".into(), version: (0, 8, 0), setuid: false }),
+        pasta: Some("/usr/bin/pasta".into()),
+        tun: true,
         bare_folder: Some("/tmp/p2p-worker-none-x".into()),
         paths: Default::default(),
     };
@@ -114,6 +118,53 @@ fn whole_plans() {
             insta::assert_snapshot!(format!("{driver}-{name}"), readable(&plan(driver, name, &machine())));
         }
     }
+}
+
+/// The example of a profile with the internet, as everybody has it.
+fn internet() -> Profile {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sandbox-profiles/examples/internet.toml");
+    Profile::load(path.to_str().unwrap(), &machine().surroundings).unwrap()
+}
+
+#[test]
+fn the_way_to_the_internet() {
+    let mut machine = machine();
+    put(&mut machine, "/usr/lib/R/library", PathKind::Directory);
+    let plan = Driver::Jail.plan(&internet(), &task(), &machine).unwrap();
+    let Container::Builtin(builtin) = &plan.spec.container else { panic!("{plan:?}") };
+    insta::assert_snapshot!("internet", format!("{:?}", builtin.uplink.as_ref().unwrap()).replace("Ipv4Block", "\n"));
+    // TCP is the router's matter, everything else of Landlock stays.
+    let landlock = plan.spec.confinement.landlock.unwrap();
+    assert!(landlock.tcp && landlock.minimum_abi >= 1);
+    // Nothing of the kind for anybody else.
+    for driver in Driver::ALL {
+        for name in ["strict", "standard"] {
+            let plan = driver.plan(&profile(name), &task(), &machine).unwrap();
+            assert!(!plan.spec.confinement.landlock.is_some_and(|landlock| landlock.tcp));
+            assert!(!matches!(plan.spec.container, Container::Builtin(builtin) if builtin.uplink.is_some()));
+        }
+    }
+    let with_group = |machine: &Machine| {
+        let hierarchy = Hierarchy { parent: "/groups".into(), controllers: vec![Controller::Processes] };
+        let machine = Machine { limits: Mechanism::made_up(CgroupVersion::V2, hierarchy), ..machine.clone() };
+        let of = |profile: &Profile| Driver::Jail.plan(profile, &task(), &machine).unwrap().spec.control_group.unwrap();
+        (of(&internet()).processes, of(&profile("standard")).processes)
+    };
+    let (with, without) = with_group(&machine);
+    assert_eq!(with, without + 1, "pasta is in the task's group");
+}
+
+#[test]
+fn the_internet_is_refused_where_it_cannot_be_held() {
+    let machine = machine();
+    let refused = |driver: Driver, machine: &Machine| match driver.plan(&internet(), &task(), machine) {
+        Err(PlanError::NoInternet { why }) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(Driver::Bubblewrap, &machine).contains("--sandbox jail"));
+    assert!(refused(Driver::None, &machine).contains("--sandbox jail"));
+    assert!(refused(Driver::Jail, &Machine { pasta: None, ..machine.clone() }).contains("apt-get install passt"));
+    assert!(refused(Driver::Jail, &Machine { tun: false, ..machine }).contains("chmod 666 /dev/net/tun"));
 }
 
 #[test]

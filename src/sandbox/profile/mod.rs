@@ -87,7 +87,7 @@ pub enum Reach {
     /// Nothing, not even loopback.
     #[default]
     None,
-    /// Public addresses, and neither this machine nor the networks that it is in. No driver can hold a task to that yet.
+    /// Public addresses, and neither this machine nor the networks that it is in: `sandbox::uplink`.
     Internet,
 }
 

@@ -8,6 +8,7 @@ use super::{DeliveryEvent, Outcome, Run};
 use crate::{
     proto::{
         frames::{Frame, FromClient, FromWorker, Held, Hello, Stage},
+        manifest::{Manifest, NAMES_PER_FRAME, PieceSet},
         refusal::Payload,
     },
     sandbox::Provenance,
@@ -16,7 +17,7 @@ use crate::{
         error::Interrupted,
         grants::Attachment,
         link::{Link, Outbox, heartbeat, while_beating},
-        payload::{Expected, Opening, Piece, Receiving, Sending, advance},
+        payload::{Cutting, Expected, Opening, Piece, Receiving, Sending, advance},
     },
 };
 
@@ -29,6 +30,8 @@ pub(super) enum End<S> {
 
 /// What is under way on one stream.
 struct Talk {
+    /// The future's pieces were named, and the worker has not said yet which it lacks.
+    named: Option<Opening>,
     sending: Option<Sending>,
     /// The result was announced on this stream.
     announced: bool,
@@ -77,7 +80,7 @@ impl<N: Network> Run<N> {
     /// Answers the hello.
     async fn answer(&mut self, out: &Outbox, hello: &Hello) -> Result<Talk, Interrupted> {
         let mut beat = heartbeat(&self.grants.config);
-        let sending = match hello.stage {
+        let (named, sending) = match hello.stage {
             Stage::Resume => {
                 let held = match &mut self.receiving {
                     Some((receiving, _)) => receiving.held().await?,
@@ -85,38 +88,58 @@ impl<N: Network> Run<N> {
                 };
                 out.say(&FromClient::Resume { held }).await?;
                 self.note_sent();
-                None
+                (None, None)
             }
             Stage::Fetch { .. } if self.sent => return Err(TransferError::Protocol("fetched twice").into()),
-            Stage::Fetch { held } => Some(self.offer(out, &mut beat, hello.max_future, held).await?),
+            Stage::Fetch { held } => self.offer(out, &mut beat, hello, held).await?,
         };
         let due = *self.future_due.get_or_insert_with(|| Instant::now() + self.grants.config.payload);
-        Ok(Talk { sending, announced: false, due, beat })
+        Ok(Talk { named, sending, announced: false, due, beat })
     }
 
-    /// Announces the future, from where the worker has it.
+    /// Announces the future, from where the worker has it, and names its pieces to a worker that keeps them; else what
+    /// follows is known.
     async fn offer(
-        &self,
+        &mut self,
         out: &Outbox,
         beat: &mut Interval,
-        max_future: u64,
+        hello: &Hello,
         held: Option<Held>,
-    ) -> Result<Sending, Interrupted> {
-        let Grant { payload, max_result, .. } = &self.grant;
+    ) -> Result<(Option<Opening>, Option<Sending>), Interrupted> {
+        let Self { grant: Grant { payload, max_result, .. }, cutting, cancel, events, .. } = self;
         let (size, digest, max_result) = (payload.size(), payload.digest(), *max_result);
-        Expected { what: Payload::Future, size, digest }.within(max_future)?;
-        let opening = Opening::new(payload.reader()?, size, held);
-        let opening = tokio::select! {
-            () = self.cancel.cancelled() => return Err(TransferError::Cancelled.into()),
-            opening = while_beating(beat, &FromClient::Heartbeat, out, opening) => opening??,
+        Expected { what: Payload::Future, size, digest }.within(hello.max_future)?;
+        let file = payload.reader()?;
+        let announcing = async {
+            let opening = Opening::new(file, size, held);
+            let opening = while_beating(beat, &FromClient::Heartbeat, out, opening).await??;
+            let manifest = if size <= hello.keeps && opening.start < size {
+                let cutting = match cutting {
+                    Some(cutting) => cutting,
+                    None => cutting.insert(Cutting::new(payload)?),
+                };
+                while_beating(beat, &FromClient::Heartbeat, out, cutting.manifest()).await??
+            } else {
+                None
+            };
+            let names = manifest.map_or(&[][..], Manifest::names);
+            let pieces = u32::try_from(names.len()).unwrap_or(0);
+            let (start, whole) = (opening.start, opening.whole.clone());
+            out.say(&FromClient::Future { size, digest, max_result, start, pieces, whole }).await?;
+            for names in names.chunks(NAMES_PER_FRAME) {
+                let names = FromClient::Pieces(names.to_vec());
+                while_beating(beat, &FromClient::Heartbeat, out, out.follow(&names)).await??;
+            }
+            Ok::<_, Interrupted>((opening, pieces > 0))
         };
-        let Opening { start, whole, sending } = opening;
-        let is_whole = whole.is_some();
-        out.say(&FromClient::Future { size, digest, max_result, start, whole }).await?;
-        if is_whole {
-            self.events.mention(DeliveryEvent::Sending { bytes: size, total: size });
+        let (opening, is_named) = tokio::select! {
+            () = cancel.cancelled() => return Err(TransferError::Cancelled.into()),
+            announced = announcing => announced?,
+        };
+        if opening.whole.is_some() {
+            events.mention(DeliveryEvent::Sending { bytes: size, total: size });
         }
-        Ok(sending)
+        Ok(if is_named { (Some(opening), None) } else { (None, Some(opening.rest())) })
     }
 
     async fn talk(
@@ -158,6 +181,7 @@ impl<N: Network> Run<N> {
     async fn hear(&mut self, frame: Frame<FromWorker>, talk: &mut Talk) -> Result<(), Interrupted> {
         match frame {
             Frame::Control(FromWorker::Heartbeat) => {}
+            Frame::Control(FromWorker::Lacks(lacking)) => self.send(&lacking, talk).await?,
             Frame::Control(FromWorker::Received) => match &talk.sending {
                 Some(sending) if sending.is_done() => self.note_sent(),
                 _ => return Err(TransferError::Protocol("received what was not sent").into()),
@@ -193,13 +217,28 @@ impl<N: Network> Run<N> {
         Ok(())
     }
 
+    /// Begins to send the pieces that the worker lacks.
+    async fn send(&mut self, lacking: &PieceSet, talk: &mut Talk) -> Result<(), TransferError> {
+        let unasked = || TransferError::Protocol("an answer that nobody asked for");
+        let opening = talk.named.take().ok_or_else(unasked)?;
+        let manifest = match &mut self.cutting {
+            Some(cutting) => cutting.manifest().await?,
+            None => None,
+        };
+        let manifest = manifest.filter(|manifest| lacking.is_of(manifest.names().len())).ok_or_else(unasked)?;
+        let sending = talk.sending.insert(opening.pieces(manifest, lacking));
+        let (bytes, total) = (sending.sent(), self.grant.payload.size());
+        self.events.mention(DeliveryEvent::Sending { bytes, total });
+        Ok(())
+    }
+
     /// Expects a result from this position on.
     fn expect(&mut self, expected: Expected, provenance: Provenance, start: u64) -> Result<(), TransferError> {
         let config = self.grants.config;
         let end = *self.result_due.get_or_insert_with(|| Instant::now() + config.payload);
         let mut receiving = match self.receiving.take() {
             Some((receiving, _)) => receiving,
-            None => Receiving::new(expected, self.grant.spool_directory.clone(), end, config),
+            None => Receiving::new(expected, self.grant.spool_directory.clone(), None, end, config),
         };
         receiving.resume(expected, start)?;
         self.receiving = Some((receiving, provenance));

@@ -1,12 +1,17 @@
 //! Payloads between a file and the data frames of a stream. Files are read and written in blocking threads, one piece
 //! at a time and one piece ahead, so that the reactor never waits for a disk; digest and compression are made there too.
 
+mod assembly;
+mod course;
+mod cutting;
 mod packing;
 mod receiving;
 mod sending;
 
 use std::io;
 
+pub(super) use course::Course;
+pub(super) use cutting::Cutting;
 pub(super) use receiving::{Piece, Receiving};
 pub(super) use sending::{Opening, Sending, advance};
 
@@ -30,8 +35,12 @@ impl Expected {
 }
 
 /// A blocking task that is gone: the runtime is shutting down.
-fn ended(error: tokio::task::JoinError) -> SpoolError {
-    SpoolError::Read { what: "a temporary file".to_owned(), source: io::Error::other(error) }
+pub(super) fn ended(error: tokio::task::JoinError) -> SpoolError {
+    failed(io::Error::other(error))
+}
+
+fn failed(source: io::Error) -> SpoolError {
+    SpoolError::Read { what: "a temporary file".to_owned(), source }
 }
 
 /// Says when another hundredth has passed.

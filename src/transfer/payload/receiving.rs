@@ -1,6 +1,6 @@
 //! A payload from a stream to a file, over as many streams as it takes.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::{
     task::{JoinHandle, spawn_blocking},
@@ -9,19 +9,26 @@ use tokio::{
 use zstd::bulk::Decompressor;
 
 use super::{
-    Expected, Meter, ended,
+    Course, Expected, Meter,
+    assembly::{Assembly, write},
+    ended,
     packing::{claimed, unpack},
 };
 use crate::{
-    proto::frames::Held,
+    proto::{frames::Held, manifest::Manifest},
     spool::{SpoolWriter, Spooled},
-    transfer::{TransferConfig, TransferError},
+    transfer::{
+        TransferConfig, TransferError,
+        cache::{Cache, Supply},
+    },
 };
 
-/// The file, and what unpacks pieces.
+/// The file, what unpacks pieces, and what is known of those that need not come.
 struct Store {
     writer: SpoolWriter,
     unpacker: Option<Decompressor<'static>>,
+    assembly: Option<Assembly>,
+    cache: Option<Cache>,
 }
 
 /// A piece as it came.
@@ -36,7 +43,10 @@ type Writing = JoinHandle<Result<Store, TransferError>>;
 pub(in crate::transfer) struct Receiving {
     expected: Expected,
     directory: PathBuf,
-    received: u64,
+    cache: Option<Cache>,
+    course: Course,
+    /// Bytes that came, of all streams.
+    arrived: u64,
     meter: Meter,
     writing: Writing,
     /// When the next piece must be here.
@@ -47,24 +57,28 @@ pub(in crate::transfer) struct Receiving {
 }
 
 impl Receiving {
-    /// Begins an unnamed file in a folder. All of it must be here at `end`, however often the stream breaks.
+    /// Begins an unnamed file in a folder. All of it must be here at `end`, however often the stream breaks. What is in the
+    /// cache gives way to it on a full disk.
     pub(in crate::transfer) fn new(
         expected: Expected,
         directory: PathBuf,
+        cache: Option<Cache>,
         end: Instant,
         config: TransferConfig,
     ) -> Self {
-        let writing = begin(directory.clone(), expected.size);
-        let due = Instant::now() + config.stall;
-        Self { expected, directory, received: 0, meter: Meter::new(expected.size), writing, due, end, config }
+        let writing = begin(directory.clone(), expected.size, cache.clone());
+        let (due, meter) = (Instant::now() + config.stall, Meter::new(expected.size));
+        let course = Course::from(0, expected.size);
+        Self { expected, directory, cache, course, arrived: 0, meter, writing, due, end, config }
     }
 
-    /// What is here of it, after a stream broke.
+    /// What is here of it, after a stream broke. The pieces that were to come are not claimed any more.
     ///
     /// # Errors
     /// As [`Receiving::take`], for the last piece that was taken.
     pub(in crate::transfer) async fn held(&mut self) -> Result<Option<Held>, TransferError> {
-        let store = (&mut self.writing).await.map_err(ended)??;
+        let mut store = (&mut self.writing).await.map_err(ended)??;
+        store.assembly = None;
         let held = Held { size: store.writer.size(), digest: store.writer.digest() };
         self.writing = spawn_blocking(move || Ok(store));
         Ok(Some(held).filter(|held| held.size > 0))
@@ -75,19 +89,39 @@ impl Receiving {
     /// # Errors
     /// [`TransferError::Protocol`] for any other position, and for another payload that does not begin anew.
     pub(in crate::transfer) fn resume(&mut self, expected: Expected, start: u64) -> Result<(), TransferError> {
-        self.due = Instant::now() + self.config.stall;
+        self.excuse();
         match start {
             0 => {
-                if self.received > 0 || expected != self.expected {
+                if self.received() > 0 || expected != self.expected {
                     let (directory, size) = (self.directory.clone(), expected.size);
-                    (self.expected, self.received, self.meter) = (expected, 0, Meter::new(size));
-                    self.writing = begin(directory, size);
+                    (self.expected, self.meter) = (expected, Meter::new(size));
+                    self.writing = begin(directory, size, self.cache.clone());
                 }
-                Ok(())
             }
-            start if start == self.received && expected == self.expected => Ok(()),
-            _ => Err(TransferError::Protocol("a payload goes on at a byte that was not asked for")),
+            start if start == self.received() && expected == self.expected => {}
+            _ => return Err(TransferError::Protocol("a payload goes on at a byte that was not asked for")),
         }
+        self.course = Course::from(start, expected.size);
+        Ok(())
+    }
+
+    /// Takes from now on only what is lacking, and the rest from where it was kept.
+    ///
+    /// # Errors
+    /// As [`Receiving::take`].
+    pub(in crate::transfer) async fn assemble(
+        &mut self,
+        manifest: Arc<Manifest>,
+        supply: Supply,
+    ) -> Result<(), TransferError> {
+        let mut store = (&mut self.writing).await.map_err(ended)??;
+        self.course = Course::of(&manifest, &supply.lacking(), self.received());
+        self.writing = spawn_blocking(move || {
+            store.assembly = Some(Assembly::new(manifest, supply));
+            go_on(store)
+        });
+        self.excuse();
+        Ok(())
     }
 
     /// Bytes that are expected in all.
@@ -95,9 +129,20 @@ impl Receiving {
         self.expected.size
     }
 
-    /// Bytes that are here.
+    /// Bytes that are here, from the first one on without a gap.
     pub(in crate::transfer) fn received(&self) -> u64 {
-        self.received
+        self.course.position()
+    }
+
+    /// Bytes that came, of all streams, and those that still have to.
+    pub(in crate::transfer) fn way(&self) -> (u64, u64) {
+        (self.arrived, self.course.left())
+    }
+
+    /// Waits until all of it is late, whoever is waited for.
+    pub(in crate::transfer) async fn over(&self) -> TransferError {
+        sleep_until(self.end).await;
+        TransferError::Stalled { what: self.expected.what, after: self.config.payload }
     }
 
     /// Waits until the payload is late, and says so.
@@ -114,7 +159,7 @@ impl Receiving {
 
     /// Whether every byte is here.
     pub(in crate::transfer) fn is_whole(&self) -> bool {
-        self.received == self.expected.size
+        self.course.left() == 0
     }
 
     /// Takes a piece while the one before is being written; says how many bytes came so far, each time that a hundredth
@@ -128,14 +173,14 @@ impl Receiving {
             Piece::AsItIs(bytes) => bytes.len(),
             Piece::Packed(packed) => claimed(packed).ok_or(UNPACKABLE)?,
         };
-        self.received = self.received.saturating_add(bytes as u64);
-        if self.received > self.expected.size {
+        self.arrived = self.arrived.saturating_add(bytes as u64);
+        if !self.course.advance(bytes as u64) {
             return Err(TransferError::Protocol("more bytes than were announced"));
         }
         let store = (&mut self.writing).await.map_err(ended)??;
-        self.writing = spawn_blocking(move || write(store, piece, bytes));
-        self.due = Instant::now() + self.config.stall;
-        Ok(self.meter.passed(self.received))
+        self.writing = spawn_blocking(move || take(store, piece, bytes));
+        self.excuse();
+        Ok(self.meter.passed(self.received()))
     }
 
     /// The finished file, if its bytes are those that were promised.
@@ -151,15 +196,25 @@ impl Receiving {
 
 const UNPACKABLE: TransferError = TransferError::Protocol("a packed piece that is none");
 
-fn begin(directory: PathBuf, size: u64) -> Writing {
-    spawn_blocking(move || Ok(Store { writer: SpoolWriter::new(&directory, size)?, unpacker: None }))
+fn begin(directory: PathBuf, size: u64, cache: Option<Cache>) -> Writing {
+    spawn_blocking(move || {
+        let writer = SpoolWriter::new(&directory, size)?;
+        Ok(Store { writer, unpacker: None, assembly: None, cache })
+    })
 }
 
-fn write(mut store: Store, piece: Piece, size: usize) -> Result<Store, TransferError> {
+fn take(mut store: Store, piece: Piece, size: usize) -> Result<Store, TransferError> {
     let piece = match piece {
         Piece::AsItIs(bytes) => bytes,
         Piece::Packed(packed) => unpack(&mut store.unpacker, &packed, size).map_err(|_| UNPACKABLE)?,
     };
-    store.writer.write(&piece)?;
+    write(&mut store.writer, &piece, store.cache.as_ref())?;
+    go_on(store)
+}
+
+fn go_on(mut store: Store) -> Result<Store, TransferError> {
+    if let Some((assembly, cache)) = store.assembly.as_mut().zip(store.cache.as_ref()) {
+        assembly.go_on(&mut store.writer, cache)?;
+    }
     Ok(store)
 }

@@ -1,6 +1,6 @@
 //! A payload from a file to a stream.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
 
 use tokio::{
     task::{JoinHandle, spawn_blocking},
@@ -9,23 +9,26 @@ use tokio::{
 use zstd::bulk::Compressor;
 
 use super::{
-    Meter, ended,
+    Course, Meter, ended, failed,
     packing::{Judge, Mode, pack},
 };
 use crate::{
-    proto::frames::{HEADER, Held, Kind, MAX_DATA, MAX_WHOLE},
+    proto::{
+        frames::{HEADER, Held, Kind, MAX_DATA, MAX_WHOLE},
+        manifest::{Manifest, PieceSet},
+    },
     spool::{SpoolError, digest_of_first},
     transfer::{error::Interrupted, link::Outbox},
 };
 
-/// How a payload is announced, and what follows.
+/// How a payload is announced.
 pub(in crate::transfer) struct Opening {
+    file: File,
+    size: u64,
     /// The position of the first byte that is sent.
     pub(in crate::transfer) start: u64,
     /// All of it, if it is small.
     pub(in crate::transfer) whole: Option<Vec<u8>>,
-    /// The rest.
-    pub(in crate::transfer) sending: Sending,
 }
 
 impl Opening {
@@ -45,8 +48,20 @@ impl Opening {
             Ok((file, start, whole))
         });
         let (file, start, whole) = opening.await.map_err(ended)??;
-        let sent = if whole.is_some() { size } else { start };
-        Ok(Self { start, whole, sending: Sending::new(file, sent, size) })
+        Ok(Self { file, size, start, whole })
+    }
+
+    /// What follows: everything that the announcement does not have.
+    pub(in crate::transfer) fn rest(self) -> Sending {
+        let from = if self.whole.is_some() { self.size } else { self.start };
+        let course = Course::from(from, self.size);
+        Sending::new(self.file, self.size, course)
+    }
+
+    /// What follows: the bytes of these pieces.
+    pub(in crate::transfer) fn pieces(self, manifest: &Manifest, lacking: &PieceSet) -> Sending {
+        let course = Course::of(manifest, lacking, self.start);
+        Sending::new(self.file, self.size, course)
     }
 }
 
@@ -63,8 +78,7 @@ struct Piece {
 
 /// A payload that is being sent.
 pub(in crate::transfer) struct Sending {
-    size: u64,
-    sent: u64,
+    course: Course,
     meter: Meter,
     judge: Judge,
     /// The next piece.
@@ -72,22 +86,22 @@ pub(in crate::transfer) struct Sending {
 }
 
 impl Sending {
-    fn new(file: File, sent: u64, size: u64) -> Self {
+    fn new(file: File, size: u64, course: Course) -> Self {
         let judge = Judge::new(Instant::now());
-        let mut sending = Self { size, sent, meter: Meter::new(size), judge, piece: None };
+        let mut sending = Self { course, meter: Meter::new(size), judge, piece: None };
         sending.begin(file, None);
         sending
     }
 
     /// Begins to read the next piece, if there is one.
     fn begin(&mut self, file: File, packer: Option<Compressor<'static>>) {
-        let (at, left, mode) = (self.sent, self.size.saturating_sub(self.sent), self.judge.mode());
-        self.piece = (left > 0).then(|| spawn_blocking(move || read_piece(file, packer, at, left, mode)));
+        let (next, mode) = (self.course.next(), self.judge.mode());
+        self.piece = (!next.is_empty()).then(|| spawn_blocking(move || read_piece(file, packer, next, mode)));
     }
 
     /// How far this side is, which may be further than the other one.
     pub(in crate::transfer) fn sent(&self) -> u64 {
-        self.sent
+        self.course.position()
     }
 
     /// Whether every piece was queued.
@@ -103,12 +117,12 @@ impl Sending {
         let read = reading.await;
         self.piece = None;
         let Piece { file, packer, frame, bytes, packed } = read.map_err(ended)??;
-        self.sent = self.sent.saturating_add(bytes as u64);
+        self.course.advance(bytes as u64);
         room.send(frame);
         packed.into_iter().for_each(|packed| self.judge.tried(bytes, packed));
         self.judge.sent(bytes, waited, Instant::now());
         self.begin(file, packer);
-        Ok(self.meter.passed(self.sent))
+        Ok(self.meter.passed(self.course.position()))
     }
 }
 
@@ -123,27 +137,22 @@ pub(in crate::transfer) async fn advance(
     }
 }
 
-fn failed(source: io::Error) -> SpoolError {
-    SpoolError::Read { what: "a temporary file".to_owned(), source }
-}
-
 fn read(file: &File, at: u64, mut into: Vec<u8>) -> Result<Vec<u8>, SpoolError> {
     file.read_exact_at(&mut into, at).map_err(failed)?;
     Ok(into)
 }
 
-/// Reads one piece into a frame of its own.
+/// Reads the beginning of a range into a frame of its own.
 fn read_piece(
     file: File,
     mut packer: Option<Compressor<'static>>,
-    at: u64,
-    left: u64,
+    next: Range<u64>,
     mode: Mode,
 ) -> Result<Piece, SpoolError> {
-    let bytes = usize::try_from(left).map_or(MAX_DATA, |left| left.min(MAX_DATA));
+    let bytes = usize::try_from(next.end - next.start).map_or(MAX_DATA, |left| left.min(MAX_DATA));
     let mut frame = vec![0; HEADER + bytes];
     let (head, body) = frame.split_at_mut(HEADER);
-    file.read_exact_at(body, at).map_err(failed)?;
+    file.read_exact_at(body, next.start).map_err(failed)?;
     let mut packed = None;
     if let Mode::Packed(level) = mode {
         let smaller = pack(&mut packer, level, body).map_err(failed)?;

@@ -12,7 +12,7 @@ use p2p_worker::{
     ids::{FutureId, NodeId, PeerName, Ticket},
     proto::{
         claim::{self, Claims, Job, Key, Settings},
-        message::{About, Message},
+        message::{About, Message, Via},
         posting::{self, Postings},
     },
 };
@@ -136,6 +136,12 @@ pub(super) struct World {
 
 const START: Timestamp = Timestamp(1_795_361_280_000);
 
+/// Whom an accept names, and with what.
+fn invitation(job: &Job) -> (&NodeId, Ticket) {
+    let Via::Libp2p { node, ticket } = &job.via else { unreachable!("nobody speaks by wormhole here") };
+    (node, *ticket)
+}
+
 impl World {
     pub(super) fn new(plan: Plan) -> Self {
         let mut chance = Chance::new(plan.seed);
@@ -181,8 +187,9 @@ impl World {
 
     fn role(&self, number: usize, name: &PeerName, node: &NodeId) -> Role {
         if number < self.plan.workers {
-            let (me, node, slots) = (name.clone(), node.clone(), self.plan.slots);
-            Role::Worker(Claims::new(Settings { me, node, slots, max_future: 1 << 30, about: About::default() }))
+            let (me, node, slots) = (name.clone(), Some(node.clone()), self.plan.slots);
+            let about = About::default();
+            Role::Worker(Claims::new(Settings { me, node, wormhole: false, slots, max_future: 1 << 30, about }))
         } else {
             Role::Client(Postings::new(name.clone(), self.plan.attempts))
         }
@@ -414,8 +421,10 @@ impl World {
         for action in actions {
             match action {
                 claim::Action::Say(message, expires) => self.say(worker, &message, expires),
+                claim::Action::Stop(_) => unreachable!("nobody speaks by wormhole here"),
                 claim::Action::Start(job) => {
-                    let client = self.peers.iter().position(|peer| peer.node == job.node).unwrap();
+                    let (node, _) = invitation(&job);
+                    let client = self.peers.iter().position(|peer| peer.node == *node).unwrap();
                     let way = self.chance.milliseconds((10, 800));
                     let life = self.peers[worker].life;
                     self.schedule(way, What::Dial { worker, life, client, job: Box::new(job) });
@@ -458,6 +467,7 @@ impl World {
             }
             posting::Action::TimedOut(_) => unreachable!("no deadlines here"),
             posting::Action::Doubted(_) => self.doubted += 1,
+            posting::Action::Fetch { .. } => unreachable!("no wormholes here"),
         }
     }
 
@@ -479,14 +489,15 @@ impl World {
 
     fn dial(&mut self, worker: usize, life: u32, client: usize, job: Job) {
         let name = self.peers[worker].name.clone();
-        let run = self.runs.get_mut(&job.ticket.0).filter(|run| run.good && run.worker_name == name);
+        let (_, ticket) = invitation(&job);
+        let run = self.runs.get_mut(&ticket.0).filter(|run| run.good && run.worker_name == name);
         let Some(run) = run.filter(|run| run.client == client) else {
             return self.schedule(Duration::from_millis(50), What::Released { worker, life, key: job.key });
         };
         run.worker = Some((worker, life));
         let future = run.future.clone();
         let took = self.chance.milliseconds(self.plan.task);
-        self.schedule(took, What::TaskEnds { ticket: job.ticket });
+        self.schedule(took, What::TaskEnds { ticket });
         self.postings(client, posting::Event::Came(future));
     }
 

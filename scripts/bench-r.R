@@ -1,0 +1,79 @@
+# What scripts/bench r measures: future.libp2p beside multisession, multicore and callr, all in this R and this run, taking turns.
+# P2P_TEST_PROGRAM and P2P_TEST_FLAGS are the program and its flags, as for the tests.
+
+suppressPackageStartupMessages(library(future))
+runs <- as.integer(Sys.getenv("P2P_TEST_RUNS", "30"))
+flags <- strsplit(sub("^--", "", strsplit(Sys.getenv("P2P_TEST_FLAGS"), " ", fixed = TRUE)[[1L]]), "=", fixed = TRUE)
+flags <- stats::setNames(lapply(flags, function(flag) if (length(flag) == 2L) flag[2L] else TRUE), vapply(flags, `[`, "", 1L))
+
+plans <- list(
+  future.libp2p = function() plan(future.libp2p::cluster, workers = 2L, worker = Sys.getenv("P2P_TEST_PROGRAM"), flags = flags),
+  multisession = function() plan(multisession, workers = 2L),
+  multicore = function() plan(multicore, workers = 2L)
+)
+
+took <- function(code) 1000 * system.time(code, gcFirst = FALSE)[["elapsed"]]
+ms <- function(x) sprintf("%.1f ms", x)
+row <- function(...) cat(sprintf("| %s |\n", paste(c(...), collapse = " | ")))
+head_of <- function(title, ...) {
+  cat("\n**", title, "**\n\n", sep = "")
+  row("", ...)
+  row("---", rep("---:", length(c(...))))
+}
+quantiles <- function(x) ms(stats::quantile(x, c(0.5, 0.95), names = FALSE))
+
+single <- list()
+steps <- NULL
+for (name in names(plans)) {
+  plans[[name]]()
+  for (i in 1:3) value(future(42))
+  single[[name]] <- vapply(seq_len(runs), function(i) {
+    f <- NULL
+    time <- took(value(f <- future(42)))
+    if (name == "future.libp2p") steps <<- rbind(steps, unlist(lapply(f[["task"]]$times, as.numeric))[
+      c("launch", "written", "posted", "accepted", "running", "done", "collect", "read")])
+    time
+  }, 0)
+  plan(sequential)
+}
+single[["callr::r()"]] <- vapply(seq_len(runs), function(i) took(callr::r(function() 42)), 0)
+rscript <- file.path(R.home("bin"), "Rscript")
+bare <- vapply(seq_len(runs), function(i) took(system2(rscript, c("--vanilla", "-e", shQuote("invisible(future::value(future::future(42)))")))), 0)
+start <- vapply(seq_len(runs), function(i) took(system2(rscript, c("--vanilla", "-e", "1"), stdout = FALSE)), 0)
+single[["Rscript that resolves one future"]] <- bare
+single[["Rscript that does nothing"]] <- start
+head_of(sprintf("value(future(42)), %d runs", runs), "median", "p95")
+for (name in names(single)) row(name, quantiles(single[[name]]))
+
+head_of("Where the milliseconds go (future.libp2p, as this R session hears of it)", "median", "p95")
+gaps <- 1000 * (steps[, -1L, drop = FALSE] - steps[, -ncol(steps), drop = FALSE])
+labels <- c("R: strip and write the future", "order to the program, request on the board", "offer, accept",
+  "transfer, jail, R's start with package future", "evaluation, result, scanner", "R: wakes up", "R: reads the result")
+for (i in seq_along(labels)) row(labels[i], quantiles(gaps[, i]))
+row("all, without what a bare Rscript takes for one future", ms(stats::median(single$future.libp2p) - stats::median(bare)), "")
+
+head_of("200 small futures on 2 workers", "futures a second")
+for (name in names(plans)) {
+  plans[[name]]()
+  value(future(1))
+  time <- took(stopifnot(identical(value(lapply(1:200, function(i) future(i))), as.list(1:200))))
+  row(name, sprintf("%.1f", 200 / (time / 1000)))
+  plan(sequential)
+}
+
+big <- runif(2.5e6)
+head_of("A global of 20 MB, ten futures one after the other", "first", "tenth", "median")
+for (name in names(plans)) {
+  plans[[name]]()
+  value(future(1))
+  times <- vapply(1:10, function(i) took(value(future(length(big)))), 0)
+  row(name, ms(c(times[c(1L, 10L)], stats::median(times))))
+  plan(sequential)
+}
+
+plans$future.libp2p()
+f <- future(Sys.sleep(5))
+each <- vapply(1:200, function(i) took(for (k in 1:10) resolved(f)) / 10, 0)
+head_of("resolved() of a future that runs, 200 times 10", "median", "p95")
+row("future.libp2p", sprintf("%.3f ms", stats::quantile(each, c(0.5, 0.95), names = FALSE)))
+plan(sequential)

@@ -1,0 +1,249 @@
+//! Clients of the R package future.p2p, which are R scripts that play it, and `p2p-worker` workers, on our board: system's ssh,
+//! wormhole-william, Python's mailbox server and relay, R in the sandbox.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    world::{Running, Who, World, eventually, processes_with, stderr, stdout},
+    wormhole_client::{last_sequence, plain},
+    wormholes::{Account, Wormholes},
+};
+
+const PERSONAL: &str = "alice/personal";
+
+struct Stage {
+    world: World,
+    wormholes: Wormholes,
+    alice: Account,
+    files: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new(who: Who) -> Self {
+        let (world, wormholes) = (World::new(who), Wormholes::new());
+        let alice = wormholes.alice(&world);
+        Self { world, wormholes, alice, files: tempfile::tempdir().unwrap() }
+    }
+
+    /// A worker as whoever this stage is for, by its own key.
+    fn worker(&self, arguments: &[&str]) -> Running {
+        let board = self.world.board();
+        let mut command = self.world.command(&["--board", &board, "--accept-new"]);
+        command.args(arguments).env("P2P_WORKER_LOG", "info");
+        self.wormholes.for_ours(&mut command);
+        let worker = Running::start(command);
+        worker.wait_for("joined the cluster");
+        worker
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// A future of this expression, made by R.
+    fn future(&self, name: &str, expression: &str) -> PathBuf {
+        let path = self.path(&format!("{name}.future.rds"));
+        let code = format!("saveRDS(future::future({{ {expression} }}, lazy = TRUE), '{}')", path.display());
+        assert!(Command::new("Rscript").args(["--vanilla", "-e", &code]).status().unwrap().success());
+        path
+    }
+
+    /// An R client that resolves these, one after the other; each result goes to `NAME.result.rds`.
+    fn client(&self, futures: &[PathBuf], environment: &[(&str, &str)]) -> Running {
+        let files = futures.iter().flat_map(|future| [future.clone(), self.result_of(future)]);
+        let files: Vec<String> = files.map(|path| path.display().to_string()).collect();
+        let arguments: Vec<&str> = [PERSONAL].into_iter().chain(files.iter().map(String::as_str)).collect();
+        self.wormholes.peer("r_client.R", &self.alice, &arguments, environment)
+    }
+
+    fn result_of(&self, future: &Path) -> PathBuf {
+        let name = future.file_name().unwrap().to_str().unwrap().replace(".future.rds", ".result.rds");
+        self.path(&name)
+    }
+
+    /// What R's own `value()` makes of what came of this expression.
+    fn value(&self, expression: &str, environment: &[(&str, &str)]) -> String {
+        let client = self.client(&[self.future("f", expression)], environment);
+        client.wait_for("done");
+        client.wait_for("got ")
+    }
+}
+
+fn peers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/peers")
+}
+
+/// Compares each pair of results; the lines of those that differ.
+fn differences(pairs: &[(PathBuf, PathBuf)]) -> Vec<String> {
+    let mut command = Command::new("Rscript");
+    command.arg("--vanilla").arg(peers().join("compare.R")).args(pairs.iter().flat_map(|(one, other)| [one, other]));
+    let output = command.output().unwrap();
+    let told = stdout(&output);
+    assert_eq!(told.lines().count(), pairs.len(), "{output:?}");
+    told.lines().filter(|line| !line.trim_end().ends_with(" same")).map(str::to_owned).collect()
+}
+
+#[test]
+fn everything_comes_back_as_from_a_plain_r() {
+    let stage = Stage::new(Who::Ordinary);
+    let worker = stage.worker(&[]);
+    let made = Command::new("Rscript").arg("--vanilla").arg(peers().join("make.R")).arg(stage.files.path()).output();
+    let made = made.unwrap();
+    let names = stdout(&made);
+    let names: Vec<&str> =
+        names.strip_prefix("made ").unwrap_or_else(|| panic!("{made:?}")).split_whitespace().collect();
+    let futures: Vec<PathBuf> = names.iter().map(|name| stage.path(&format!("{name}.future.rds"))).collect();
+    assert!(futures.iter().any(|future| fs::metadata(future).unwrap().len() > 15 << 20), "one of them is large");
+    let mut client = stage.client(&futures, &[]);
+    assert_eq!(client.wait(), Some(0), "{}\n{}", client.log(), worker.log());
+    let pairs: Vec<_> = futures
+        .iter()
+        .map(|future| (stage.result_of(future), PathBuf::from(future.to_str().unwrap().replace(".future.", ".local."))))
+        .collect();
+    assert_eq!(differences(&pairs), [""; 0], "{}", client.log());
+    client.wait_for("simpleError: no such thing");
+}
+
+#[test]
+fn a_newer_r_gives_what_the_worker_of_future_p2p_gave() {
+    let stage = Stage::new(Who::Me);
+    let root = std::env::var("P2P_TEST_ROOT").expect("P2P_TEST_ROOT must be set, see scripts/test-root");
+    let worker = stage.worker(&["--root", &root]);
+    let recorded = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let names = ["value", "error", "output", "seed", "progress"];
+    let futures: Vec<PathBuf> = names.iter().map(|name| recorded(&format!("{name}.future.rds"))).collect();
+    let mut client = stage.client(&futures, &[]);
+    assert_eq!(client.wait(), Some(0), "{}\n{}", client.log(), worker.log());
+    let pairs: Vec<_> = names
+        .iter()
+        .map(|name| (stage.path(&format!("{name}.result.rds")), recorded(&format!("{name}.result.rds"))))
+        .collect();
+    assert_eq!(differences(&pairs), [""; 0], "{}", client.log());
+}
+
+#[test]
+fn the_lines_of_one_future_are_those_of_future_p2p() {
+    let stage = Stage::new(Who::Me);
+    let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
+    let worker = stage.worker(&["--via", "wormhole"]);
+    let got = stage.value("paste('forty', 'two')", &[]);
+    assert_eq!(got, "got value: \"forty two\"", "{}", worker.log());
+    worker.wait_for("delivered");
+    // Hellos come whenever a client asks who is there, with keys behind those of R peers that these ignore.
+    let hello = plain(&listener.wait_for("type=worker"));
+    assert!(hello.starts_with("when=TIME,expires=TIME,type=worker,from=PEER,protocols=wormhole"), "{hello}");
+    let is_of_it =
+        |line: &&str| line.starts_with("when=") && !line.contains("type=worker") && !line.contains("type=client");
+    let log = listener.log();
+    let lines: Vec<String> = log.lines().filter(is_of_it).map(plain).collect();
+    let golden = include_str!("../data/r-client-with-worker.transcript");
+    assert_eq!(last_sequence(&lines)[1..], golden.lines().collect::<Vec<_>>(), "{log}");
+}
+
+#[test]
+fn what_a_limit_ended_or_never_began_is_reported_by_rs_own_code() {
+    let stage = Stage::new(Who::Ordinary);
+    let profile = stage
+        .world
+        .profile("short.toml", "wall_time = \"3 s\"\ncpu_time = \"3 s\"\nmemory = \"512 MiB\"\nresult = \"1 MiB\"");
+    let worker = stage.worker(&["--profile", &profile]);
+    let stopped = |expression: &str| stage.value(expression, &[]);
+    let said = |got: &str, class: &str, words: &str| {
+        assert!(got.starts_with(&format!("got {class}: ")) && got.contains(words), "{got}\n{}", worker.log());
+    };
+    said(&stopped("Sys.sleep(600)"), "FutureInterruptError", "time limit of 3 s reached");
+    said(&stopped("quit()"), "FutureInterruptError", "R ended without a result");
+    said(&stopped("tools::pskill(Sys.getpid(), 9)"), "FutureInterruptError", "R was ended by signal SIGKILL");
+    said(&stopped("runif(1e6)"), "FutureInterruptError", "the result is larger than the limit of 1.0 MiB");
+    for (sends, words) in [
+        ("text", "the peer offers a text message"),
+        ("folder", "the peer offers a folder"),
+        ("other", "another future arrived than the one that was announced"),
+    ] {
+        said(&stage.value("1", &[("PEER_SENDS", sends)]), "FutureLaunchError", words);
+    }
+    assert_eq!(stage.value("'and after all that'", &[]), "got value: \"and after all that\"");
+}
+
+#[test]
+fn a_withdrawn_future_is_stopped_and_its_client_told() {
+    let stage = Stage::new(Who::Me);
+    let worker = stage.worker(&[]);
+    let marker = format!("8{:05}{:03}", stage.world.port(), std::process::id() % 1000);
+    let cue = stage.path("cue");
+    let future = stage.future("endless", &format!("system('sleep {marker}')"));
+    let client = stage.client(&[future], &[("PEER_CUE", cue.to_str().unwrap())]);
+    eventually("the task runs", || !processes_with(&marker).is_empty());
+    fs::write(&cue, "now").unwrap();
+    eventually("the task is gone", || processes_with(&marker).is_empty());
+    let got = client.wait_for("got ");
+    assert!(got.starts_with("got FutureInterruptError") && got.contains("the future was cancelled"), "{got}");
+    assert_eq!(stage.value("'next'", &[]), "got value: \"next\"", "{}", worker.log());
+}
+
+#[test]
+fn ours_and_a_worker_of_future_p2p_share_the_futures_of_r_clients() {
+    const EACH: usize = 3;
+    let stage = Stage::new(Who::Me);
+    let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
+    let theirs = stage.wormholes.worker(&stage.alice, PERSONAL, &[]);
+    let state = stage.world.path("another").display().to_string();
+    let ours = [stage.worker(&[]), stage.worker(&["--state", &state])];
+    let mut clients = Vec::new();
+    for client in 0..3 {
+        let make = |number: usize| stage.future(&format!("f-{client}-{number}"), &format!("{client} * 10 + {number}"));
+        let futures: Vec<PathBuf> = (0..EACH).map(make).collect();
+        clients.push(stage.client(&futures, &[]));
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.wait(), Some(0), "{}", client.log());
+        let got: Vec<String> =
+            client.log().lines().filter(|line| line.starts_with("got ")).map(str::to_owned).collect();
+        let expected: Vec<String> = (0..EACH).map(|one| format!("got value: {}", number * 10 + one)).collect();
+        assert_eq!(got, expected);
+    }
+    // A client is served before the sender's log says so.
+    let count = |log: String, what: &str| log.lines().filter(|line| line.contains(what)).count();
+    let all =
+        || count(theirs.log(), "sent ") + ours.iter().map(|worker| count(worker.log(), " delivered ")).sum::<usize>();
+    eventually("each future has been resolved", || all() >= 3 * EACH);
+    assert_eq!(all(), 3 * EACH, "and once");
+    let board = listener.log();
+    let offers_of_ours = board.lines().filter(|line| line.contains("type=offer") && line.contains("peer=")).count();
+    assert!(
+        offers_of_ours <= 2 * 3 * EACH,
+        "{offers_of_ours} offers of two workers for {} futures:\n{board}",
+        3 * EACH
+    );
+}
+
+#[test]
+fn without_a_mailbox_server_a_worker_leaves_futures_to_others_for_a_while() {
+    let stage = Stage::new(Who::Me);
+    let worker = stage.worker(&["--wormhole-mailbox", "ws://127.0.0.1:1/v1"]);
+    let _client = stage.client(&[stage.future("f", "1")], &[]);
+    let said = worker.wait_for("no mailbox server for wormholes; this slot takes none for half a minute");
+    assert!(said.contains("the mailbox server: "), "{said}");
+}
+
+#[test]
+fn without_p2p_wormhole_only_libp2p_is_offered_and_the_fix_is_named() {
+    let stage = Stage::new(Who::Ordinary);
+    fs::remove_file(stage.world.programs().join("p2p-wormhole")).unwrap();
+    let worker = stage.worker(&[]);
+    let said = worker.wait_for("no wormholes, only libp2p");
+    assert!(said.contains("p2p-wormhole") && said.contains("scripts/install") && said.contains("--via"), "{said}");
+    let output = stage.world.submit(&["--via", "libp2p", "-e", "1"]).output().unwrap();
+    assert_eq!(stdout(&output), "[1] 1\n", "{output:?}");
+    let board = stage.world.board();
+    let named = stage.world.command(&["--board", &board, "--accept-new", "--via", "wormhole"]).output().unwrap();
+    assert_eq!(named.status.code(), Some(2), "{named:?}");
+    assert!(stderr(&named).contains("cannot execute") && stderr(&named).contains("hint: "), "{named:?}");
+    let typo = stage.world.command(&["--via", "pigeon"]).output().unwrap();
+    assert_eq!(typo.status.code(), Some(2), "{typo:?}");
+    assert!(stderr(&typo).contains("auto, libp2p or wormhole"), "{typo:?}");
+}
