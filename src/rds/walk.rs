@@ -1,6 +1,9 @@
 //! The walk over all items, in the order of the bytes, with a stack of what is still to come.
 
-use std::{collections::BTreeSet, io::BufRead};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::BufRead,
+};
 
 use super::{
     Carried, MAX_DEPTH, ScanError,
@@ -49,9 +52,8 @@ pub(super) struct Scan<R> {
     todo: Vec<(u32, What)>,
     /// How many things could be referred to so far.
     pub(super) refs: u32,
-    /// Which of them are names that describe compact vectors, sequences among them, and which name the pointers of data.table.
-    pub(super) compact: BTreeSet<u32>,
-    pub(super) sequences: BTreeSet<u32>,
+    /// Which of them are names that describe compact vectors, and which name the pointers of data.table.
+    pub(super) compact: BTreeMap<u32, Vec<u8>>,
     own_pointers: BTreeSet<u32>,
     names: Names,
     /// The name in front of the next value, by its number.
@@ -76,8 +78,7 @@ impl<R: BufRead> Scan<R> {
             bytes: Bytes::new(from, size),
             todo: Vec::new(),
             refs: 0,
-            compact: BTreeSet::new(),
-            sequences: BTreeSet::new(),
+            compact: BTreeMap::new(),
             own_pointers: BTreeSet::new(),
             names: Names::default(),
             tag: None,
@@ -212,7 +213,7 @@ impl<R: BufRead> Scan<R> {
     }
 
     /// A symbol, or the number of one.
-    fn tag_name(&mut self) -> Result<u32, ScanError> {
+    pub(super) fn tag_name(&mut self) -> Result<u32, ScanError> {
         let flags = Flags(self.bytes.word()?);
         match flags.kind() {
             types::SYMBOL => self.symbol().map(|()| self.refs),
