@@ -145,7 +145,8 @@ impl Client {
         patiently("the result's line", self.hear(is_result)).await??;
         let (announced, evaluated) = (Instant::now(), accepted.elapsed());
         let cancel = CancellationToken::new();
-        let result = self.program.receive(&Code::of_result(&code), MOST, &self.folder, |_| (), &cancel);
+        let whole = Code::of_result(&code);
+        let result = self.program.receive(&whole, MOST, &self.folder, |_| (), &cancel);
         patiently("the result", result).await??;
         Ok([offered, first, evaluated, announced.elapsed(), begin.elapsed()])
     }
@@ -187,7 +188,9 @@ impl Client {
     ) -> Result<(Instant, Duration), Failure> {
         let (told, mut steps) = mpsc::channel(64);
         let (cancel, whole) = (CancellationToken::new(), Code::of_future(code));
-        let tell = move |step| drop(told.try_send((step, Instant::now())));
+        let tell = move |step| {
+            let _ = told.try_send((step, Instant::now()));
+        };
         let sending = self.program.send(&whole, payload, tell, &cancel);
         let accepting = async {
             let (mut accepted, mut first) = (None, None);

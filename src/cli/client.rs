@@ -65,7 +65,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         async move { connect(&board, cluster, args.folder, limits, transfers, members).await.map_err(no_board) }
     };
     let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
-    match stdio::serve(settings, input, output, stop, members, connect).await {
+    match Box::pin(stdio::serve(settings, input, output, stop, members, connect)).await {
         Ok(End::Left) => Ok(()),
         Ok(End::BoardGone) => Err(Failure::new(Status::Network, "the board is gone; R was told why")),
         Err(error @ (SessionError::Folder(_) | SessionError::Refused(_))) => Err(Failure::new(Status::Usage, error)),

@@ -325,14 +325,15 @@ mod tests {
     async fn it_is_told_when_the_list_is_in_force_and_when_it_is_no_longer() {
         let hub = Arc::new(Hub::default());
         let (list, lists) = watch::channel(names(&["bob", "carol"]));
-        let (tell, mut told) = mpsc::unbounded_channel();
+        let (tell, mut told) = mpsc::channel(16);
         let (alices, alice) = (Arc::clone(&hub), "alice".parse::<UserName>().unwrap());
         let sharing = move |guests: Vec<UserName>| {
             let fails = guests.len() == 1;
             Moody(MemoryBoard::new(&alices, alice.clone()).sharing_with(guests), fails)
         };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(hosted().host(sharing, lists, stop.clone(), move |hosts| tell.send(hosts).unwrap()));
+        let task =
+            tokio::spawn(hosted().host(sharing, lists, stop.clone(), move |hosts| tell.try_send(hosts).unwrap()));
         assert_eq!(soon(told.recv()).await, Some(true));
         list.send(names(&["bob"])).unwrap();
         assert_eq!(soon(told.recv()).await, Some(false));

@@ -19,14 +19,14 @@ use crate::{
     sandbox::Provenance,
     spool::Spooled,
     transfer::{self, Invitation, Network, TransferError},
-    wormhole::{Wormhole, WormholeError},
+    wormhole::{Failure, Phase, Wormhole, WormholeError},
 };
 
 /// How long a result may still be on its way when the worker stops at once.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// How long a slot rests when there is no room for a future.
-const NO_ROOM: Duration = Duration::from_secs(30);
+/// How long a slot rests when the next future would fail as the last one did.
+const REST: Duration = Duration::from_secs(30);
 
 /// Events of the task that wait for the stream.
 const EVENT_QUEUE: usize = 4;
@@ -99,7 +99,7 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
             Ok((future, session)) => self.evaluate(&future, Session::Libp2p(session)).await,
             Err(error) => {
                 if matches!(error, TransferError::Spool(_)) {
-                    self.pause(&error).await;
+                    self.rest("no room for futures", &error).await;
                 }
                 SlotEnd::Failed(error_chain(&error))
             }
@@ -120,8 +120,10 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
             Err(error) => {
                 let why = error_chain(&error);
                 let end = self.answer(claim, Reason::NotArrived { why }).await;
-                if matches!(error, WormholeError::Spool(_)) {
-                    self.pause(&error).await;
+                match error {
+                    WormholeError::Spool(_) => self.rest("no room for futures", &error).await,
+                    _ if is_without_mailbox(&error) => self.rest("no mailbox server for wormholes", &error).await,
+                    _ => {}
                 }
                 end
             }
@@ -154,11 +156,11 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
         }
     }
 
-    /// A worker without room for bytes takes no other future for a while: the next one would fail in the same way.
-    async fn pause(&self, error: &(dyn std::error::Error + Sync)) {
-        tracing::error!(error = error_chain(error), "no room for futures; this slot takes none for half a minute");
+    /// Takes no other future for a while: others may have more luck with it.
+    async fn rest(&self, what: &str, error: &(dyn std::error::Error + Sync)) {
+        tracing::error!(error = error_chain(error), "{what}; this slot takes none for half a minute");
         tokio::select! {
-            () = sleep(NO_ROOM) => {}
+            () = sleep(REST) => {}
             () = self.stop.cancelled() => {}
         }
     }
@@ -260,6 +262,13 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
             }
         }
     }
+}
+
+/// Whether the mailbox server cannot be found, or does not answer.
+fn is_without_mailbox(error: &WormholeError) -> bool {
+    let of_server =
+        matches!(error, WormholeError::Failed(Failure::Mailbox(_) | Failure::TimedOut { phase: Phase::Mailbox, .. }));
+    of_server || matches!(error, WormholeError::Resolve { .. })
 }
 
 /// The end of a task that ended so, and of the way of its result, if there was time for it.

@@ -33,6 +33,8 @@ impl<N: Network> Caller<N> {
         let manifest = Arc::new(self.gather(link, receiving, size, count).await?);
         let supply = self.supply(link, receiving, cache, &manifest).await?;
         let has_kept = supply.has_kept();
+        let kept = supply.pieces.iter().flatten().count();
+        tracing::debug!(future = %self.invitation.future, pieces = count, kept, "agreed on what is sent");
         link.out.say(&FromWorker::Lacks(supply.lacking())).await?;
         receiving.assemble(manifest, supply).await?;
         Ok(has_kept)

@@ -1,5 +1,5 @@
 //! Peers that lie, by the whole way: results that are none, and lines on the board that nobody of ours would write. What holds of
-//! them inside one program is in `tests/it/transfer_hostile.rs`, `tests/it/runner_scan.rs` and `src/proto`.
+//! them inside one program is in `tests/it/transfer_hostile.rs`, `tests/it/rds.rs` and `src/proto`.
 
 use std::{
     io::Write,

@@ -7,6 +7,7 @@
 )]
 
 mod attacks;
+mod client_stdio;
 mod command_line;
 mod forged;
 mod hosts;

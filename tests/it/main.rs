@@ -24,13 +24,15 @@ mod board_ssh_program;
 mod board_support;
 mod board_terminal;
 mod client;
+mod client_stdio;
 mod client_wormhole;
 mod control_groups;
 mod delegated;
 mod openssh_support;
+mod rds;
 mod runner;
 mod runner_code;
-mod runner_scan;
+
 mod runner_world;
 mod sandbox;
 mod simulation;

@@ -1,6 +1,6 @@
 //! One future on its way, from its file to the line that ends it.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -81,6 +81,30 @@ struct Place {
     told_bytes: Option<Instant>,
     /// Since when its request is on the board, and when that is told next.
     waiting: Option<(Instant, Duration)>,
+    times: Times,
+}
+
+/// When what happened, since the order.
+#[derive(Debug)]
+pub(super) struct Times {
+    ordered: Instant,
+    marks: Vec<(&'static str, Duration)>,
+}
+
+impl Times {
+    /// Now. What happens again counts from the last time.
+    pub(super) fn mark(&mut self, what: &'static str) {
+        self.marks.retain(|(before, _)| *before != what);
+        self.marks.push((what, self.ordered.elapsed()));
+    }
+}
+
+impl fmt::Display for Times {
+    /// `read:0.2,posted:0.4`, in milliseconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = |(what, after): &(&str, Duration)| format!("{what}:{:.1}", after.as_secs_f64() * 1000.0);
+        f.write_str(&self.marks.iter().map(mark).collect::<Vec<_>>().join(","))
+    }
 }
 
 impl Journey {
@@ -88,13 +112,12 @@ impl Journey {
     pub(super) async fn go(self) -> FutureId {
         let future = self.post.future.clone();
         let (road, mut place) = (Arc::clone(&self.road), Place::new());
-        tracing::debug!(%future, "ordered");
         let end = match self.travel(&mut place).await {
             Ok(line) => line,
             Err(failed) => failed.line(&future, place.worker.as_ref()),
         };
         road.outbox.keep(end);
-        tracing::debug!(%future, "ended");
+        tracing::debug!(%future, times = %place.times, "ended");
         future
     }
 
@@ -130,7 +153,7 @@ impl Journey {
         let (folder, file, limit) = (Arc::clone(&road.folder), post.file.clone(), road.max_future);
         let taken = spawn_blocking(move || folder.take(&file, limit)).await;
         let payload = taken.map_err(|error| Failed::new(Class::Local, &error))?.map_err(Failed::not_taken)?;
-        tracing::debug!(future = %post.future, bytes = payload.size(), "read");
+        place.times.mark("read");
         let Turn { client, before, posted } = turn;
         // It is over, or has been posted: either will do.
         let _ = before.await;
@@ -140,7 +163,10 @@ impl Journey {
         drop(posted);
         let walk = Walk { road: &road, post: &post, client: &client, place };
         let (result, provenance) = walk.follow(events, &withdrawn).await?;
-        returned::take(&road, &post, result, provenance, place.worker.as_ref()).await
+        place.times.mark("returned");
+        let line = returned::take(&road, &post, result, provenance).await?;
+        place.times.mark("written");
+        Ok(line.maybe("worker", place.worker.as_ref()).with("times", &place.times))
     }
 }
 
@@ -202,14 +228,19 @@ impl Walk<'_> {
         let line = match event {
             ClientEvent::Posted => {
                 place.waiting.get_or_insert((Instant::now(), FIRST_WAIT));
+                place.times.mark("posted");
                 self.line("posted")
             }
             ClientEvent::Accepted(worker) => {
                 place.waiting = None;
                 place.worker = Some(worker.clone());
+                place.times.mark("accepted");
                 self.line("accepted").with("worker", worker)
             }
             ClientEvent::Sending { bytes, total } => {
+                if bytes >= total {
+                    place.times.mark("sent");
+                }
                 self.tell_bytes("sending", bytes, total);
                 return Ok(());
             }
@@ -221,6 +252,7 @@ impl Walk<'_> {
                 let Provenance { driver, profile, .. } = &provenance;
                 let line = self.line("running").with("driver", driver).with("profile", profile);
                 self.place.provenance = Some(provenance);
+                self.place.times.mark("running");
                 line
             }
             ClientEvent::Progress(condition) => {
@@ -257,6 +289,7 @@ impl Walk<'_> {
 
 impl Place {
     fn new() -> Self {
-        Self { worker: None, provenance: None, told_bytes: None, waiting: None }
+        let times = Times { ordered: Instant::now(), marks: Vec::new() };
+        Self { worker: None, provenance: None, told_bytes: None, waiting: None, times }
     }
 }

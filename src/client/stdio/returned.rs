@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error_chain,
-    ids::{FutureId, PeerName},
+    ids::FutureId,
     rds::{Policy, Refusal, UnpackError, Wanted, examine, unpack},
     sandbox::Provenance,
     spool::Spooled,
@@ -35,14 +35,7 @@ enum Unfit {
 }
 
 /// Scans a result and writes it for R; the line that says where.
-pub(super) async fn take(
-    road: &Road,
-    post: &Post,
-    result: Spooled,
-    provenance: Provenance,
-    worker: Option<&PeerName>,
-) -> Result<Line, Failed> {
-    tracing::debug!(future = %post.future, bytes = result.size(), "returned");
+pub(super) async fn take(road: &Road, post: &Post, result: Spooled, provenance: Provenance) -> Result<Line, Failed> {
     let folder = std::sync::Arc::clone(&road.folder);
     let name = format!("{}.result.rds", post.future);
     let (future, policy, most) = (post.future.clone(), post.results, road.max_result);
@@ -56,7 +49,6 @@ pub(super) async fn take(
         let bytes = BufReader::with_capacity(SCANNED_AT_ONCE, reader()?);
         let wanted = Wanted { policy, future: Some(&future) };
         examine(bytes, result.size(), wanted).map_err(Unfit::Refused)?;
-        tracing::debug!(%future, "scanned");
         folder.write(&name, reader()?.take(result.size())).map_err(Unfit::Unwritten)
     });
     let file = match written.await {
@@ -67,7 +59,7 @@ pub(super) async fn take(
     };
     let Provenance { driver, profile, layers } = &provenance;
     let layers: Vec<String> = layers.iter().map(|(layer, state)| format!("{layer}:{}", state.in_words().0)).collect();
-    let line = Line::new("done").with("future", &post.future).with("file", file).maybe("worker", worker);
+    let line = Line::new("done").with("future", &post.future).with("file", file);
     Ok(line.with("driver", driver).with("profile", profile).with("layers", layers.join(",")))
 }
 

@@ -134,11 +134,12 @@ impl Table {
         self.served.insert(key.client.clone(), now);
     }
 
-    /// Makes way for another worker's offer until then, if its client can take it.
-    pub(super) fn make_way(&mut self, key: &Key, by: Protocols, until: Timestamp, now: Timestamp) {
+    /// Makes way for another worker's offer until then, if its client can take it and would not rather have ours: one that
+    /// speaks libp2p waits for it a moment when it has an offer by wormhole.
+    pub(super) fn make_way(&mut self, key: &Key, [by, ours]: [Protocols; 2], until: Timestamp, now: Timestamp) {
         let Some(request) = self.requests.get_mut(key) else { return };
         let Protocols { libp2p, wormhole } = request.protocols;
-        let can_be_taken = (libp2p && by.libp2p) || (wormhole && by.wormhole);
+        let can_be_taken = (libp2p && by.libp2p) || (wormhole && by.wormhole && !(libp2p && ours.libp2p));
         if can_be_taken && request.ready <= now && request.yields < MAX_YIELDS {
             request.yields += 1;
             request.ready = until;
@@ -233,7 +234,7 @@ mod tests {
         hear(&mut table, "a@h:1", 1, after(0)).unwrap();
         hear(&mut table, "a@h:1", 2, after(0)).unwrap();
         hear(&mut table, "b@h:1", 3, after(1)).unwrap();
-        table.make_way(&key("a@h:1", 1), OURS, after(9), after(1));
+        table.make_way(&key("a@h:1", 1), [OURS; 2], after(9), after(1));
         assert_eq!(order(&table, after(1)), ["b f-0003", "a f-0002"]);
         assert_eq!(table.next_ready(after(1), |_| false), Some(after(9)));
     }
@@ -243,16 +244,34 @@ mod tests {
         let mut table = Table::default();
         let one = key("a@h:1", 1);
         hear(&mut table, "a@h:1", 1, after(0)).unwrap();
-        table.make_way(&one, THEIRS, after(5), after(0));
+        table.make_way(&one, [THEIRS; 2], after(5), after(0));
         assert_eq!(order(&table, after(0)).len(), 1, "its client does not speak wormhole");
         for round in 0..u64::from(MAX_YIELDS) {
-            table.make_way(&one, OURS, after(round + 1), after(round));
-            table.make_way(&one, OURS, after(round + 99), after(round));
+            table.make_way(&one, [OURS; 2], after(round + 1), after(round));
+            table.make_way(&one, [OURS; 2], after(round + 99), after(round));
             assert_eq!(order(&table, after(round)).len(), 0);
             assert_eq!(order(&table, after(round + 1)).len(), 1, "a second offer does not make it longer");
         }
-        table.make_way(&one, OURS, after(90), after(4));
+        table.make_way(&one, [OURS; 2], after(90), after(4));
         assert_eq!(order(&table, after(4)).len(), 1);
+    }
+
+    #[test]
+    fn who_speaks_what_the_client_would_rather_have_does_not_make_way_for_less() {
+        const BOTH: Protocols = Protocols { libp2p: true, wormhole: true };
+        let one = key("a@h:1", 1);
+        for (by, ours, makes_way) in [
+            (THEIRS, BOTH, false),
+            (THEIRS, OURS, false),
+            (THEIRS, THEIRS, true),
+            (BOTH, THEIRS, true),
+            (OURS, BOTH, true),
+        ] {
+            let mut table = Table::default();
+            table.hear(one.clone(), BOTH, after(0) + REQUEST_VALIDITY, after(0)).unwrap();
+            table.make_way(&one, [by, ours], after(5), after(0));
+            assert_eq!(order(&table, after(0)).is_empty(), makes_way, "{by} {ours}");
+        }
     }
 
     #[test]

@@ -128,7 +128,8 @@ fn internet() -> Profile {
 
 #[test]
 fn the_way_to_the_internet() {
-    let machine = machine();
+    let mut machine = machine();
+    put(&mut machine, "/usr/lib/R/library", PathKind::Directory);
     let plan = Driver::Jail.plan(&internet(), &task(), &machine).unwrap();
     let Container::Builtin(builtin) = &plan.spec.container else { panic!("{plan:?}") };
     insta::assert_snapshot!("internet", format!("{:?}", builtin.uplink.as_ref().unwrap()).replace("Ipv4Block", "\n"));

@@ -6,13 +6,17 @@ about <- function(result) {
     list(class(condition), conditionMessage(condition), deparse(conditionCall(condition)), entry$signaled)
   }
   result <- unclass(result)
-  c(result[c("value", "visible", "stdout", "rng", "uuid", "version")], list(conditions = lapply(result$conditions, condition)))
+  fields <- c("visible", "stdout", "rng", "version")
+  list(result$value, lapply(fields, function(field) result[[field]]), lapply(result$conditions, condition))
 }
 
 files <- matrix(commandArgs(trailingOnly = TRUE), nrow = 2)
 for (pair in seq_len(ncol(files))) {
   one <- readRDS(files[1, pair])
   other <- readRDS(files[2, pair])
+  # Old versions of package future leave a result's uuid out.
+  if (is.null(other$uuid)) one$uuid <- NULL
+  stopifnot(identical(one$uuid, other$uuid))
   same <- if (identical(class(one), class(other))) all.equal(about(one), about(other)) else "another class"
   cat(basename(files[1, pair]), if (isTRUE(same)) "same" else c("DIFFERS:", same), "\n")
 }

@@ -45,6 +45,8 @@ resolve <- function(accept) {
   note("evaluating ", accept$future)
   result <- outcome(evaluate(f), accept$from, accept$future)
   if (is.null(result)) return(note("withdrawn ", accept$future))
+  # Old versions evaluate a copy, which has a name of its own.
+  if (length(f$uuid) == 1 && inherits(result, "FutureResult")) result$uuid <- f$uuid
   if (bad == "silent") return()
   if (bad == "uuid") result$uuid <- "0-0"
   if (bad == "text") result <- "forty-two"

@@ -82,7 +82,7 @@ pub(super) fn large(place: &Place<'_>) -> Told {
 }
 
 /// 71: nested lists, calls, attributes; lengths beyond all memory. Nothing is saved. That R dies of it without the look is the
-/// control in `tests/it/runner_scan.rs`.
+/// control in `tests/it/rds.rs`.
 pub(super) fn deep(place: &Place<'_>) -> Told {
     let to = open_folder(place, &format!("deep-{}", marker(place, 71))).join("result.rds");
     let script = format!("{HELPERS}say(rds(rep(c(0, 0, 0, 19, 0, 0, 0, 1), 3e6), 0, 0, 0, 254))");
