@@ -1,7 +1,5 @@
 //! What futures have in common travels once: bytes counted on the wire, over every network.
 
-#![expect(clippy::cast_possible_truncation, reason = "sizes of a test, far below 4 GiB")]
-
 use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;

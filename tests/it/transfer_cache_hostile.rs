@@ -1,7 +1,5 @@
 //! Pieces between peers of which one does not keep to the protocol, played frame by frame, over every network.
 
-#![expect(clippy::cast_possible_truncation, reason = "sizes of a test, far below 4 GiB")]
-
 use p2p_worker::{
     ids::{Digest, Ticket},
     proto::{
