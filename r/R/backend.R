@@ -255,8 +255,16 @@ interruptFuture.Libp2pFutureBackend <- function(backend, future, ...) {
 
 #' @export
 stopWorkers.Libp2pFutureBackend <- function(backend, interrupt = TRUE, ...) {
-  if (interrupt) for (future in as.list(backend[["futures"]])) cancel(future, interrupt = TRUE, ...)
   client <- backend[["client"]]
+  if (!is.null(client)) pump(client)
+  for (future in as.list(backend[["futures"]])) {
+    # Results that are here already are read before their files go.
+    if (identical(future[["task"]]$outcome$kind, "done")) {
+      try(collect(backend, future), silent = TRUE)
+    } else if (interrupt) {
+      cancel(future, interrupt = TRUE, ...)
+    }
+  }
   if (!is.null(client)) stop_client(client)
   backend[["client"]] <- NULL
   TRUE

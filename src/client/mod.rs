@@ -9,7 +9,6 @@ mod dispatcher;
 pub mod host;
 mod passage;
 pub mod stdio;
-mod unpack;
 mod wormhole;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -28,7 +27,6 @@ use crate::{
 };
 use dispatcher::{Command, Dispatcher};
 pub use passage::WayError;
-pub use unpack::UnpackError;
 pub use wormhole::Wormholes;
 
 /// How many workers get a future, one after the other, before the client gives up.

@@ -4,10 +4,10 @@ use std::io;
 
 use tokio::sync::mpsc;
 
-use super::unpack::UnpackError;
 use crate::{
     ids::{ClaimCode, FutureId},
     proto::refusal::Payload,
+    rds::UnpackError,
     sandbox::Provenance,
     spool::Spooled,
     transfer::{Delivery, DeliveryEvent, TransferError},
@@ -24,7 +24,7 @@ pub enum WayError {
     #[error(transparent)]
     Wormhole(#[from] WormholeError),
     /// It got through, and cannot be unpacked.
-    #[error(transparent)]
+    #[error("the result cannot be unpacked")]
     Unpack(#[from] UnpackError),
     /// The system has no random bits for a code.
     #[error("cannot draw a wormhole code")]

@@ -17,14 +17,12 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    passage::{Fault, Passage, WayError},
-    unpack::{UnpackError, unpacked},
-};
+use super::passage::{Fault, Passage, WayError};
 use crate::{
     ids::ClaimCode,
+    rds::{self, UnpackError},
     sandbox::Provenance,
-    spool::Spooled,
+    spool::{SpoolError, Spooled},
     wormhole::{Code, Failure, Phase, Progress, Wormhole, WormholeError},
 };
 
@@ -246,11 +244,15 @@ impl Run {
     /// R packs what it writes.
     async fn unpack(&self, result: Spooled) -> Result<Spooled, Passage> {
         let (most, directory) = (self.max_result, self.spool_directory.clone());
-        let unpacked = tokio::task::spawn_blocking(move || unpacked(result, most, &directory)).await;
-        let unpacked = unpacked.unwrap_or_else(|error| Err(UnpackError::Damaged(io::Error::other(error))));
+        let unpacked = tokio::task::spawn_blocking(move || {
+            let unpacked = rds::unpack(&result, &directory, most)?;
+            Ok(unpacked.unwrap_or(result))
+        });
+        let panicked = |error| SpoolError::Read { what: "the result".to_owned(), source: io::Error::other(error) };
+        let unpacked = unpacked.await.unwrap_or_else(|error| Err(panicked(error).into()));
         unpacked.map_err(|error| match error {
-            UnpackError::Damaged(_) => failed(Fault::Worker, error.into()),
-            UnpackError::Spool(_) => failed(Fault::Final, error.into()),
+            UnpackError::Damaged { .. } => failed(Fault::Worker, error.into()),
+            UnpackError::Bomb { .. } | UnpackError::Spool(_) => failed(Fault::Final, error.into()),
         })
     }
 

@@ -9,20 +9,23 @@ use super::{
     walk::{Scan, What},
 };
 
-/// Names that the description of a compact vector of R's own consists of. Others read files (`mmap_real`), or load packages.
-const COMPACT: [&[u8]; 11] = [
-    b"base",
-    b"compact_intseq",
-    b"compact_realseq",
-    b"deferred_string",
-    b"wrap_complex",
-    b"wrap_integer",
-    b"wrap_list",
-    b"wrap_logical",
-    b"wrap_raw",
-    b"wrap_real",
-    b"wrap_string",
+/// The classes of compact vectors that R has of its own, each with the type of its vectors. Others read files (`mmap_real`), or
+/// load packages.
+const CLASSES: [(&[u8], u8); 10] = [
+    (b"compact_intseq", types::INTEGER),
+    (b"compact_realseq", types::REAL),
+    (b"deferred_string", types::STRING),
+    (b"wrap_complex", types::COMPLEX),
+    (b"wrap_integer", types::INTEGER),
+    (b"wrap_list", types::VECTOR),
+    (b"wrap_logical", types::LOGICAL),
+    (b"wrap_raw", types::RAW),
+    (b"wrap_real", types::REAL),
+    (b"wrap_string", types::STRING),
 ];
+
+/// The package that they are in.
+const PACKAGE: &[u8] = b"base";
 
 /// The longest of them, in bytes.
 pub(super) const LONGEST_COMPACT: u64 = 16;
@@ -40,46 +43,41 @@ fn shapeless() -> ScanError {
 
 impl<R: BufRead> Scan<R> {
     pub(super) fn note_compact(&mut self, name: &[u8]) {
-        if COMPACT.contains(&name) {
-            self.compact.insert(self.refs);
-            if name.starts_with(b"compact_") {
-                self.sequences.insert(self.refs);
-            }
+        if name == PACKAGE || CLASSES.iter().any(|(class, _)| *class == name) {
+            self.compact.insert(self.refs, name.to_vec());
         }
+    }
+
+    /// A symbol that describes a compact vector, or the number of one.
+    fn described(&mut self) -> Result<Vec<u8>, ScanError> {
+        if self.bytes.word()? & 0x6ff != u32::from(types::LIST) {
+            return Err(foreign());
+        }
+        let number =
+            self.tag_name().map_err(|error| if matches!(error, ScanError::Forged(_)) { foreign() } else { error })?;
+        self.compact.get(&number).cloned().ok_or_else(foreign)
     }
 
     /// A pairlist of class, package and type; then the state.
     pub(super) fn compact(&mut self, depth: u32) -> Result<(), ScanError> {
-        let mut names = [0; 2];
-        for name in &mut names {
-            if self.bytes.word()? & 0x6ff != u32::from(types::LIST) {
-                return Err(foreign());
-            }
-            let flags = Flags(self.bytes.word()?);
-            *name = match flags.kind() {
-                types::SYMBOL => {
-                    self.symbol()?;
-                    self.refs
-                }
-                types::REFERENCE => self.reference(flags.0 >> 8)?,
-                _ => return Err(foreign()),
-            };
-            if !self.compact.contains(name) {
-                return Err(foreign());
-            }
-        }
-        let kind = [self.bytes.word()?, self.bytes.word()?, self.bytes.word()?];
-        let (_, end) = (self.bytes.word()?, self.bytes.word()?);
-        let good = [u32::from(types::LIST), u32::from(types::INTEGER), 1];
-        if kind != good || end != u32::from(types::NULL) {
+        let (class, package) = (self.described()?, self.described()?);
+        let known = CLASSES.iter().find(|(name, _)| *name == class);
+        let kind = known.filter(|_| package == PACKAGE).map(|(_, kind)| u32::from(*kind)).ok_or_else(foreign)?;
+        let [list, integer, one] = [self.bytes.word()?, self.bytes.word()?, self.bytes.word()?];
+        let (told, end) = (self.bytes.word()?, self.bytes.word()?);
+        let good = [u32::from(types::LIST), u32::from(types::INTEGER), 1, kind, u32::from(types::NULL)];
+        if [list, integer, one, told, end] != good {
             return Err(foreign());
         }
-        let [class, _] = names;
-        if self.sequences.contains(&class) { self.sequence() } else { self.wrapped(depth) }
+        match class.as_slice() {
+            b"compact_intseq" => self.sequence(true),
+            b"compact_realseq" => self.sequence(false),
+            _ => self.wrapped(depth),
+        }
     }
 
     /// The state of a sequence: length, first and step.
-    fn sequence(&mut self) -> Result<(), ScanError> {
+    fn sequence(&mut self, is_integer: bool) -> Result<(), ScanError> {
         let flags = Flags(self.bytes.word()?);
         if flags.attributes() || self.bytes.int()? != 3 {
             return Err(shapeless());
@@ -93,7 +91,11 @@ impl<R: BufRead> Scan<R> {
             };
         }
         let [length, first, step] = numbers;
-        let good = (0.0..=MOST_ELEMENTS).contains(&length) && first.is_finite() && step.abs() == 1.0;
+        let good =
+            (0.0..=MOST_ELEMENTS).contains(&length) && length.fract() == 0.0 && first.is_finite() && step.abs() == 1.0;
+        let last = first + step * (length - 1.0);
+        let fits = |number: f64| number.fract() == 0.0 && number.abs() <= f64::from(i32::MAX);
+        let good = good && (!is_integer || fits(first) && fits(last));
         if good { Ok(()) } else { Err(shapeless()) }
     }
 

@@ -10,7 +10,7 @@ const MOST_ELEMENTS: u64 = 64;
 /// Something that a policy may refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
-    /// An argument of a function that was never used: it runs at the first touch. One that was evaluated is its value.
+    /// An argument of a function that was never used, and is a call: it runs at the first touch.
     Promise,
     /// A variable that is a function call.
     ActiveBinding,

@@ -119,3 +119,51 @@ fn pour(mut from: impl Read, to: &mut SpoolWriter) -> Result<(), Poured> {
         to.write(buffer.get(..count).unwrap_or_default()).map_err(Poured::Unkept)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap()
+    }
+
+    /// What comes out, `None` if it was not packed.
+    fn unpacked(bytes: &[u8], most: u64) -> Result<Option<Vec<u8>>, UnpackError> {
+        let folder = tempfile::tempdir().unwrap();
+        let result = unpack(&Spooled::from_bytes(folder.path(), bytes).unwrap(), folder.path(), most)?;
+        Ok(result.map(|result| {
+            let mut all = Vec::new();
+            result.reader().unwrap().read_to_end(&mut all).unwrap();
+            all
+        }))
+    }
+
+    #[test]
+    fn gzip_is_unpacked_and_what_is_not_packed_stays() {
+        let bytes = vec![7; 200_000];
+        assert_eq!(unpacked(&gzip(&bytes), 200_000).unwrap(), Some(bytes));
+        let members = [gzip(b"one "), gzip(b"two")].concat();
+        assert_eq!(unpacked(&members, 100).unwrap().unwrap(), b"one two", "R writes it in members");
+        assert_eq!(unpacked(&gzip(b""), 0).unwrap().unwrap(), b"");
+        for plain in [&b""[..], b"X", b"X\n\0\0\0\x03", b"\x1f", b"BZ9"] {
+            assert_eq!(unpacked(plain, 0).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn bombs_and_damage_are_errors() {
+        let bomb = gzip(&vec![0; 1 << 22]);
+        assert!(bomb.len() < 1 << 15);
+        assert!(matches!(unpacked(&bomb, 1 << 20), Err(UnpackError::Bomb { limit, .. }) if limit == 1 << 20));
+        let good = gzip(b"a result");
+        for bad in [&good[..good.len() - 1], &good[..9], &[&good[..12], &b"zzzzzzz"[..]].concat()] {
+            assert!(matches!(unpacked(bad, 100), Err(UnpackError::Damaged { .. })), "{bad:?}");
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! The walk over all items, in the order of the bytes, with a stack of what is still to come.
 
-use std::{collections::BTreeSet, io::BufRead};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::BufRead,
+};
 
 use super::{
     Carried, MAX_DEPTH, ScanError,
@@ -49,17 +52,24 @@ pub(super) struct Scan<R> {
     todo: Vec<(u32, What)>,
     /// How many things could be referred to so far.
     pub(super) refs: u32,
-    /// Which of them are names that describe compact vectors, sequences among them, and which name the pointers of data.table.
-    pub(super) compact: BTreeSet<u32>,
-    pub(super) sequences: BTreeSet<u32>,
+    /// Which of them are names that describe compact vectors, and which name the pointers of data.table.
+    pub(super) compact: BTreeMap<u32, Vec<u8>>,
     own_pointers: BTreeSet<u32>,
     names: Names,
     /// The name in front of the next value, by its number.
     tag: Option<u32>,
+    /// The promise whose code comes next has no value yet.
+    unevaluated: bool,
     path: Path,
     pub(super) carried: Carried,
     pub(super) findings: Findings,
     pub(super) outer: Outer,
+}
+
+/// Whether a promise with such code does nothing when it is touched: its code is a constant, or a name that is looked up.
+fn is_simple(kind: u8) -> bool {
+    use types::{COMPLEX, INTEGER, LOGICAL, NULL, REAL, REFERENCE, STRING, SYMBOL};
+    matches!(kind, NULL | SYMBOL | REFERENCE | LOGICAL | INTEGER | REAL | COMPLEX | STRING)
 }
 
 impl<R: BufRead> Scan<R> {
@@ -68,11 +78,11 @@ impl<R: BufRead> Scan<R> {
             bytes: Bytes::new(from, size),
             todo: Vec::new(),
             refs: 0,
-            compact: BTreeSet::new(),
-            sequences: BTreeSet::new(),
+            compact: BTreeMap::new(),
             own_pointers: BTreeSet::new(),
             names: Names::default(),
             tag: None,
+            unevaluated: false,
             path: Path::default(),
             carried: Carried::default(),
             findings: Findings::default(),
@@ -203,7 +213,7 @@ impl<R: BufRead> Scan<R> {
     }
 
     /// A symbol, or the number of one.
-    fn tag_name(&mut self) -> Result<u32, ScanError> {
+    pub(super) fn tag_name(&mut self) -> Result<u32, ScanError> {
         let flags = Flags(self.bytes.word()?);
         match flags.kind() {
             types::SYMBOL => self.symbol().map(|()| self.refs),
@@ -221,6 +231,9 @@ impl<R: BufRead> Scan<R> {
         if place == Place::Tag {
             self.tag = None;
         }
+        if place == Place::PromiseCode && std::mem::take(&mut self.unevaluated) && !is_simple(kind) {
+            self.found(Finding::Promise);
+        }
         match kind {
             types::REFERENCE => {
                 let index = self.reference(flags.0 >> 8)?;
@@ -230,7 +243,7 @@ impl<R: BufRead> Scan<R> {
                 Ok(())
             }
             types::UNBOUND if place == Place::PromiseValue => {
-                self.found(Finding::Promise);
+                self.unevaluated = true;
                 Ok(())
             }
             types::NAMESPACE | types::PACKAGE => {
@@ -287,7 +300,7 @@ impl<R: BufRead> Scan<R> {
                     return Err(ScanError::Forged("a promise as a value"));
                 }
                 self.carried.promises += 1;
-                (Place::Environment, Place::PromiseValue, Place::Code)
+                (Place::Environment, Place::PromiseValue, Place::PromiseCode)
             }
             types::CLOSURE => {
                 self.found(Finding::Function);
@@ -357,7 +370,7 @@ impl<R: BufRead> Scan<R> {
             types::S4 => Ok(()),
             types::BYTECODE => {
                 self.carried.bytecode += 1;
-                if place != Place::Code {
+                if !matches!(place, Place::Code | Place::PromiseCode) {
                     self.found(Finding::Bytecode);
                 }
                 let shared = self.bytes.int()?;

@@ -50,10 +50,10 @@ pub(super) struct Claim<W> {
 }
 
 impl<W: Wormhole> Claim<W> {
-    /// Receives the future, of at most so many bytes.
+    /// Receives the future, of at most so many bytes. Where all attempts fail, the first one's error says why.
     pub(super) async fn fetch(&self, most: u64, directory: &Path) -> Result<Spooled, WormholeError> {
         let code = Code::of_future(&self.code);
-        let mut tried = 0;
+        let (mut tried, mut first) = (0, None);
         loop {
             tried += 1;
             let error = match self.wormhole.receive(&code, most, directory, |_| (), &self.withdrawn).await {
@@ -64,9 +64,11 @@ impl<W: Wormhole> Claim<W> {
             let may_be_in_vain =
                 matches!(error, WormholeError::Failed(Failure::Password | Failure::Mailbox(_) | Failure::Protocol(_)));
             if tried == ATTEMPTS || !may_be_in_vain {
-                return Err(error);
+                let is_cancelled = matches!(error, WormholeError::Cancelled);
+                return Err(if is_cancelled { error } else { first.unwrap_or(error) });
             }
             self.try_again("the future did not come", &error).await;
+            first.get_or_insert(error);
         }
     }
 
@@ -116,17 +118,19 @@ impl<W: Wormhole> Claim<W> {
 
     async fn send(&self, result: &Spooled, cancel: &CancellationToken) -> Result<(), WormholeError> {
         let code = Code::of_result(&self.code);
-        let mut tried = 0;
+        let (mut tried, mut first) = (0, None);
         loop {
             tried += 1;
             let error = match self.wormhole.send(&code, result, |_| (), cancel).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            if tried == ATTEMPTS || !matches!(error, WormholeError::Failed(_)) {
-                return Err(error);
+            let is_cancelled = matches!(error, WormholeError::Cancelled);
+            if is_cancelled || tried == ATTEMPTS || !matches!(error, WormholeError::Failed(_)) {
+                return Err(if is_cancelled { error } else { first.unwrap_or(error) });
             }
             self.try_again("the result did not get through", &error).await;
+            first.get_or_insert(error);
         }
     }
 

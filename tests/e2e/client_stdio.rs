@@ -172,7 +172,10 @@ impl Drop for Driver {
 }
 
 fn rscript(code: &str) -> String {
-    let output = Command::new("Rscript").args(["--vanilla", "-e", code]).output().unwrap();
+    // What `-e` takes has a bound.
+    let mut script = tempfile::NamedTempFile::new().unwrap();
+    script.write_all(code.as_bytes()).unwrap();
+    let output = Command::new("Rscript").arg("--vanilla").arg(script.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

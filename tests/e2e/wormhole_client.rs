@@ -78,6 +78,7 @@ fn a_worker_of_future_p2p_resolves_what_is_submitted() {
         let stage = Stage::new(who);
         let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
         let worker = stage.wormholes.worker(&stage.alice, PERSONAL, &[]);
+        listener.wait_for("type=worker");
         let before = listener.log().lines().count();
         let output = stage.evaluate(&["--json", "-e", "cat('out\\n'); message('err'); 6 * 7"]);
         assert_eq!(output.status.code(), Some(0), "{who:?} {output:?} {}", worker.log());

@@ -1,7 +1,5 @@
 //! What futures have in common travels once: bytes counted on the wire, over every network.
 
-#![expect(clippy::cast_possible_truncation, reason = "sizes of a test, far below 4 GiB")]
-
 use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
@@ -191,8 +189,7 @@ async fn streams_that_break_at_any_byte_of_the_names_and_the_pieces<S: Site>(sit
         let common = bytes(4 << 20);
         run(&pair, &common[..3 << 20]).await;
         // Some gaps: what was there is between what was not.
-        let payload =
-            [&other(1, 700_000), &common[..MIB as usize], &other(2, 900_000), &common[MIB as usize..]].concat();
+        let payload = [&other(1, 700_000), &common[..1 << 20], &other(2, 900_000), &common[1 << 20..]].concat();
         // The names are about 5 kB; some cuts are before them, within them, and in the middle of pieces.
         let cuts: Vec<_> =
             (0..5).map(|cut| 1 + roll(&mut seed, if cut % 2 == 0 { 12_000 } else { 1_200_000 })).collect();

@@ -1,7 +1,5 @@
 //! Pieces between peers of which one does not keep to the protocol, played frame by frame, over every network.
 
-#![expect(clippy::cast_possible_truncation, reason = "sizes of a test, far below 4 GiB")]
-
 use p2p_worker::{
     ids::{Digest, Ticket},
     proto::{
@@ -33,6 +31,7 @@ contract!(
     a_worker_that_keeps_nothing_is_named_nothing,
 );
 
+const LENGTH: usize = 2 << 20;
 const SIZE: u64 = 2 << 20;
 
 fn digest(bytes: &[u8]) -> Digest {
@@ -96,7 +95,7 @@ async fn with_hand<S: Site, T>(
 }
 
 async fn lists_that_lie_are_refused_before_any_data<S: Site>(site: &S) {
-    let payload = bytes(SIZE as usize);
+    let payload = bytes(LENGTH);
     let right = names(&payload);
     let with = |change: &dyn Fn(&mut Vec<PieceName>)| {
         let mut names = right.clone();
@@ -105,7 +104,7 @@ async fn lists_that_lie_are_refused_before_any_data<S: Site>(site: &S) {
     };
     let cases: Vec<(u64, usize, Vec<PieceName>)> = vec![
         // More pieces than there can be of this size, or at all.
-        (SIZE, (SIZE / u64::from(MIN_PIECE)) as usize + 2, vec![]),
+        (SIZE, LENGTH / MIN_PIECE as usize + 2, vec![]),
         (60 << 20, MAX_PIECES + 1, vec![]),
         // Too short, too long, of no length, together too long and too short.
         (SIZE, right.len(), with(&|names| names[3].length = MIN_PIECE - 1)),
@@ -131,7 +130,7 @@ async fn lists_that_lie_are_refused_before_any_data<S: Site>(site: &S) {
 }
 
 async fn pieces_that_nobody_asked_for_are_refused<S: Site>(site: &S) {
-    let payload = bytes(SIZE as usize);
+    let payload = bytes(LENGTH);
     let names = names(&payload);
     // The cache is off, or too small for this future.
     for limit in [0, SIZE] {
@@ -175,7 +174,7 @@ async fn pieces_that_nobody_asked_for_are_refused<S: Site>(site: &S) {
 }
 
 async fn a_piece_that_is_not_the_one_of_its_name<S: Site>(site: &S) {
-    let payload = bytes(SIZE as usize);
+    let payload = bytes(LENGTH);
     let mut wrong = payload.clone();
     wrong[100_000] ^= 1;
     let names = names(&payload);
@@ -186,7 +185,8 @@ async fn a_piece_that_is_not_the_one_of_its_name<S: Site>(site: &S) {
             let lacks = hand.until(lacks).await;
             move |index| lacks.has(index)
         }));
-        hand.write(&data(&wrong)).await;
+        // No more than the stream takes before anybody reads: the worker stops at the wrong piece.
+        hand.write(&data(&wrong[..200_000])).await;
         Some(hand.until(refused_by_worker).await)
     })
     .await;
@@ -197,7 +197,7 @@ async fn a_piece_that_is_not_the_one_of_its_name<S: Site>(site: &S) {
 /// Plays one honest future, and then one whose digest is not that of its pieces, which are all kept: the worker trusts
 /// neither, and asks for all of it once more without the cache.
 async fn a_future_that_is_not_its_pieces<S: Site>(site: &S) {
-    let payload = bytes(SIZE as usize);
+    let payload = bytes(LENGTH);
     let names = names(&payload);
     let pair = Pair::keeping(site, 256 << 20).await;
     let client = hand_client(site, pair.worker.network().id()).await;
@@ -222,17 +222,20 @@ async fn a_future_that_is_not_its_pieces<S: Site>(site: &S) {
             if lacks.has(0) {
                 hand.write(&data(&payload)).await;
                 hand.until(|frame| matches!(frame, Frame::Control(FromWorker::Received)).then_some(())).await;
-                return None;
+                return (hand, None);
             }
             let (mut hand, hello) = next().await;
             assert_eq!((hello.keeps, hello.stage), (0, FETCH));
             hand.say(&announced(SIZE, told, 0)).await;
             hand.write(&data(&payload)).await;
-            Some(hand.until(refused_by_worker).await)
+            let refused = hand.until(refused_by_worker).await;
+            (hand, Some(refused))
         };
-        let (fetched, refused) = tokio::join!(pair.worker.fetch(invitation()), playing);
+        let (fetched, (mut hand, refused)) = tokio::join!(pair.worker.fetch(invitation()), playing);
         if told == digest(&payload) {
             assert_eq!((read(&fetched.unwrap().0), refused), (payload.clone(), None));
+            // The session ends before its stream does, or it would dial again.
+            assert!(matches!(hand.until(refused_by_worker).await, Refusal::GaveUp(_)));
         } else {
             assert_eq!(refused, Some(Refusal::Digest(Payload::Future)));
             assert!(matches!(fetched, Err(TransferError::Digest { .. })), "{fetched:?}");
@@ -241,7 +244,7 @@ async fn a_future_that_is_not_its_pieces<S: Site>(site: &S) {
 }
 
 async fn names_of_what_another_client_sent_tell_nothing<S: Site>(site: &S) {
-    let payload = bytes(SIZE as usize);
+    let payload = bytes(LENGTH);
     let names = names(&payload);
     let pair = Pair::keeping(site, 256 << 20).await;
     for _ in 0..2 {
@@ -265,13 +268,13 @@ async fn names_of_what_another_client_sent_tell_nothing<S: Site>(site: &S) {
 }
 
 async fn more_data_than_was_lacking<S: Site>(site: &S) {
-    let payload = bytes(SIZE as usize);
+    let payload = bytes(LENGTH);
     let names = names(&payload);
     let (fetched, told) = with_hand(site, 256 << 20, async |hand, _| {
         hand.say(&announced(SIZE, digest(&payload), names.len())).await;
         hand.say(&FromClient::Pieces(names.clone())).await;
         hand.until(lacks).await;
-        hand.write(&data(&payload[..SIZE as usize - 1])).await;
+        hand.write(&data(&payload[..LENGTH - 1])).await;
         hand.write(&data(b"xyz")).await;
         Some(hand.until(refused_by_worker).await)
     })

@@ -182,6 +182,14 @@ test_that("the end of a plan ends the child, and its futures are cancelled", {
   expect_error(value(f), class = "FutureInterruptError")
 })
 
+test_that("results that have come survive the end of their plan", {
+  use_double()
+  f <- future("came")
+  while (!resolved(f)) Sys.sleep(0.01)
+  plan(sequential)
+  expect_identical(value(f), "came")
+})
+
 test_that("no file stays in the folder", {
   on.exit(plan(sequential))
   use_double()

@@ -4,11 +4,11 @@ use std::error::Error;
 
 use super::{folder::FolderError, line::Line};
 use crate::{
-    client::{ClientError, UnpackError, WayError},
+    client::{ClientError, WayError},
     error_chain,
     ids::{FutureId, PeerName},
     proto::refusal::Payload,
-    rds::Refusal,
+    rds::{Refusal, UnpackError},
     spool::SpoolError,
     text,
     transfer::TransferError,
@@ -138,7 +138,8 @@ fn of_way(error: &WayError) -> (Class, &'static str) {
             SpoolError::TooLarge { .. } => (Class::TooLarge, LARGER_RESULT),
             _ => (Class::Local, MAKE_ROOM),
         },
-        WayError::Wormhole(WormholeError::Failed(Failure::TooLarge { .. })) => (Class::TooLarge, LARGER_RESULT),
+        WayError::Wormhole(WormholeError::Failed(Failure::TooLarge { .. }))
+        | WayError::Unpack(UnpackError::Bomb { .. }) => (Class::TooLarge, LARGER_RESULT),
         WayError::Wormhole(_) | WayError::Unpack(_) | WayError::Random(_) => (Class::Interrupted, RUN_AGAIN),
     }
 }

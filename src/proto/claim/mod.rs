@@ -50,7 +50,7 @@ pub const RESULT_VALIDITY: Duration = Duration::from_secs(60);
 /// How long a worker's hello is valid; it is said again after half of it.
 const HELLO_VALIDITY: Duration = Duration::from_secs(600);
 
-/// The least time between two hellos of ours, however many clients ask who is there by theirs.
+/// The least time between two hellos that answer those of clients.
 const HELLO_PAUSE: Duration = Duration::from_secs(30);
 
 /// For how long a request counts after it was heard, whatever it says itself: clients post theirs again long before, and
@@ -154,7 +154,8 @@ pub struct Claims {
     joined: bool,
     draining: bool,
     hello_due: Timestamp,
-    hello_said: Option<Timestamp>,
+    /// When a client's hello was answered last, or will be.
+    answered: Option<Timestamp>,
     requests: Table,
     crowd: Crowd,
     /// What we offered on, and until when an accept counts.
@@ -175,7 +176,7 @@ impl Claims {
             joined: false,
             draining: false,
             hello_due: Timestamp::default(),
-            hello_said: None,
+            answered: None,
             requests: Table::default(),
             crowd: Crowd::new(),
             offers: HashMap::new(),
@@ -298,9 +299,10 @@ impl Claims {
         match message {
             Message::Hello { role: Role::Worker, from, .. } => self.hear_worker(from, false, now),
             // A client wants to know who is there.
-            Message::Hello { role: Role::Client, .. } if !self.draining => {
+            Message::Hello { role: Role::Client, .. } if !self.draining && self.answered.is_none_or(|at| at <= now) => {
                 let due = now + self.crowd.answer_delay(&self.settings.me);
-                let due = self.hello_said.map_or(due, |said| due.max(said + HELLO_PAUSE));
+                let due = self.answered.map_or(due, |before| due.max(before + HELLO_PAUSE));
+                self.answered = Some(due);
                 self.hello_due = self.hello_due.min(due);
             }
             Message::Request { from, future, size, protocols } => {
@@ -419,7 +421,6 @@ impl Claims {
     fn say_hello(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if self.joined && self.hello_due <= now {
             self.hello_due = now + HELLO_VALIDITY / 2;
-            self.hello_said = Some(now);
             self.crowd.said(now);
             let (from, about) = (self.settings.me.clone(), self.settings.about.clone());
             actions.push(Action::Say(
