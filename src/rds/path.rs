@@ -128,7 +128,7 @@ impl Step {
             Place::Enclosure => " → the enclosing environment".to_owned(),
             Place::Environment => " → its environment".to_owned(),
             Place::Arguments => " → its arguments".to_owned(),
-            Place::Code | Place::PromiseCode | Place::Constant => " → its code".to_owned(),
+            Place::Code | Place::Constant => " → its code".to_owned(),
             _ => return None,
         })
     }

@@ -323,7 +323,10 @@ fn a_hundred_small_futures_on_two_slots() {
     let driver = Driver::new(&world, &[]);
     let codes: Vec<String> = (0..100).map(|number| number.to_string()).collect();
     let futures = driver.post(&codes.iter().map(String::as_str).collect::<Vec<_>>(), "");
-    eventually("all are done", || driver.events().iter().filter(|event| event.kind == "done").count() == 100);
+    // Each quarter has its own time: a busy machine needs a second for each R that it starts.
+    for many in [25, 50, 75, 100] {
+        eventually("so many are done", || driver.events().iter().filter(|event| event.kind == "done").count() >= many);
+    }
     for (number, future) in futures.iter().enumerate().step_by(33) {
         let done = driver.wait_for("done", future);
         assert_eq!(driver.look(&done, "x$value"), number.to_string());

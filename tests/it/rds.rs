@@ -26,12 +26,12 @@ const CODE: &str = r#"
     function(x, ...) x; stats::lm; utils::head; stats::lm(mpg ~ wt, mtcars); tryCatch(stop("x"), error = identity); search; rapply
     compiler::cmpfun(function(x) for (i in x) print(i + 1)); local({ f <- function(x) { force(x); function() x }; f(1) })
     Reduce(function(a, b) call("+", a, b), lapply(1:1000, function(i) i)); list(rnorm(10), quote(x[[1]])); stats::ecdf(1:10)
-    local({ f <- function(x) x + 1; f(1); f(2); f(3); f }); stats::glm(am ~ wt, binomial, mtcars); as.name("x")
+    local({ f <- function(x) x + 1; f(1); f(2); f(3); f }); lapply(1:3, function(i) environment()); stats::glm(am ~ wt, binomial, mtcars); as.name("x")
 "#;
 
 /// What runs code, or is void, when it is touched.
 const RISKY: &str = r#"
-    local({ f <- function(x) function() x; f(stop("never")) }); lapply(1:3, function(i) environment())
+    local({ f <- function(x) function() x; f(stop("never")) })
     local({ makeActiveBinding("a", function() 1, environment()); environment() }); methods::new("externalptr")
     (function(...) environment())(stop("never"))
 "#;
