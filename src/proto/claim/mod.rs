@@ -298,8 +298,10 @@ impl Claims {
         let expires = expires.unwrap_or(now);
         match message {
             Message::Hello { role: Role::Worker, from, .. } => self.hear_worker(from, false, now),
-            // A client wants to know who is there.
-            Message::Hello { role: Role::Client, .. } if !self.draining && self.answered.is_none_or(|at| at <= now) => {
+            // A client wants to know who is there. What is due now answers it, too.
+            Message::Hello { role: Role::Client, .. }
+                if !self.draining && self.hello_due > now && self.answered.is_none_or(|at| at <= now) =>
+            {
                 let due = now + self.crowd.answer_delay(&self.settings.me);
                 let due = self.answered.map_or(due, |before| due.max(before + HELLO_PAUSE));
                 self.answered = Some(due);

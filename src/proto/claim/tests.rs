@@ -178,7 +178,15 @@ fn offers_that_the_client_cannot_take_hold_nobody_back() {
     assert!(at < T0 + Duration::from_secs(1), "{at:?}");
     let mut worker = claims(1);
     worker.handle(line("type=worker,from=v@w:2,protocols=libp2p".into(), 600), T0);
-    worker.handle(line("type=request,from=c@h:1,future=f-1,size=1,protocols=libp2p;wormhole".into(), 10), T0);
+    let asks =
+        |future, protocols| line(format!("type=request,from=c@h:1,future={future},size=1,protocols={protocols}"), 10);
+    worker.handle(asks("f-1", "libp2p;wormhole"), T0);
+    worker.handle(heard_offer("r@w:3", "f-1", "wormhole"), T0);
+    let at = offers_at(&mut worker, T0);
+    assert!(at < T0 + Duration::from_secs(1), "its client would rather have ours: {at:?}");
+    let mut worker = claims(1);
+    worker.handle(line("type=worker,from=v@w:2,protocols=libp2p".into(), 600), T0);
+    worker.handle(asks("f-1", "wormhole"), T0);
     worker.handle(heard_offer("r@w:3", "f-1", "wormhole"), T0);
     assert!(offers_at(&mut worker, T0) >= T0 + YIELD, "an R worker was faster");
 }
