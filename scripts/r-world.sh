@@ -41,7 +41,7 @@ start_worker() {
 await() {
   local _
   for _ in $(seq 600); do
-    ! grep -q -- "$2" "$1" || return 0
+    ! grep -qs -- "$2" "$1" || return 0
     sleep 0.1
   done
   die "in vain: $2 in $1: $(tail -n 20 "$1")"
