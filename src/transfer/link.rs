@@ -20,8 +20,8 @@ use crate::proto::frames::{Frame, HEADER, Kind, encode};
 const CONTROL_QUEUE: usize = 16;
 /// Data and progress frames that wait to be written.
 const BULK_QUEUE: usize = 2;
-/// How long a last frame is given to get out, at most.
-const LAST_WORD: Duration = Duration::from_secs(5);
+/// How long a last frame is given to get out, and to be heard, at most.
+pub(super) const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Both directions of one stream on which `In` is heard.
 pub(super) struct Link<S, In> {

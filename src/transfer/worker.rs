@@ -85,7 +85,13 @@ impl<N: Network> Transfer<N> {
                     return Ok((future, Session::over(caller, link, max_result)));
                 }
                 Ok(Received::Other(before, stream)) => {
-                    let held = partial.held().await?;
+                    let held = match caller.held(&mut partial).await {
+                        Ok(held) => held,
+                        Err(error) => {
+                            before.close_with(&FromWorker::Refuse(error.refusal())).await;
+                            return Err(error);
+                        }
+                    };
                     let call = caller.greet(stream, Stage::Fetch { held }).await;
                     // Only now, so that the client sees the new stream before the end of this one.
                     drop(before);
@@ -93,10 +99,16 @@ impl<N: Network> Transfer<N> {
                 }
                 Err(Interrupted::Failed(error)) => return Err(error),
                 Err(Interrupted::Broken(_)) if caller.due <= Instant::now() => return Err(caller.stalled()),
-                Err(Interrupted::Broken(cause)) => {
-                    let held = partial.held().await?;
-                    Ok(caller.again(Stage::Fetch { held }, cause).await?)
-                }
+                Err(Interrupted::Broken(cause)) => match caller.held(&mut partial).await {
+                    Ok(held) => Ok(caller.again(Stage::Fetch { held }, cause).await?),
+                    Err(error) => {
+                        // The client waits for another stream, on which it learns why there is no third one.
+                        if let Ok((link, _)) = caller.again(Stage::Fetch { held: None }, cause).await {
+                            link.close_with(&FromWorker::Refuse(error.refusal())).await;
+                        }
+                        return Err(error);
+                    }
+                },
             };
         }
     }
@@ -242,6 +254,18 @@ impl<N: Network> Caller<N> {
         }
     }
 
+    /// What is here of the future, for the next stream to go on with.
+    async fn held(&mut self, partial: &mut Partial) -> Result<Option<Held>, TransferError> {
+        match partial.held().await {
+            Err(TransferError::Digest { .. }) if partial.has_kept => {
+                *partial = Partial::default();
+                self.distrust().await;
+                Ok(None)
+            }
+            held => held,
+        }
+    }
+
     /// What was kept may be damaged: it is dropped, and the future begins anew without it.
     async fn distrust(&mut self) -> io::Error {
         tracing::warn!(client = %self.invitation.client, "pieces that were kept are damaged and dropped");
@@ -297,6 +321,7 @@ impl<N: Network> Caller<N> {
         while !receiving.is_whole() {
             let heard = tokio::select! {
                 heard = self.hear(link, &mut beat, receiving.late()) => heard?,
+                error = receiving.failed() => return Err(error.into()),
                 dialled = other(&mut dialling) => {
                     match dialled {
                         Ok(other) => return Ok(Some(other)),

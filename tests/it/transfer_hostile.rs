@@ -28,6 +28,7 @@ contract!(
     a_result_that_is_too_large_does_not_flow,
     a_result_with_a_wrong_digest,
     a_future_with_a_wrong_digest,
+    a_refusal_while_the_future_flows,
     more_bytes_than_were_announced,
     frames_that_are_too_big,
     frames_in_the_wrong_place,
@@ -216,6 +217,23 @@ async fn a_future_with_a_wrong_digest<S: Site>(site: &S) {
     .await;
     assert_eq!(told, Refusal::Digest(Payload::Future));
     assert!(matches!(fetched, Err(TransferError::Digest { what: Payload::Future })));
+}
+
+/// A client hears why its future is not taken, although nobody takes its bytes any more: again and again, since both
+/// are there at once.
+async fn a_refusal_while_the_future_flows<S: Site>(site: &S) {
+    let pair = Pair::new(site).await;
+    for _ in 0..20 {
+        let mut delivery = pair.grant(&bytes(1 << 20));
+        let mut hand = pair.hand().await;
+        hand.say(&FromWorker::Hello(hello(delivery.ticket, FETCH))).await;
+        let announced = |frame| matches!(frame, Frame::Control(FromClient::Future { .. })).then_some(());
+        hand.until(announced).await;
+        hand.say(&FromWorker::Refuse(Refusal::Digest(Payload::Future))).await;
+        drop(hand);
+        let error = failure(&mut delivery).await;
+        assert!(matches!(error, TransferError::Refused(Refusal::Digest(Payload::Future))), "{error:?}");
+    }
 }
 
 async fn more_bytes_than_were_announced<S: Site>(site: &S) {

@@ -366,24 +366,68 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hand<S> {
 
     /// The next frame; `None` when the stream ended.
     pub(crate) async fn hear_all<M: DeserializeOwned>(&mut self) -> Option<Frame<M>> {
-        loop {
-            if let Some((frame, rest)) = Frame::decode(&self.buffer).unwrap() {
-                self.buffer = rest.to_vec();
-                return Some(frame);
+        next_frame(&mut self.stream, &mut self.buffer).await
+    }
+
+    /// Writes for as long as the other side takes it, and listens meanwhile: a side that stops to read does not make the
+    /// other one stuck. The next message that `pick` takes.
+    pub(crate) async fn pour<M, T>(&mut self, bytes: &[u8], pick: impl Fn(Frame<M>) -> Option<T>) -> T
+    where
+        M: DeserializeOwned,
+    {
+        let Self { stream, buffer } = self;
+        let (mut read, mut write) = tokio::io::split(stream);
+        let writing = async {
+            if write.write_all(bytes).await.is_ok() {
+                let _ = write.flush().await;
             }
-            let read = timeout(LONG, self.stream.read_buf(&mut self.buffer)).await.expect("a frame in time");
-            if read.unwrap_or(0) == 0 {
-                return None;
+            std::future::pending().await
+        };
+        let hearing = async {
+            loop {
+                let frame = next_frame(&mut read, buffer).await.expect("the stream ended too early");
+                if let Some(found) = pick(frame) {
+                    return found;
+                }
             }
+        };
+        tokio::select! {
+            found = hearing => found,
+            never = writing => never,
         }
     }
 
     /// The next message that `pick` takes; the test fails when the stream ends before.
     pub(crate) async fn until<M: DeserializeOwned + Beats, T>(&mut self, pick: impl Fn(Frame<M>) -> Option<T>) -> T {
+        self.before_end(pick).await.expect("the stream ended too early")
+    }
+
+    /// The next message that `pick` takes; `None` when the stream ended before.
+    pub(crate) async fn before_end<M, T>(&mut self, pick: impl Fn(Frame<M>) -> Option<T>) -> Option<T>
+    where
+        M: DeserializeOwned + Beats,
+    {
         loop {
-            if let Some(found) = pick(self.hear().await.expect("the stream ended too early")) {
-                return found;
+            if let Some(found) = pick(self.hear().await?) {
+                return Some(found);
             }
+        }
+    }
+}
+
+/// The next frame of a stream, of which some bytes may be here; `None` when the stream ended.
+async fn next_frame<M: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> Option<Frame<M>> {
+    loop {
+        if let Some((frame, rest)) = Frame::decode(buffer).unwrap() {
+            *buffer = rest.to_vec();
+            return Some(frame);
+        }
+        let read = timeout(LONG, stream.read_buf(buffer)).await.expect("a frame in time");
+        if read.unwrap_or(0) == 0 {
+            return None;
         }
     }
 }

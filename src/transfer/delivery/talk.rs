@@ -1,8 +1,8 @@
 //! What is said over one stream of a delivery.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use tokio::time::{Instant, Interval, sleep_until};
+use tokio::time::{Instant, Interval, sleep_until, timeout};
 
 use super::{DeliveryEvent, Outcome, Run};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         Grant, Network, TransferError,
         error::Interrupted,
         grants::Attachment,
-        link::{Link, Outbox, heartbeat, while_beating},
+        link::{LAST_WORD, Link, Outbox, heartbeat, while_beating},
         payload::{Cutting, Expected, Opening, Piece, Receiving, Sending, advance},
     },
 };
@@ -68,6 +68,10 @@ impl<N: Network> Run<N> {
             }
             Err(error) => Err(error),
         };
+        let end = match end {
+            Err(Interrupted::Broken(cause)) => self.part(&mut link, cause).await,
+            end => end,
+        };
         match &end {
             Ok(End::Delivered(_)) => link.close_with(&FromClient::Acknowledge).await,
             Err(Interrupted::Failed(TransferError::Cancelled)) => link.close_with(&FromClient::Cancel).await,
@@ -75,6 +79,32 @@ impl<N: Network> Run<N> {
             Ok(End::Replaced(_)) | Err(Interrupted::Broken(_)) => drop(link),
         }
         end
+    }
+
+    /// A worker that will not go on says why and takes nothing more: when writing to it fails, that may still have to be
+    /// heard. A stream that is really broken ends at once.
+    async fn part(
+        &mut self,
+        link: &mut Link<N::Stream, FromWorker>,
+        cause: io::Error,
+    ) -> Result<End<N::Stream>, Interrupted> {
+        let refused = async {
+            loop {
+                match link.frames.next().await {
+                    Ok(Frame::Control(FromWorker::Refuse(refusal))) => return Some(refusal),
+                    Ok(_) => {}
+                    Err(_) => return None,
+                }
+            }
+        };
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(TransferError::Cancelled.into()),
+            Some(next) = self.attachments.recv() => Ok(End::Replaced(next)),
+            refused = timeout(LAST_WORD, refused) => match refused {
+                Ok(Some(refusal)) => Err(TransferError::from(refusal).into()),
+                Ok(None) | Err(_) => Err(cause.into()),
+            },
+        }
     }
 
     /// Answers the hello.

@@ -37,7 +37,38 @@ pub(in crate::transfer) enum Piece {
     Packed(Vec<u8>),
 }
 
-type Writing = JoinHandle<Result<Store, TransferError>>;
+/// What happens to the file.
+enum Writing {
+    /// What came last is being written.
+    Busy(JoinHandle<Result<Store, TransferError>>),
+    /// All that came is written; nothing is left of it after an error.
+    Idle(Option<Box<Store>>),
+}
+
+impl Writing {
+    fn begin(work: impl FnOnce() -> Result<Store, TransferError> + Send + 'static) -> Self {
+        Self::Busy(spawn_blocking(work))
+    }
+
+    /// Waits until all that came is written. Cancel-safe.
+    async fn settle(&mut self) -> Result<(), TransferError> {
+        if let Self::Busy(work) = self {
+            let done = work.await;
+            *self = Self::Idle(None);
+            *self = Self::Idle(Some(Box::new(done.map_err(ended)??)));
+        }
+        Ok(())
+    }
+
+    /// The same, and hands out the file. Cancel-safe.
+    async fn store(&mut self) -> Result<Box<Store>, TransferError> {
+        self.settle().await?;
+        match self {
+            Self::Idle(store) => store.take().ok_or(TransferError::Over),
+            Self::Busy(_) => Err(TransferError::Over),
+        }
+    }
+}
 
 /// A payload that is being received.
 pub(in crate::transfer) struct Receiving {
@@ -77,10 +108,10 @@ impl Receiving {
     /// # Errors
     /// As [`Receiving::take`], for the last piece that was taken.
     pub(in crate::transfer) async fn held(&mut self) -> Result<Option<Held>, TransferError> {
-        let mut store = (&mut self.writing).await.map_err(ended)??;
+        let mut store = self.writing.store().await?;
         store.assembly = None;
         let held = Held { size: store.writer.size(), digest: store.writer.digest() };
-        self.writing = spawn_blocking(move || Ok(store));
+        self.writing = Writing::Idle(Some(store));
         Ok(Some(held).filter(|held| held.size > 0))
     }
 
@@ -114,11 +145,11 @@ impl Receiving {
         manifest: Arc<Manifest>,
         supply: Supply,
     ) -> Result<(), TransferError> {
-        let mut store = (&mut self.writing).await.map_err(ended)??;
+        let mut store = self.writing.store().await?;
         self.course = Course::of(&manifest, &supply.lacking(), self.received());
-        self.writing = spawn_blocking(move || {
+        self.writing = Writing::begin(move || {
             store.assembly = Some(Assembly::new(manifest, supply));
-            go_on(store)
+            go_on(*store)
         });
         self.excuse();
         Ok(())
@@ -146,10 +177,22 @@ impl Receiving {
     }
 
     /// Waits until the payload is late, and says so.
-    pub(in crate::transfer) async fn late(&self) -> TransferError {
-        sleep_until(self.due.min(self.end)).await;
+    pub(in crate::transfer) fn late(&self) -> impl Future<Output = TransferError> + Send + use<> {
         let after = if self.due < self.end { self.config.stall } else { self.config.payload };
-        TransferError::Stalled { what: self.expected.what, after }
+        let (due, error) = (self.due.min(self.end), TransferError::Stalled { what: self.expected.what, after });
+        async move {
+            sleep_until(due).await;
+            error
+        }
+    }
+
+    /// Waits until what came turns out to be wrong or cannot be stored, which is known before the next piece comes, if
+    /// one comes at all. Cancel-safe.
+    pub(in crate::transfer) async fn failed(&mut self) -> TransferError {
+        match self.writing.settle().await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
     }
 
     /// Does not count a time in which this side did not listen.
@@ -177,15 +220,15 @@ impl Receiving {
         if !self.course.advance(bytes as u64) {
             return Err(TransferError::Protocol("more bytes than were announced"));
         }
-        let store = (&mut self.writing).await.map_err(ended)??;
-        self.writing = spawn_blocking(move || take(store, piece, bytes));
+        let store = self.writing.store().await?;
+        self.writing = Writing::begin(move || take(*store, piece, bytes));
         self.excuse();
         Ok(self.meter.passed(self.received()))
     }
 
     /// The finished file, if its bytes are those that were promised.
-    pub(in crate::transfer) async fn finish(self) -> Result<Spooled, TransferError> {
-        let spooled = self.writing.await.map_err(ended)??.writer.finish();
+    pub(in crate::transfer) async fn finish(mut self) -> Result<Spooled, TransferError> {
+        let spooled = self.writing.store().await?.writer.finish();
         if spooled.digest() == self.expected.digest && spooled.size() == self.expected.size {
             Ok(spooled)
         } else {
@@ -197,7 +240,7 @@ impl Receiving {
 const UNPACKABLE: TransferError = TransferError::Protocol("a packed piece that is none");
 
 fn begin(directory: PathBuf, size: u64, cache: Option<Cache>) -> Writing {
-    spawn_blocking(move || {
+    Writing::begin(move || {
         let writer = SpoolWriter::new(&directory, size)?;
         Ok(Store { writer, unpacker: None, assembly: None, cache })
     })
