@@ -4,13 +4,13 @@
 
 world=()
 
-# in_root COMMAND...: runs it in the root file system, as whoever runs this, with $folder as /tmp/work and the programs in /tmp/programs.
+# in_root COMMAND...: runs it in the root file system, as whoever runs this, with $folder as /tmp/here and the programs in /tmp/programs.
 in_root() {
   local settings=() name
   for name in $(compgen -e | grep -E '^(P2P_TEST_|_R_CHECK_)' || true); do settings+=(--setenv "$name" "${!name}"); done
-  bwrap --ro-bind "$root" / --dev /dev --proc /proc --tmpfs /tmp --bind "$folder" /tmp/work --ro-bind "$programs" /tmp/programs \
-    --clearenv --setenv PATH /usr/bin:/bin --setenv HOME /tmp/work/home --setenv LC_ALL C.UTF-8 --setenv R_LIBS_USER /tmp/work/library \
-    --setenv P2P_TEST_PROGRAM "${P2P_TEST_PROGRAM-}" "${settings[@]}" --die-with-parent --chdir /tmp/work "$@"
+  bwrap --ro-bind "$root" / --dev /dev --proc /proc --tmpfs /tmp --bind "$folder" /tmp/here --ro-bind "$programs" /tmp/programs \
+    --clearenv --setenv PATH /usr/bin:/bin --setenv HOME /tmp/here/home --setenv LC_ALL C.UTF-8 --setenv R_LIBS_USER /tmp/here/library \
+    --setenv P2P_TEST_PROGRAM "${P2P_TEST_PROGRAM-}" "${settings[@]}" --die-with-parent --chdir /tmp/here "$@"
 }
 
 # start_board: a board with the account alice, whose key is in $folder/home; sets $board_port.
