@@ -530,4 +530,7 @@ pub struct Usage {
     pub peak_memory: u64,
     /// How many processes and threads were not made because of the limit; known only with a control group.
     pub refused_processes: u64,
+    /// Which of the tmpfs in [`Watch::tmpfs`] had no room for another byte or another file at one of the looks, or at the end:
+    /// bit 0 is the first one. What was full only between two looks is not in it.
+    pub full_tmpfs: u64,
 }

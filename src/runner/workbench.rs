@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
-    SCRIPT_PATH, ahead::Pool, attempt, command, interrupted, outcome::Text, replay,
+    SCRIPT_PATH, ahead::Pool, attempt, command, command::heap_mib, interrupted, outcome::Text, replay,
 };
 use crate::{
     clock,
     ids::{FutureId, IdError},
     rds::{Carried, ScanError, scan},
-    sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task},
+    sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task, met},
     spool::{SpoolError, SpoolWriter, Spooled},
 };
 
@@ -217,6 +217,14 @@ impl Workbench {
         &self.provenance
     }
 
+    /// Under what a task ran that used this much: with the limits that it was seen to reach.
+    #[must_use]
+    pub fn provenance_after(&self, usage: &Usage) -> Provenance {
+        let mut provenance = self.provenance.clone();
+        provenance.note_reached(usage, self.ready.driver(), self.ready.profile());
+        provenance
+    }
+
     /// The version of the R that evaluates them.
     #[must_use]
     pub fn r_version(&self) -> &str {
@@ -396,12 +404,18 @@ impl Workbench {
             memory: Some(self.ready.memory_of_a_process()),
             time_zone: &self.time_zone,
         };
-        self.ready.plan(&Task {
+        let mut plan = self.ready.plan(&Task {
             command: command(&self.r, &job),
             files: vec![(PathBuf::from(SCRIPT_PATH), RUNNER_SCRIPT.as_bytes().to_vec())],
             shares: self.r.shares(self.ready.machine()),
             slot: u32::try_from(slot).unwrap_or_default(),
-        })
+        })?;
+        if mode == Mode::Run {
+            let heap = heap_mib(self.ready.memory_of_a_process()) << 20;
+            let limits = met::for_r(&plan, self.ready.driver(), self.ready.profile(), heap);
+            plan.spec.command.environment.push(("P2P_LIMITS".to_owned(), limits));
+        }
+        Ok(plan)
     }
 }
 

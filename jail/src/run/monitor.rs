@@ -288,14 +288,15 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    fn usage(&self) -> Usage {
-        let Some(watch) = &self.watch else { return Usage::default() };
+    fn usage(&mut self) -> Usage {
+        let Some(watch) = &mut self.watch else { return Usage::default() };
         let counted = self.group.is_some_and(|group| group.cpu_ms().is_some());
         Usage {
             wall_ms: watch.wall_ms(),
             cpu_ms: if counted { watch.cpu_ms() } else { ended_cpu_ms().max(self.cpu_ms) },
             peak_memory: watch.peak().max(self.group.and_then(Group::memory).map_or(0, |memory| memory.most)),
             refused_processes: self.group.map_or(0, Group::refused_processes),
+            full_tmpfs: watch.full(),
         }
     }
 }
