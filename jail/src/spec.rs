@@ -514,6 +514,8 @@ pub enum Stop {
     MachineMemory,
     /// It held more than [`MOST_FILE_LOCKS`].
     FileLocks,
+    /// The program that carries its packets ended (see [`Uplink`]), so that it had no network any more.
+    Uplink,
     /// The control socket came to its end.
     Asked,
 }

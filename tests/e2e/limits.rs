@@ -219,7 +219,9 @@ fn the_error_names_the_limit(who: Who, root: Option<&Path>, driver: &str) {
     let profile = world.profile("limits.toml", LIMITS);
     let exec = |code: &str| {
         let mut command = world.command(&["exec", "--sandbox", driver, "--profile", &profile]);
-        root.iter().for_each(|root| drop(command.arg("--root").arg(root)));
+        if let Some(root) = root {
+            command.arg("--root").arg(root);
+        }
         command.args(["-e", code]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     for pair in TOLD.chunks(2) {
