@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -146,7 +146,8 @@ impl Spooled {
             return Err(SpoolError::TooLarge { limit });
         }
         let mut hasher = blake3::Hasher::new();
-        let size = io::copy(&mut (&mut file).take(limit.saturating_add(1)), &mut hasher).map_err(failed)?;
+        let mut from = BufReader::with_capacity(PIECE, (&mut file).take(limit.saturating_add(1)));
+        let size = io::copy(&mut from, &mut hasher).map_err(failed)?;
         if size > limit {
             return Err(SpoolError::TooLarge { limit });
         }

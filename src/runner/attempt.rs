@@ -1,6 +1,6 @@
 //! One attempt, from the plan to the outcome.
 
-use std::{path::Path, time::Duration};
+use std::{fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
 
 use p2p_jail::spec::{Report, Usage};
 use tokio::{sync::mpsc, time::sleep};
@@ -58,6 +58,8 @@ pub(super) async fn run_in(
 ) -> Result<Outcome, SpoolError> {
     let own_result = SpoolWriter::in_memory(MAX_OWN_RESULT)?;
     let input = input.reader()?;
+    let announced = announce_packing(plan, &input);
+    let plan = announced.as_ref().unwrap_or(plan);
     let started = clock::now();
     let refused = |reason| Observed { ended: Ended::Refused(reason), ..Observed::default() };
     let observed = if cancel.is_cancelled() {
@@ -72,6 +74,21 @@ pub(super) async fn run_in(
         }
     };
     Ok(observed.into_outcome(own_result, future, started))
+}
+
+/// What begins a file that R cannot unpack while it reads it from a pipe, and what R calls that.
+const PACKED: [(&[u8], &str); 2] = [(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")];
+
+/// The plan with the word for what the input is packed with, if R must know before it reads.
+fn announce_packing(plan: &LaunchPlan, input: &File) -> Option<LaunchPlan> {
+    let word = PACKED.iter().find_map(|(magic, word)| {
+        let mut head = [0; 6];
+        let head = head.get_mut(..magic.len())?;
+        (input.read_exact_at(head, 0).is_ok() && head == *magic).then(|| (*word).to_owned())
+    })?;
+    let mut plan = plan.clone();
+    plan.spec.command.environment.push(("P2P_PACKED".to_owned(), word));
+    Some(plan)
 }
 
 /// What an attempt has to do with.
@@ -106,7 +123,7 @@ impl Default for Observed {
 }
 
 impl Task<'_> {
-    async fn observe(&self, jail: Jail, pipes: Pipes, input: std::fs::File) -> Observed {
+    async fn observe(&self, jail: Jail, pipes: Pipes, input: File) -> Observed {
         let (mut frames, mut text) = (FramesSeen::default(), Text::default());
         // The task is stopped by a cancellation, and by frames that leave nothing to wait for.
         let stop = self.cancel.child_token();

@@ -1,8 +1,9 @@
 //! The task's three pipes: the future goes in, frames and text come out. Each pump is cancel-safe: what it has read is in
 //! the caller's hands, and it can be dropped at any await.
 
-use std::{fs::File, io, path::Path, time::Duration};
+use std::{fs::File, io, os::fd::AsFd, path::Path, time::Duration};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
@@ -20,6 +21,10 @@ use crate::{
 
 /// How much is read at once; a pipe holds as much.
 const CHUNK: usize = 64 * 1024;
+
+/// How much of a future is read at once, in bytes, and how much of it its pipe may hold: as much as an ordinary user may ask
+/// for (`pipe(7)`, `/proc/sys/fs/pipe-max-size`). Where there is less, it is slower.
+const FED: usize = 1 << 20;
 
 /// How much of the end of the text is kept besides its beginning.
 const TAIL: usize = 2048;
@@ -152,8 +157,13 @@ fn keep(bytes: &[u8], most: u64, text: &mut Text) {
 /// # Errors
 /// What reading the future says.
 pub(crate) async fn pump_input(from: File, mut to: pipe::Sender) -> io::Result<()> {
+    let length = from.metadata()?.len();
+    let fed = usize::try_from(length).unwrap_or(FED).clamp(CHUNK, FED);
+    if fed > CHUNK {
+        let _ = fcntl(to.as_fd(), FcntlArg::F_SETPIPE_SZ(i32::try_from(fed).unwrap_or(i32::MAX)));
+    }
     let mut from = tokio::fs::File::from_std(from);
-    let mut buffer = vec![0u8; CHUNK];
+    let mut buffer = vec![0u8; fed];
     loop {
         let length = from.read(&mut buffer).await?;
         let chunk = buffer.get(..length).unwrap_or_default();
