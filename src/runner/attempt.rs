@@ -18,7 +18,7 @@ use crate::{
         streams::{Fault, FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
     },
     sandbox::{Denials, LaunchPlan},
-    spool::{SpoolError, SpoolWriter, Spooled},
+    spool::{Relief, SpoolError, SpoolWriter, Spooled},
 };
 
 /// How long the pipes are read on when the task is over. No process of it is left then, so that what is in them is all
@@ -43,16 +43,26 @@ pub async fn run(
     cancel: CancellationToken,
     events: mpsc::Sender<AttemptEvent>,
 ) -> Result<Outcome, SpoolError> {
-    run_in(None, plan, input, future, spool_directory, cancel, events).await
+    let aids = Aids { pool: None, relief: None, spool_directory };
+    run_in(&aids, plan, input, future, cancel, events).await
 }
 
-/// The same; the jail may be one that was started ahead.
+/// What a workbench has for its attempts.
+pub(super) struct Aids<'a> {
+    /// Jails that were started ahead.
+    pub(super) pool: Option<&'a Pool>,
+    /// What gives way to a result on a full disk.
+    pub(super) relief: Option<&'a Relief>,
+    /// Where results are written.
+    pub(super) spool_directory: &'a Path,
+}
+
+/// The same with such aids.
 pub(super) async fn run_in(
-    pool: Option<&Pool>,
+    aids: &Aids<'_>,
     plan: &LaunchPlan,
     input: &Spooled,
     future: &FutureId,
-    spool_directory: &Path,
     cancel: CancellationToken,
     events: mpsc::Sender<AttemptEvent>,
 ) -> Result<Outcome, SpoolError> {
@@ -65,9 +75,9 @@ pub(super) async fn run_in(
     let observed = if cancel.is_cancelled() {
         Observed { ended: Ended::Stopped(Reason::Cancelled), ..Observed::default() }
     } else {
-        match ahead::start_in(pool, plan).await {
+        match ahead::start_in(aids.pool, plan).await {
             Ok((jail, pipes)) => {
-                let task = Task { plan, directory: spool_directory, cancel: &cancel, events: &events };
+                let task = Task { plan, aids, cancel: &cancel, events: &events };
                 task.observe(jail, pipes, input).await
             }
             Err(error) => refused(Reason::CouldNotStart { stage: None, what: crate::error_chain(&error) }),
@@ -94,7 +104,7 @@ fn announce_packing(plan: &LaunchPlan, input: &File) -> Option<LaunchPlan> {
 /// What an attempt has to do with.
 struct Task<'a> {
     plan: &'a LaunchPlan,
-    directory: &'a Path,
+    aids: &'a Aids<'a>,
     cancel: &'a CancellationToken,
     events: &'a mpsc::Sender<AttemptEvent>,
 }
@@ -128,7 +138,8 @@ impl Task<'_> {
         // The task is stopped by a cancellation, and by frames that leave nothing to wait for.
         let stop = self.cancel.child_token();
         let over = CancellationToken::new();
-        let to = FramesTo { directory: self.directory, limit: self.plan.max_result, events: self.events };
+        let Aids { relief, spool_directory: directory, .. } = *self.aids;
+        let to = FramesTo { directory, relief, limit: self.plan.max_result, events: self.events };
         let reading = async {
             pump_frames(pipes.frames, &to, &mut frames).await;
             // A frame that is cut short is known at the end of the pipe, where the task is ending by itself: to stop it would

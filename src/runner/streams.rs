@@ -16,7 +16,7 @@ use crate::{
         frames::{FrameError, Frames, Item},
         outcome::{AttemptEvent, Text},
     },
-    spool::{SpoolError, SpoolWriter},
+    spool::{Relief, SpoolError, SpoolWriter},
 };
 
 /// How much is read at once; a pipe holds as much.
@@ -78,6 +78,8 @@ pub(crate) struct FramesSeen {
 pub(crate) struct FramesTo<'a> {
     /// For the result.
     pub(crate) directory: &'a Path,
+    /// What gives way to the result on a full disk.
+    pub(crate) relief: Option<&'a Relief>,
     /// The largest result, in bytes.
     pub(crate) limit: u64,
     /// For everything else. Nobody has to listen.
@@ -118,7 +120,10 @@ async fn take_frames(
             Item::Progress(condition) => pass_on(condition, to, seen).await,
             Item::Result(part) => match &mut seen.result {
                 Some(result) => result.write(part)?,
-                None => seen.result.insert(SpoolWriter::new(to.directory, to.limit)?).write(part)?,
+                None => {
+                    let result = SpoolWriter::new(to.directory, to.limit)?.relieved_by(to.relief.cloned());
+                    seen.result.insert(result).write(part)?;
+                }
             },
         }
     }
