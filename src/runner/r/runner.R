@@ -18,7 +18,8 @@ eval(parse(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)[1L]
 local({
   mode <- commandArgs(trailingOnly = TRUE)[1L]
   announced <- Sys.getenv("P2P_FUTURE")
-  Sys.unsetenv(c("P2P_FUTURE", "R_ENABLE_JIT"))
+  packed <- Sys.getenv("P2P_PACKED")
+  Sys.unsetenv(c("P2P_FUTURE", "P2P_PACKED", "R_ENABLE_JIT"))
   process <- Sys.getpid()
   frames <- if (file.exists("/dev/fd/3")) "/dev/fd/3" else "/proc/self/fd/3"
   # No start-up file of package future, one core, whatever package parallel or parallelly think of the machine.
@@ -75,21 +76,16 @@ local({
     if (length(chunks) == 1L) chunks[[1L]] else as.raw(do.call(c, chunks))
   }
 
-  starts_with <- function(bytes, magic) {
-    length(bytes) >= length(magic) && identical(bytes[seq_along(magic)], as.raw(magic))
-  }
-
-  # The object in an RDS file that is gzip, bzip2 or xz, or not compressed at all.
-  decode <- function(bytes) {
-    if (length(bytes) == 0L) stop("nothing arrived", call. = FALSE)
-    if (starts_with(bytes, c(0x1f, 0x8b))) {
-      from <- gzcon(rawConnection(bytes))
-      on.exit(close(from))
-      return(unserialize(from))
-    }
-    if (starts_with(bytes, c(0x42, 0x5a, 0x68))) bytes <- memDecompress(bytes, "bzip2")
-    if (starts_with(bytes, c(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00))) bytes <- memDecompress(bytes, "xz")
-    unserialize(bytes)
+  # The object of the RDS that arrives: gzip, bzip2, xz, or not compressed at all. The first and the last are read while they
+  # come, so that nothing is held but the object; the other two are announced, because R cannot look ahead in a pipe.
+  read_object <- function() {
+    if (nzchar(packed)) return(unserialize(memDecompress(read_input(), packed)))
+    from <- gzcon(file("stdin", "rb", raw = TRUE))
+    on.exit(close(from))
+    tryCatch(unserialize(from), error = function(e) {
+      if (identical(conditionMessage(e), "error reading from connection")) stop("it is cut short, or nothing arrived", call. = FALSE)
+      stop(e)
+    })
   }
 
   # ---- names of futures ----
@@ -261,7 +257,7 @@ local({
     uuid <- split_uuid(announced)
     attempt <- function() {
       if (!requireNamespace("future", quietly = TRUE)) refuse("package future cannot be loaded there")
-      future <- tryCatch(decode(read_input()), error = function(e) {
+      future <- tryCatch(read_object(), error = function(e) {
         refuse("what arrived cannot be read as RDS: ", conditionMessage(e))
       })
       uuid <<- check_future(future, announced)
@@ -284,7 +280,7 @@ local({
   # ---- name ----
 
   name <- function() {
-    uuid <- tryCatch(check_future(decode(read_input()), ""), error = function(e) {
+    uuid <- tryCatch(check_future(read_object(), ""), error = function(e) {
       cat(conditionMessage(e), "\n", sep = "", file = stderr())
       quit(save = "no", status = 1L, runLast = FALSE)
     })
@@ -426,7 +422,7 @@ local({
     bytes_of <- function(text) unlist(lapply(enc2utf8(as.character(text)), charToRaw))
     err <- function(text) record(2L, bytes_of(text))
     status <- tryCatch({
-      result <- decode(read_input())
+      result <- read_object()
       if (!inherits(result, "FutureResult") || !is.list(result)) stop("what came back is not the result of a future", call. = FALSE)
       result <- unclass(result)
       if (nzchar(announced) && !(is_uuid(result$uuid) && identical(join_uuid(result$uuid), announced))) {
