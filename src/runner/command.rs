@@ -117,7 +117,7 @@ pub fn command(r: &RInstallation, job: &Job<'_>) -> Command {
 }
 
 /// Seven eighths of the memory: the rest is for R itself, its small objects and what it did not allocate through R.
-fn heap_mib(memory: u64) -> u64 {
+pub(super) fn heap_mib(memory: u64) -> u64 {
     ((memory - memory / 8) >> 20).max(LEAST_HEAP_MIB)
 }
 

@@ -19,7 +19,8 @@ local({
   mode <- commandArgs(trailingOnly = TRUE)[1L]
   announced <- Sys.getenv("P2P_FUTURE")
   packed <- Sys.getenv("P2P_PACKED")
-  Sys.unsetenv(c("P2P_FUTURE", "P2P_PACKED", "R_ENABLE_JIT"))
+  allowed <- Sys.getenv("P2P_LIMITS")
+  Sys.unsetenv(c("P2P_FUTURE", "P2P_PACKED", "P2P_LIMITS", "R_ENABLE_JIT"))
   process <- Sys.getpid()
   frames <- if (file.exists("/dev/fd/3")) "/dev/fd/3" else "/proc/self/fd/3"
   # No start-up file of package future, one core, whatever package parallel or parallelly think of the machine.
@@ -127,6 +128,87 @@ local({
         version = "1.8"
       )
     )
+  }
+
+  # ---- limits that show as errors ----
+
+  # Words of R's by which a limit of the worker shows. They may come from elsewhere, so they make a "perhaps".
+  words_of <- c(
+    room = "No space left on device",
+    file = "File too large",
+    descriptors = "Too many open files",
+    processes = "Resource temporarily unavailable",
+    heap = "vector memory exhausted|vector memory limit of|cannot allocate vector of size",
+    space = "cannot allocate vector of size|[Cc](annot|ould not) allocate memory|bad_alloc"
+  )
+  # What R says of a file that it could not write, without a reason.
+  not_written <- "error writing to connection|write (error|failed)|problem (copying|closing)"
+
+  # Whether there is no room: tried, as only trying tells.
+  is_full <- function(folder) {
+    path <- tempfile("p2p", folder)
+    on.exit(unlink(path))
+    why <- character()
+    opened <- FALSE
+    tryCatch(withCallingHandlers({
+      to <- file(path, "wb", raw = TRUE)
+      opened <- TRUE
+      tryCatch(writeBin(raw(65536L), to), finally = close(to))
+    }, warning = function(w) {
+      why <<- c(why, conditionMessage(w))
+      invokeRestart("muffleWarning")
+    }), error = identity)
+    if (opened) !identical(file.size(path), 65536) else any(grepl(words_of[["room"]], why, fixed = TRUE))
+  }
+
+  # Whether a file is as large as a file may be.
+  is_there_a_file_of <- function(size, folders) {
+    files <- list.files(folders, all.files = TRUE, full.names = TRUE, recursive = TRUE, no.. = TRUE)
+    any(file.size(files) == size, na.rm = TRUE)
+  }
+
+  # A folder cannot be read without a free descriptor.
+  are_descriptors_used_up <- function(limit) {
+    open <- length(list.files("/proc/self/fd"))
+    dir.exists("/proc/self/fd") && (open == 0L || open >= limit)
+  }
+
+  # Which limits an error with these words was, for sure or perhaps, with their values; nothing for other errors.
+  limits_met <- function(words) {
+    limits <- strsplit(strsplit(allowed, "\n", fixed = TRUE)[[1L]], "\t", fixed = TRUE)
+    limits <- Filter(function(limit) length(limit) == 3L && limit[1L] %in% names(words_of), limits)
+    kinds <- vapply(limits, `[`, "", 1L)
+    folders <- vapply(limits[kinds == "room"], `[`, "", 2L)
+    said <- function(what) any(grepl(what, words))
+    is_sure <- function(kind, value) {
+      switch(kind,
+        room = (said(words_of[["room"]]) || said(not_written)) && is_full(value),
+        file = (said(words_of[["file"]]) || said(not_written)) && is_there_a_file_of(as.numeric(value), folders),
+        descriptors = said(words_of[["descriptors"]]) && are_descriptors_used_up(as.numeric(value)),
+        heap = said("^vector memory (exhausted|limit of)"),
+        FALSE
+      )
+    }
+    sure <- vapply(limits, function(limit) is_sure(limit[1L], limit[2L]), NA)
+    maybe <- vapply(kinds, function(kind) said(words_of[[kind]]), NA)
+    values <- function(which) paste(vapply(limits[which], `[`, "", 3L), collapse = "; ")
+    if (any(sure)) return(paste0("a limit of the worker was reached: ", values(sure)))
+    if (any(maybe)) paste0("perhaps a limit of the worker: it allows ", values(maybe))
+  }
+
+  # Adds to the error in a result which limit it was. A result without an error stays as it is.
+  name_limits <- function(result) {
+    conditions <- result[["conditions"]]
+    is_a <- function(classes) vapply(conditions, function(entry) inherits(entry[["condition"]], classes), NA)
+    error <- which(is_a("error"))
+    if (length(error) == 0L || !nzchar(allowed)) return(result)
+    text <- function(entry) paste(as.character(conditionMessage(entry[["condition"]])), collapse = "\n")
+    note <- limits_met(vapply(conditions[is_a(c("error", "warning"))], text, ""))
+    last <- error[length(error)]
+    said <- conditions[[last]][["condition"]][["message"]]
+    if (is.null(note) || !is.character(said) || length(said) != 1L) return(result)
+    result[["conditions"]][[last]][["condition"]][["message"]] <- paste0(said, "\n[", note, "]")
+    result
   }
 
   # ---- run ----
@@ -273,6 +355,7 @@ local({
     )
     setTimeLimit()
     setSessionTimeLimit()
+    result <- tryCatch(name_limits(result), error = function(e) result)
     tryCatch(close_connections(), error = identity)
     last_frame(function(to) serialize(result, to))
   }
