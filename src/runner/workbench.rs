@@ -14,14 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
-    SCRIPT_PATH, ahead::Pool, attempt, command, command::heap_mib, interrupted, outcome::Text, replay,
+    SCRIPT_PATH,
+    ahead::Pool,
+    attempt::{self, Aids},
+    command,
+    command::heap_mib,
+    interrupted,
+    outcome::Text,
+    replay,
 };
 use crate::{
     clock,
     ids::{FutureId, IdError},
     rds::{Carried, ScanError, scan},
     sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task, met},
-    spool::{SpoolError, SpoolWriter, Spooled},
+    spool::{Relief, SpoolError, SpoolWriter, Spooled},
 };
 
 /// The task's home and its folder for temporary files, as the profiles have them.
@@ -131,6 +138,8 @@ pub struct Workbench {
     r: RInstallation,
     provenance: Provenance,
     spool_directory: PathBuf,
+    /// What gives way to results on a full disk.
+    relief: Option<Relief>,
     time_zone: String,
     max_future: u64,
     max_result: u64,
@@ -171,6 +180,7 @@ impl Workbench {
             r,
             provenance,
             spool_directory,
+            relief: None,
             time_zone,
             max_future: u64::MAX,
             max_result: u64::MAX,
@@ -181,6 +191,12 @@ impl Workbench {
     #[must_use]
     pub fn with_limits(self, max_future: u64, max_result: u64) -> Self {
         Self { max_future, max_result, ..self }
+    }
+
+    /// With something that gives way to results on a full disk.
+    #[must_use]
+    pub fn relieved_by(self, relief: Relief) -> Self {
+        Self { relief: Some(relief), ..self }
     }
 
     /// From now on keeps some jails ready for futures, of which at most `slots` are evaluated at a time, and has the folders of
@@ -271,8 +287,9 @@ impl Workbench {
         };
         plan.max_result = plan.max_result.min(self.max_result).min(client_max);
         let busy = self.pool.as_ref().map(Pool::begin);
-        let pool = self.pool.as_deref();
-        let outcome = attempt::run_in(pool, &plan, future, id, &self.spool_directory, cancel, events).await;
+        let (pool, relief) = (self.pool.as_deref(), self.relief.as_ref());
+        let aids = Aids { pool, relief, spool_directory: &self.spool_directory };
+        let outcome = attempt::run_in(&aids, &plan, future, id, cancel, events).await;
         drop(busy);
         Ok(outcome?)
     }
