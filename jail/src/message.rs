@@ -11,16 +11,41 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::spec::MAX_MESSAGE;
 
-/// Stands for the exact text of `spec.rs`, which both sides were built from: a worker and a `p2p-jail` of different builds
-/// refuse each other.
-pub const CONTRACT: u64 = sum(include_bytes!("spec.rs"));
+/// Stands for the exact text of `spec.rs` and of all files of `spec/`, which both sides were built from: a worker and a
+/// `p2p-jail` of different builds refuse each other.
+pub const CONTRACT: u64 = {
+    let mut hash = EMPTY;
+    let mut rest = TEXTS.as_slice();
+    while let [text, after @ ..] = rest {
+        hash = further(hash, text);
+        rest = after;
+    }
+    hash
+};
+
+/// What a message means.
+const TEXTS: [&[u8]; 5] = [
+    include_bytes!("spec.rs"),
+    include_bytes!("spec/confinement.rs"),
+    include_bytes!("spec/container.rs"),
+    include_bytes!("spec/limits.rs"),
+    include_bytes!("spec/report.rs"),
+];
 
 /// What stands before the postcard: contract and sum.
 const PRELUDE: usize = 16;
 
 /// FNV-1a (Fowler, Noll and Vo), 64 bits: no two byte strings that differ in one byte have the same. Not against forgers.
 const fn sum(bytes: &[u8]) -> u64 {
-    let (mut hash, mut rest) = (0xcbf2_9ce4_8422_2325_u64, bytes);
+    further(EMPTY, bytes)
+}
+
+/// The sum of nothing.
+const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// The sum of what came before and of these.
+const fn further(before: u64, bytes: &[u8]) -> u64 {
+    let (mut hash, mut rest) = (before, bytes);
     while let [byte, after @ ..] = rest {
         hash = (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
         rest = after;
@@ -127,4 +152,26 @@ pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> Result<T, MessageError
 /// As [`encode`], and what the socket says.
 pub fn write<T: Serialize>(to: &mut impl Write, value: &T) -> Result<(), MessageError> {
     Ok(to.write_all(&encode(value)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contract_stands_for_every_file_of_the_spec() {
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut texts: Vec<Vec<u8>> = vec![std::fs::read(source.join("spec.rs")).unwrap()];
+        for file in std::fs::read_dir(source.join("spec")).unwrap() {
+            texts.push(std::fs::read(file.unwrap().path()).unwrap());
+        }
+        texts.sort();
+        let mut counted: Vec<&[u8]> = TEXTS.to_vec();
+        counted.sort_unstable();
+        assert_eq!(texts, counted);
+        // A change of any of them is another contract.
+        let whole = TEXTS.into_iter().fold(EMPTY, further);
+        assert_eq!(whole, CONTRACT);
+        assert_eq!(CONTRACT, sum(&TEXTS.concat()));
+    }
 }
