@@ -83,8 +83,9 @@ local({
     from <- gzcon(file("stdin", "rb", raw = TRUE))
     on.exit(close(from))
     tryCatch(unserialize(from), error = function(e) {
-      if (identical(conditionMessage(e), "error reading from connection")) stop("it is cut short, or nothing arrived", call. = FALSE)
-      stop(e)
+      # What R says of an empty pipe, where it takes what its memory holds for the first two bytes.
+      empty <- conditionMessage(e) %in% c("error reading from connection", "unknown input format")
+      if (empty) stop("nothing arrived, or nothing whole: ", conditionMessage(e), call. = FALSE) else stop(e)
     })
   }
 
