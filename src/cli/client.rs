@@ -12,7 +12,7 @@ use super::{
 use crate::{
     board::{Board, SshBoard},
     client::{
-        Client, DEFAULT_ATTEMPTS, Setup, listening_transfer,
+        Client, DEFAULT_ATTEMPTS, Setup,
         stdio::{self, Connected, End, Members, NoBoard, SessionError},
     },
     error_chain,
@@ -82,14 +82,13 @@ async fn connect(
     members: Members,
 ) -> Result<Connected, Failure> {
     // Listening takes no part of the time that signing in takes.
-    let (user, transfer) = tokio::join!(board.user(), listening_transfer());
-    let (user, transfer) = (user?, transfer?);
+    let (user, ways) = tokio::join!(board.user(), transfers.of_client());
+    let (user, (transfer, wormhole)) = (user?, ways?);
     let cluster = cluster_of(cluster, &user)?;
     let topic = cluster.topic(&user).map_err(|error| Failure::new(Status::Usage, error))?;
     let me = PeerName::of_this_process(&user);
     let link = board.join(&topic).await?.tapped(move |event| members.hear(event));
-    let (me_too, wormhole) = (me.clone(), transfers.wormholes());
-    let setup = Setup { me: me_too, link, transfer, wormhole, spool_directory, max_result, max_attempts };
+    let setup = Setup { me: me.clone(), link, transfer, wormhole, spool_directory, max_result, max_attempts };
     let (client, dispatcher) = Client::start(setup);
     Ok(Connected { client, dispatcher, me, cluster })
 }

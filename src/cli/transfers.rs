@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use super::{Failure, Status};
 use crate::{
-    client::Wormholes,
+    client::{Wormholes, listening_transfer},
     config::ConfigFile,
     error_chain,
+    transfer::{Transfer, TransferError, libp2p::Node},
     wormhole::{Layer, Program, WormholeConfig, WormholeError},
 };
 
@@ -46,10 +47,10 @@ pub(super) struct Transfers {
 }
 
 impl Transfers {
-    /// A client's way to workers that speak only wormhole, or to all of them if nothing else is wanted.
-    pub(super) fn wormholes(self) -> Option<Wormholes> {
-        let wormholes = Wormholes::new(Program::new(self.wormhole?));
-        Some(if self.libp2p { wormholes } else { wormholes.only() })
+    /// A client's ways to workers. It listens only if somebody may come.
+    pub(super) async fn of_client(self) -> Result<(Option<Transfer<Node>>, Option<Wormholes>), TransferError> {
+        let transfer = if self.libp2p { Some(listening_transfer().await?) } else { None };
+        Ok((transfer, self.wormhole.map(|config| Wormholes::new(Program::new(config)))))
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
         posting::{Action, Event, Postings, Route},
     },
     spool::Spooled,
-    transfer::{Grant, Network},
+    transfer::{Grant, Network, Transfer},
 };
 
 /// How long transfers by wormhole have at the end, to tell their peers that they are cancelled.
@@ -96,8 +96,7 @@ pub(super) struct Dispatcher<N: Network> {
 impl<N: Network> Dispatcher<N> {
     pub(super) fn new(setup: Setup<N>) -> (Self, mpsc::Receiver<Passed>) {
         let (passages, passed) = mpsc::channel(EVENT_QUEUE);
-        let by_libp2p = setup.wormhole.as_ref().is_none_or(|wormholes| !wormholes.only);
-        let speaks = Protocols { libp2p: by_libp2p, wormhole: setup.wormhole.is_some() };
+        let speaks = Protocols { libp2p: setup.transfer.is_some(), wormhole: setup.wormhole.is_some() };
         let postings = Postings::new(setup.me.clone(), setup.max_attempts).speaking(speaks);
         let (open, lost, wormholes) = (HashMap::new(), "it was closed".to_owned(), TaskTracker::new());
         (Self { setup, postings, open, passages, runs: 0, wormholes, lost, is_lost: false }, passed)
@@ -221,7 +220,7 @@ impl<N: Network> Dispatcher<N> {
     }
 
     async fn grant_by_libp2p(&mut self, future: FutureId, worker: PeerName, node: NodeId) {
-        let Some(open) = self.open.get_mut(&future) else { return };
+        let (Some(open), Some(transfer)) = (self.open.get_mut(&future), &self.setup.transfer) else { return };
         let grant = Grant {
             worker: node,
             future: future.clone(),
@@ -229,7 +228,7 @@ impl<N: Network> Dispatcher<N> {
             max_result: self.setup.max_result,
             spool_directory: self.setup.spool_directory.clone(),
         };
-        let delivery = match self.setup.transfer.grant(grant) {
+        let delivery = match transfer.grant(grant) {
             Ok(delivery) => delivery,
             Err(error) => {
                 return Box::pin(self.way_failed(future, passage::fault(&error), error.into())).await;
@@ -269,7 +268,7 @@ impl<N: Network> Dispatcher<N> {
     async fn confirm(&mut self, future: FutureId, worker: PeerName) {
         let way = self.open.get(&future).and_then(|open| open.taken.as_ref()).map(|taken| &taken.way);
         let Some(Way::Libp2p(ticket)) = way else { return };
-        let network = self.setup.transfer.network();
+        let Some(network) = self.setup.transfer.as_ref().map(Transfer::network) else { return };
         let (me, at) = (network.id().clone(), network.addresses());
         let accept = self.postings.accept(future, worker, me, *ticket, at, clock::now());
         self.act_say(accept).await;

@@ -134,8 +134,8 @@ pub struct Setup<N: Network> {
     pub me: PeerName,
     /// The cluster's topic.
     pub link: Link,
-    /// How the bytes travel.
-    pub transfer: Transfer<N>,
+    /// How the bytes travel to workers that speak libp2p; without this, they go to those by wormhole too.
+    pub transfer: Option<Transfer<N>>,
     /// How they travel to workers that speak only wormhole; without this, such workers are passed over.
     pub wormhole: Option<Wormholes>,
     /// A folder for results on their way.

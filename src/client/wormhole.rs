@@ -40,71 +40,41 @@ pub(super) const PASSAGES: usize = 32;
 #[derive(Clone)]
 pub struct Wormholes {
     by: Arc<dyn Erased>,
-    pub(super) only: bool,
     plates: Plates,
 }
 
 impl Wormholes {
-    /// For workers that speak nothing else.
+    /// Where there is no other transfer, for all workers that speak it; else for those that speak nothing else.
     #[must_use]
     pub fn new(by: impl Wormhole) -> Self {
-        Self { by: Arc::new(by), only: false, plates: Plates::default() }
-    }
-
-    /// For all workers that speak it: none is accepted by libp2p.
-    #[must_use]
-    pub fn only(self) -> Self {
-        Self { only: true, ..self }
+        Self { by: Arc::new(by), plates: Plates::default() }
     }
 }
 
 impl fmt::Debug for Wormholes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wormholes").field("only", &self.only).finish_non_exhaustive()
+        f.debug_struct("Wormholes").finish_non_exhaustive()
     }
 }
 
 /// What is told while bytes flow.
 type Told<'a> = Box<dyn FnMut(Progress) + Send + 'a>;
+/// How a transfer ends.
+type Ending<'a, T> = BoxFuture<'a, Result<T, WormholeError>>;
 
-/// [`Wormhole`] without its types.
+/// [`Wormhole`] without its types, for a run.
 trait Erased: Send + Sync {
-    fn send<'a>(
-        &'a self,
-        code: &'a Code,
-        payload: &'a Spooled,
-        progress: Told<'a>,
-        cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<(), WormholeError>>;
-
-    fn receive<'a>(
-        &'a self,
-        code: &'a Code,
-        run: &'a Run,
-        progress: Told<'a>,
-        cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Spooled, WormholeError>>;
+    fn send<'a>(&'a self, code: &'a Code, run: &'a Run, told: Told<'a>) -> Ending<'a, ()>;
+    fn receive<'a>(&'a self, code: &'a Code, run: &'a Run, told: Told<'a>) -> Ending<'a, Spooled>;
 }
 
 impl<W: Wormhole> Erased for W {
-    fn send<'a>(
-        &'a self,
-        code: &'a Code,
-        payload: &'a Spooled,
-        progress: Told<'a>,
-        cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<(), WormholeError>> {
-        Box::pin(Wormhole::send(self, code, payload, progress, cancel))
+    fn send<'a>(&'a self, code: &'a Code, run: &'a Run, told: Told<'a>) -> Ending<'a, ()> {
+        Box::pin(Wormhole::send(self, code, &run.payload, told, &run.cancel))
     }
 
-    fn receive<'a>(
-        &'a self,
-        code: &'a Code,
-        run: &'a Run,
-        progress: Told<'a>,
-        cancel: &'a CancellationToken,
-    ) -> BoxFuture<'a, Result<Spooled, WormholeError>> {
-        Box::pin(Wormhole::receive(self, code, run.max_result, &run.spool_directory, progress, cancel))
+    fn receive<'a>(&'a self, code: &'a Code, run: &'a Run, told: Told<'a>) -> Ending<'a, Spooled> {
+        Box::pin(Wormhole::receive(self, code, run.max_result, &run.spool_directory, told, &run.cancel))
     }
 }
 
@@ -199,7 +169,7 @@ impl Run {
             let code = Code::of_future(&drawn.claim);
             let seen = Seen::default();
             let told = Box::new(self.telling(&seen, Some(&drawn)));
-            let sent = self.wormholes.by.send(&code, &self.payload, told, &self.cancel).await;
+            let sent = self.wormholes.by.send(&code, self, told).await;
             tried += 1;
             match sent {
                 Ok(()) => {
@@ -219,7 +189,7 @@ impl Run {
         loop {
             let seen = Seen::default();
             let told = Box::new(self.telling(&seen, None));
-            let error = match self.wormholes.by.receive(&code, self, told, &self.cancel).await {
+            let error = match self.wormholes.by.receive(&code, self, told).await {
                 Ok(result) => return self.unpack(result).await.map(Some),
                 Err(error) => error,
             };

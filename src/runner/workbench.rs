@@ -17,7 +17,9 @@ use super::{
     SCRIPT_PATH,
     ahead::Pool,
     attempt::{self, Aids},
-    command, interrupted,
+    command,
+    command::heap_mib,
+    interrupted,
     outcome::Text,
     replay,
 };
@@ -25,7 +27,7 @@ use crate::{
     clock,
     ids::{FutureId, IdError},
     rds::{Carried, ScanError, scan},
-    sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task},
+    sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task, met},
     spool::{Relief, SpoolError, SpoolWriter, Spooled},
 };
 
@@ -231,6 +233,14 @@ impl Workbench {
         &self.provenance
     }
 
+    /// Under what a task ran that used this much: with the limits that it was seen to reach.
+    #[must_use]
+    pub fn provenance_after(&self, usage: &Usage) -> Provenance {
+        let mut provenance = self.provenance.clone();
+        provenance.note_reached(usage, self.ready.driver(), self.ready.profile());
+        provenance
+    }
+
     /// The version of the R that evaluates them.
     #[must_use]
     pub fn r_version(&self) -> &str {
@@ -411,12 +421,18 @@ impl Workbench {
             memory: Some(self.ready.memory_of_a_process()),
             time_zone: &self.time_zone,
         };
-        self.ready.plan(&Task {
+        let mut plan = self.ready.plan(&Task {
             command: command(&self.r, &job),
             files: vec![(PathBuf::from(SCRIPT_PATH), RUNNER_SCRIPT.as_bytes().to_vec())],
             shares: self.r.shares(self.ready.machine()),
             slot: u32::try_from(slot).unwrap_or_default(),
-        })
+        })?;
+        if mode == Mode::Run {
+            let heap = heap_mib(self.ready.memory_of_a_process()) << 20;
+            let limits = met::for_r(&plan, self.ready.driver(), self.ready.profile(), heap);
+            plan.spec.command.environment.push(("P2P_LIMITS".to_owned(), limits));
+        }
+        Ok(plan)
     }
 }
 

@@ -53,22 +53,14 @@ impl<W: Wormhole> Claim<W> {
     /// Receives the future, of at most so many bytes. Where all attempts fail, the first one's error says why.
     pub(super) async fn fetch(&self, most: u64, directory: &Path) -> Result<Spooled, WormholeError> {
         let code = Code::of_future(&self.code);
-        let (mut tried, mut first) = (0, None);
+        let mut attempts = Attempts::default();
         loop {
-            tried += 1;
             let error = match self.wormhole.receive(&code, most, directory, |_| (), &self.withdrawn).await {
                 Ok(future) => return Ok(future),
                 Err(error) => error,
             };
-            // Of everything else the client knows too, and does not come again.
-            let may_be_in_vain =
-                matches!(error, WormholeError::Failed(Failure::Password | Failure::Mailbox(_) | Failure::Protocol(_)));
-            if tried == ATTEMPTS || !may_be_in_vain {
-                let is_cancelled = matches!(error, WormholeError::Cancelled);
-                return Err(if is_cancelled { error } else { first.unwrap_or(error) });
-            }
-            self.try_again("the future did not come", &error).await;
-            first.get_or_insert(error);
+            let makes_sense = may_be_in_vain(&error);
+            attempts.again(&self.key, "the future did not come", error, makes_sense).await?;
         }
     }
 
@@ -118,24 +110,57 @@ impl<W: Wormhole> Claim<W> {
 
     async fn send(&self, result: &Spooled, cancel: &CancellationToken) -> Result<(), WormholeError> {
         let code = Code::of_result(&self.code);
-        let (mut tried, mut first) = (0, None);
+        let mut attempts = Attempts::default();
         loop {
-            tried += 1;
             let error = match self.wormhole.send(&code, result, |_| (), cancel).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let is_cancelled = matches!(error, WormholeError::Cancelled);
-            if is_cancelled || tried == ATTEMPTS || !matches!(error, WormholeError::Failed(_)) {
-                return Err(if is_cancelled { error } else { first.unwrap_or(error) });
-            }
-            self.try_again("the result did not get through", &error).await;
-            first.get_or_insert(error);
+            let makes_sense = may_come_again(&error);
+            attempts.again(&self.key, "the result did not get through", error, makes_sense).await?;
         }
     }
+}
 
-    async fn try_again(&self, what: &str, error: &WormholeError) {
-        tracing::warn!(future = %self.key.future, why = error_chain(error), "{what}; trying again");
+/// The attempts at one transfer that failed.
+#[derive(Default)]
+struct Attempts {
+    tried: u32,
+    first: Option<WormholeError>,
+}
+
+impl Attempts {
+    /// Waits until it is to be tried again. If it is not, the first error says why, as the others may only have met what the
+    /// first attempt left; but a cancellation is one.
+    async fn again(
+        &mut self,
+        key: &Key,
+        in_vain: &str,
+        error: WormholeError,
+        makes_sense: bool,
+    ) -> Result<(), WormholeError> {
+        self.tried += 1;
+        if matches!(error, WormholeError::Cancelled) {
+            return Err(error);
+        }
+        if self.tried == ATTEMPTS || !makes_sense {
+            return Err(self.first.take().unwrap_or(error));
+        }
+        tracing::warn!(future = %key.future, why = error_chain(&error), "{in_vain}; trying again");
+        self.first.get_or_insert(error);
         sleep(PAUSE).await;
+        Ok(())
     }
+}
+
+/// Whether somebody else than the client may have come with its code. Of everything else the client knows too, and does not
+/// come again.
+fn may_be_in_vain(error: &WormholeError) -> bool {
+    matches!(error, WormholeError::Failed(Failure::Password | Failure::Mailbox(_) | Failure::Protocol(_)))
+}
+
+/// Whether the client may come again for its result. From where a connection broke nobody goes on: it has given up as well, or
+/// has its future posted again.
+fn may_come_again(error: &WormholeError) -> bool {
+    matches!(error, WormholeError::Failed(failure) if !matches!(failure, Failure::Lost { .. }))
 }

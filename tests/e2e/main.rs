@@ -17,6 +17,8 @@ mod limits;
 mod network;
 mod packages;
 mod public_board;
+#[path = "../support/wormhole_servers.rs"]
+mod servers;
 mod submit;
 mod task_user;
 mod way;

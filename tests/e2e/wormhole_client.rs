@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     world::{Running, Who, World, eventually, stderr, stdout},
-    wormholes::{Account, Wormholes},
+    wormholes::{Account, PeersR, Wormholes, test_root},
 };
 
 /// Where futures are that alice has for herself.
@@ -22,7 +22,11 @@ struct Stage {
 
 impl Stage {
     fn new(who: Who) -> Self {
-        let (world, wormholes) = (World::new(who), Wormholes::new());
+        Self::with_peers(who, PeersR::OfThisMachine)
+    }
+
+    fn with_peers(who: Who, r: PeersR) -> Self {
+        let (world, wormholes) = (World::new(who), Wormholes::with_peers(r));
         let alice = wormholes.alice(&world);
         Self { world, wormholes, alice }
     }
@@ -99,6 +103,24 @@ fn a_worker_of_future_p2p_resolves_what_is_submitted() {
         assert_eq!(failed.status.code(), Some(1), "{failed:?}");
         assert!(stderr(&failed).contains("no") && stderr(&failed).contains("unknown sandbox"), "{failed:?}");
     }
+}
+
+/// R 4.6 and package future 1.75 where this was written.
+#[test]
+fn a_worker_with_a_newer_r_resolves_what_is_submitted() {
+    let stage = Stage::with_peers(Who::Me, PeersR::OfTheTestRoot);
+    let worker = stage.wormholes.worker(&stage.alice, PERSONAL, &[]);
+    let root = test_root();
+    let evaluate = |expression: &str| stage.evaluate(&["--root", root.to_str().unwrap(), "-e", expression]);
+    let output = evaluate("cat('out\\n'); message('err'); warning('warned'); 6 * 7");
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "out\n[1] 42\n"), "{}", worker.log());
+    let said = stderr(&output);
+    assert!(said.contains("err\n") && said.contains("warned") && said.contains("unknown sandbox"), "{said}");
+    let nothing = evaluate("NULL");
+    assert_eq!((nothing.status.code(), stdout(&nothing).as_str()), (Some(0), "NULL\n"), "{nothing:?}");
+    let failed = evaluate("stop('no')");
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(stderr(&failed).contains("no"), "{failed:?}");
 }
 
 #[test]

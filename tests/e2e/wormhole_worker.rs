@@ -7,10 +7,15 @@ use std::{
     process::Command,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use crate::{
     world::{Running, Who, World, eventually, processes_with, stderr, stdout},
     wormhole_client::{last_sequence, plain},
-    wormholes::{Account, Wormholes},
+    wormholes::{Account, PeersR, Wormholes, test_root},
 };
 
 const PERSONAL: &str = "alice/personal";
@@ -24,9 +29,14 @@ struct Stage {
 
 impl Stage {
     fn new(who: Who) -> Self {
-        let (world, wormholes) = (World::new(who), Wormholes::new());
+        Self::with_peers(who, PeersR::OfThisMachine)
+    }
+
+    fn with_peers(who: Who, r: PeersR) -> Self {
+        let (world, wormholes) = (World::new(who), Wormholes::with_peers(r));
         let alice = wormholes.alice(&world);
-        Self { world, wormholes, alice, files: tempfile::tempdir().unwrap() }
+        let files = tempfile::tempdir_in(wormholes.folder.path()).unwrap();
+        Self { world, wormholes, alice, files }
     }
 
     /// A worker as whoever this stage is for, by its own key.
@@ -48,7 +58,10 @@ impl Stage {
     fn future(&self, name: &str, expression: &str) -> PathBuf {
         let path = self.path(&format!("{name}.future.rds"));
         let code = format!("saveRDS(future::future({{ {expression} }}, lazy = TRUE), '{}')", path.display());
-        assert!(Command::new("Rscript").args(["--vanilla", "-e", &code]).status().unwrap().success());
+        let script = self.path(&format!("{name}.R"));
+        fs::write(&script, code).unwrap();
+        let made = self.wormholes.rscript(&script).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
         path
     }
 
@@ -78,9 +91,9 @@ fn peers() -> PathBuf {
 }
 
 /// Compares each pair of results; the lines of those that differ.
-fn differences(pairs: &[(PathBuf, PathBuf)]) -> Vec<String> {
-    let mut command = Command::new("Rscript");
-    command.arg("--vanilla").arg(peers().join("compare.R")).args(pairs.iter().flat_map(|(one, other)| [one, other]));
+fn differences(wormholes: &Wormholes, pairs: &[(PathBuf, PathBuf)]) -> Vec<String> {
+    let mut command = wormholes.rscript(&peers().join("compare.R"));
+    command.args(pairs.iter().flat_map(|(one, other)| [one, other]));
     let output = command.output().unwrap();
     let told = stdout(&output);
     assert_eq!(told.lines().count(), pairs.len(), "{output:?}");
@@ -91,8 +104,23 @@ fn differences(pairs: &[(PathBuf, PathBuf)]) -> Vec<String> {
 fn everything_comes_back_as_from_a_plain_r() {
     let stage = Stage::new(Who::Ordinary);
     let worker = stage.worker(&[]);
-    let made = Command::new("Rscript").arg("--vanilla").arg(peers().join("make.R")).arg(stage.files.path()).output();
-    let made = made.unwrap();
+    everything_comes_back(&stage, &worker);
+}
+
+/// R 4.6 and package future 1.75 where this was written, on both sides.
+#[test]
+fn everything_comes_back_to_a_newer_r_and_why_something_does_not() {
+    let stage = Stage::with_peers(Who::Me, PeersR::OfTheTestRoot);
+    let worker = stage.worker(&["--root", test_root().to_str().unwrap()]);
+    everything_comes_back(&stage, &worker);
+    let killed = stage.value("tools::pskill(Sys.getpid(), 9)", &[]);
+    assert!(killed.starts_with("got FutureInterruptError: ") && killed.contains("ended by signal SIGKILL"), "{killed}");
+    let refused = stage.value("1", &[("PEER_SENDS", "other")]);
+    assert!(refused.starts_with("got FutureLaunchError: ") && refused.contains("another future arrived"), "{refused}");
+}
+
+fn everything_comes_back(stage: &Stage, worker: &Running) {
+    let made = stage.wormholes.rscript(&peers().join("make.R")).arg(stage.files.path()).output().unwrap();
     let names = stdout(&made);
     let names: Vec<&str> =
         names.strip_prefix("made ").unwrap_or_else(|| panic!("{made:?}")).split_whitespace().collect();
@@ -104,15 +132,14 @@ fn everything_comes_back_as_from_a_plain_r() {
         .iter()
         .map(|future| (stage.result_of(future), PathBuf::from(future.to_str().unwrap().replace(".future.", ".local."))))
         .collect();
-    assert_eq!(differences(&pairs), [""; 0], "{}", client.log());
+    assert_eq!(differences(&stage.wormholes, &pairs), [""; 0], "{}", client.log());
     client.wait_for("simpleError: no such thing");
 }
 
 #[test]
 fn a_newer_r_gives_what_the_worker_of_future_p2p_gave() {
     let stage = Stage::new(Who::Me);
-    let root = std::env::var("P2P_TEST_ROOT").expect("P2P_TEST_ROOT must be set, see scripts/test-root");
-    let worker = stage.worker(&["--root", &root]);
+    let worker = stage.worker(&["--root", test_root().to_str().unwrap()]);
     let recorded = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
     let names = ["value", "error", "output", "seed", "progress"];
     let futures: Vec<PathBuf> = names.iter().map(|name| recorded(&format!("{name}.future.rds"))).collect();
@@ -122,7 +149,7 @@ fn a_newer_r_gives_what_the_worker_of_future_p2p_gave() {
         .iter()
         .map(|name| (stage.path(&format!("{name}.result.rds")), recorded(&format!("{name}.result.rds"))))
         .collect();
-    assert_eq!(differences(&pairs), [""; 0], "{}", client.log());
+    assert_eq!(differences(&stage.wormholes, &pairs), [""; 0], "{}", client.log());
 }
 
 #[test]
@@ -246,4 +273,120 @@ fn without_p2p_wormhole_only_libp2p_is_offered_and_the_fix_is_named() {
     let typo = stage.world.command(&["--via", "pigeon"]).output().unwrap();
     assert_eq!(typo.status.code(), Some(2), "{typo:?}");
     assert!(stderr(&typo).contains("auto, libp2p or wormhole"), "{typo:?}");
+}
+
+/// The code that a client said for its future, and the process of wormhole-william that uses it.
+struct Transfer {
+    code: String,
+}
+
+impl Transfer {
+    fn of(client: &Running, listener: &Running) -> Self {
+        let requested = client.wait_for("requested ");
+        let future = requested.strip_prefix("requested ").unwrap();
+        let mut code = None;
+        eventually("it accepts", || {
+            let log = listener.log();
+            let accept = log.lines().find(|line| line.contains("type=accept") && line.contains(future));
+            code = accept.and_then(|line| line.split("wormhole://").nth(1)).map(|rest| rest.trim().to_owned());
+            code.is_some()
+        });
+        Self { code: code.unwrap() }
+    }
+
+    /// wormhole-william stops when it has read and written more than so many bytes.
+    fn stops(&self, argument: &str, after: u64) -> i32 {
+        let argument = argument.replace("CODE", &self.code);
+        let is_william = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("wormhole-willia"))
+        };
+        let through = |pid: &i32| {
+            let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+            let bytes =
+                io.lines().filter_map(|line| line.strip_prefix("wchar: ")).filter_map(|bytes| bytes.parse().ok());
+            bytes.sum::<u64>()
+        };
+        let mut stopped = None;
+        eventually("it is in the middle", || {
+            let there = processes_with(&argument).into_iter().find(is_william).filter(|pid| through(pid) > after);
+            stopped = there;
+            there.is_some()
+        });
+        let pid = stopped.unwrap();
+        signal(pid, Signal::SIGSTOP);
+        pid
+    }
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// All of them at the same time, as each takes the minute that a worker waits.
+#[test]
+fn clients_that_fall_silent_leave_the_worker_free_and_are_told_if_they_come_back() {
+    let stage = Stage::new(Who::Me);
+    let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
+    let worker = stage.worker(&["--slots", "3"]);
+    let futures = [
+        stage.future("silent", "1"),
+        stage.future("sends", "2"),
+        stage.future("receives", "serialize(rnorm(6e6), NULL, xdr = FALSE)"),
+    ];
+    fs::write(stage.path("large"), vec![1; 64 << 20]).unwrap();
+    let [silent, sends, receives] = futures;
+    let silent = stage.client(&[silent], &[("PEER_SENDS", "nothing")]);
+    silent.wait_for("accepted ");
+    let large = stage.path("large").display().to_string();
+    let sends = stage.client(&[sends], &[("PEER_SENDS", "file"), ("PEER_FILE", &large)]);
+    let uploading = Transfer::of(&sends, &listener).stops("--code=CODE-f", 2 << 20);
+    let receives = stage.client(&[receives], &[]);
+    let downloading = Transfer::of(&receives, &listener).stops("CODE-r", 2 << 20);
+
+    let told = silent.wait_for("got ");
+    assert!(told.starts_with("got FutureLaunchError: ") && told.contains("nobody came with this code"), "{told}");
+    worker.wait_for("nothing came for 60 s");
+    signal(uploading, Signal::SIGCONT);
+    let told = sends.wait_for("got ");
+    assert!(told.starts_with("got FutureLaunchError: ") && told.contains("the connection broke after"), "{told}");
+    worker.wait_for("the peer took nothing for 60 s");
+    // All three slots serve again, while this one is still stopped.
+    assert_eq!(stage.value("'and after all that'", &[]), "got value: \"and after all that\"");
+    eventually("no slot is taken", || worker.log().matches("released").count() == 3);
+    signal(downloading, Signal::SIGKILL);
+}
+
+/// Whoever reads the board can come first. He cannot read anything, and is no more than a delay unless he keeps at it.
+#[test]
+fn strangers_who_take_the_code_are_named_in_the_log_and_the_client_is_served_or_told() {
+    let stage = Stage::new(Who::Me);
+    let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
+    let worker = stage.worker(&[]);
+    let stranger = |code: &str| {
+        let mut command = Command::new(stage.wormholes.william());
+        let nameplate = code.split('-').next().unwrap();
+        command.args(["send", "--hide-progress", &format!("--code={nameplate}-no-idea"), "--text", "mine"]);
+        command.env("WORMHOLE_RELAY_URL", &stage.wormholes.mailbox);
+        assert_ne!(Running::start(command).wait(), Some(0), "it does not know the password");
+    };
+    let failures = || worker.log().matches("the future did not come; trying again").count();
+
+    let cue = stage.path("cue");
+    let late = stage.client(&[stage.future("late", "'late'")], &[("PEER_LATE", cue.to_str().unwrap())]);
+    stranger(&Transfer::of(&late, &listener).code);
+    eventually("the worker tries again", || failures() == 1);
+    fs::write(&cue, "now").unwrap();
+    assert_eq!(late.wait_for("got "), "got value: \"late\"", "{}", worker.log());
+
+    let silent = stage.client(&[stage.future("silent", "1")], &[("PEER_SENDS", "nothing")]);
+    let code = Transfer::of(&silent, &listener).code;
+    for tried in 2..=3 {
+        stranger(&code);
+        eventually("the worker tries again", || failures() == tried);
+    }
+    stranger(&code);
+    let told = silent.wait_for("got ");
+    assert!(told.starts_with("got FutureLaunchError: "), "{told}");
+    assert!(told.contains("somebody who does not know the password used the code first"), "{told}");
+    assert_eq!(stage.value("'next'", &[]), "got value: \"next\"", "{}", worker.log());
 }

@@ -3,17 +3,15 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::world::{Running, World, eventually};
-
-/// The port of wormhole-william's relay, which cannot be told another one.
-const RELAY_PORT: u16 = 4001;
+use crate::{
+    servers,
+    world::{Running, World, eventually, stdout},
+};
 
 /// An account of the board, and how the system's ssh signs in to it.
 pub(crate) struct Account {
@@ -22,56 +20,130 @@ pub(crate) struct Account {
     key: PathBuf,
 }
 
+/// Which R the peers are run by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeersR {
+    OfThisMachine,
+    /// That of the test root, which is newer, as is its package future.
+    OfTheTestRoot,
+}
+
 pub(crate) struct Wormholes {
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
+    r: PeersR,
     pub(crate) mailbox: String,
     pub(crate) relay: String,
     _servers: [Running; 2],
 }
 
-/// An address of loopback of which nobody uses the relay's port. The whole of 127.0.0.0/8 is this machine (RFC 1122).
-fn free_address() -> Ipv4Addr {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = std::process::id().wrapping_mul(8).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let [_, a, b, c] = number.to_be_bytes();
-        let address = Ipv4Addr::new(127, a, b, c.clamp(1, 254));
-        if TcpListener::bind((address, RELAY_PORT)).is_ok() {
-            return address;
-        }
-    }
+/// The root file system of `scripts/test-root`.
+pub(crate) fn test_root() -> PathBuf {
+    std::env::var_os("P2P_TEST_ROOT").expect("P2P_TEST_ROOT must be set, see scripts/test-root").into()
+}
+
+/// A script that starts a program of this machine where this machine's root is /mnt, with the libraries that it has here.
+fn borrowed(program: &str) -> String {
+    let which = Command::new("sh").args(["-c", "command -v \"$1\"", "sh", program]).output().unwrap();
+    let path = stdout(&which);
+    let linked = stdout(&Command::new("ldd").arg(path.trim()).output().unwrap());
+    // NAME => PATH (ADDRESS), and the interpreter alone.
+    let files = linked.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let interpreter = linked.lines().map(str::trim).find(|line| line.starts_with('/')).unwrap();
+    let interpreter = interpreter.split(' ').next().unwrap();
+    let folders: Vec<String> =
+        files.map(|file| format!("/mnt{}", Path::new(file).parent().unwrap().display())).collect();
+    format!("#!/bin/sh\nexec /mnt{interpreter} --library-path {} /mnt{} \"$@\"\n", folders.join(":"), path.trim())
+}
+
+fn executable(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 impl Wormholes {
     pub(crate) fn new() -> Self {
+        Self::with_peers(PeersR::OfThisMachine)
+    }
+
+    pub(crate) fn with_peers(r: PeersR) -> Self {
         let folder = tempfile::Builder::new().prefix("p2p-wormholes-").tempdir().unwrap();
-        let place = std::env::var_os("P2P_TEST_WORMHOLE").unwrap_or("/var/tmp/p2p-worker-test-wormhole".into());
-        let twist = PathBuf::from(place).join("bin/twist");
-        assert!(twist.exists(), "run scripts/test-wormhole first: no {}", twist.display());
-        let relay = free_address();
-        let start = |arguments: &[&str]| {
-            let mut command = Command::new(&twist);
-            Running::start({
-                command.args(["--log-format=text"]).args(arguments).current_dir(folder.path());
-                command
-            })
-        };
-        let port = format!("--port=tcp:{RELAY_PORT}:interface={relay}");
-        let relays = start(&["transitrelay", &port]);
-        let mailboxes = start(&["wormhole-mailbox", "--port=tcp:0:interface=127.0.0.1", "--channel-db=:memory:"]);
+        let relay = servers::free_address();
+        let relays = Running::start(servers::relay(relay, folder.path()));
+        let mailboxes = Running::start(servers::mailbox(folder.path()));
         relays.wait_for("starting on");
-        let line = mailboxes.wait_for("starting on");
-        let mailbox = format!("ws://127.0.0.1:{}/v1", line.rsplit(' ').next().unwrap());
+        let mailbox = servers::mailbox_url(&mailboxes.wait_for("starting on"));
         let hosts = folder.path().join("hosts");
-        fs::write(&hosts, format!("{relay} transit.magic-wormhole.io\n127.0.0.1 localhost\n")).unwrap();
+        fs::write(&hosts, servers::hosts(relay)).unwrap();
         let william = folder.path().join("wormhole-william");
         let bwrap = format!(
             "#!/bin/sh\nexec bwrap --dev-bind / / --ro-bind '{}' /etc/hosts --die-with-parent -- wormhole-william \"$@\"\n",
             hosts.display()
         );
-        fs::write(&william, bwrap).unwrap();
-        fs::set_permissions(&william, fs::Permissions::from_mode(0o755)).unwrap();
-        Self { mailbox, relay: format!("tcp:{relay}:{RELAY_PORT}"), folder, _servers: [relays, mailboxes] }
+        executable(&william, &bwrap);
+        if r == PeersR::OfTheTestRoot {
+            let tools = folder.path().join("tools");
+            fs::create_dir(&tools).unwrap();
+            ["ssh", "wormhole-william"].map(|program| executable(&tools.join(program), &borrowed(program)));
+        }
+        Self {
+            mailbox,
+            relay: format!("tcp:{relay}:{}", servers::RELAY_PORT),
+            folder,
+            r,
+            _servers: [relays, mailboxes],
+        }
+    }
+
+    /// An R script, by the R of the peers; it finds this test's files where they are here.
+    pub(crate) fn rscript(&self, script: &Path) -> Command {
+        let mut command = match self.r {
+            PeersR::OfThisMachine => {
+                let mut command = Command::new("Rscript");
+                command.arg("--vanilla").arg(script);
+                command
+            }
+            PeersR::OfTheTestRoot => self.in_the_test_root(script),
+        };
+        command.current_dir(self.folder.path());
+        command
+    }
+
+    /// The same in the test root, whose /etc is made of its own and of what names hosts and users here.
+    fn in_the_test_root(&self, script: &Path) -> Command {
+        let (root, folder) = (test_root(), self.folder.path());
+        let top: PathBuf = folder.components().take(2).collect();
+        let mut command = Command::new("bwrap");
+        command.arg("--ro-bind").arg(&root).args(["/", "--dev", "/dev", "--bind", "/proc", "/proc", "--tmpfs", "/tmp"]);
+        command.args(["--ro-bind", "/", "/mnt", "--tmpfs", "/etc"]);
+        for entry in fs::read_dir(root.join("etc")).unwrap().map(Result::unwrap) {
+            let there = Path::new("/etc").join(entry.file_name());
+            if entry.file_type().unwrap().is_symlink() {
+                command.arg("--symlink").arg(fs::read_link(entry.path()).unwrap()).arg(there);
+            } else if entry.file_name() != "passwd" {
+                command.arg("--ro-bind").arg(entry.path()).arg(there);
+            }
+        }
+        command
+            .args(["--ro-bind", "/etc/passwd", "/etc/passwd", "--ro-bind"])
+            .arg(folder.join("hosts"))
+            .arg("/etc/hosts");
+        if top != Path::new("/tmp") {
+            command.arg("--tmpfs").arg(top);
+        }
+        command.arg("--bind").args([folder, folder]).arg("--chdir").arg(folder);
+        let path = format!("{}:/usr/bin:/bin", folder.join("tools").display());
+        command.args(["--setenv", "PATH", &path, "--setenv", "TMPDIR", "/tmp", "--setenv", "LC_ALL", "C.UTF-8"]);
+        command.args(["--die-with-parent", "--", "/usr/bin/Rscript", "--vanilla"]);
+        command.arg(Path::new("/mnt").join(script.strip_prefix("/").unwrap()));
+        command
+    }
+
+    /// wormhole-william as peers start it.
+    pub(crate) fn william(&self) -> PathBuf {
+        match self.r {
+            PeersR::OfThisMachine => self.folder.path().join("wormhole-william"),
+            PeersR::OfTheTestRoot => self.folder.path().join("tools/wormhole-william"),
+        }
     }
 
     /// Has p2p-worker come here by wormhole.
@@ -89,10 +161,10 @@ impl Wormholes {
         environment: &[(&str, &str)],
     ) -> Running {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/peers").join(script);
-        let mut command = Command::new("Rscript");
-        command.arg("--vanilla").arg(script).arg("pipe.board").args(arguments).current_dir(self.folder.path());
+        let mut command = self.rscript(&script);
+        command.arg("pipe.board").args(arguments);
         command.env("PEER_SSH_ARGS", format!("-F '{}'", account.config.display()));
-        command.env("PEER_WORMHOLE", self.folder.path().join("wormhole-william"));
+        command.env("PEER_WORMHOLE", self.william());
         command.env("WORMHOLE_RELAY_URL", &self.mailbox).envs(environment.iter().copied());
         Running::start(command)
     }

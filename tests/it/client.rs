@@ -35,7 +35,7 @@ impl Stage {
         let setup = Setup {
             me: "alice@home:1".parse().unwrap(),
             link: join(&board).await,
-            transfer: transfer(&network, "client"),
+            transfer: Some(transfer(&network, "client")),
             wormhole: None,
             spool_directory: folder.path().to_owned(),
             max_result: 1000,
@@ -63,13 +63,13 @@ impl Stage {
     }
 }
 
-async fn join(board: &Arc<BoardHub>) -> Link {
+pub(crate) async fn join(board: &Arc<BoardHub>) -> Link {
     let topic: Topic = "friends/future.p2p".parse().unwrap();
     MemoryBoard::new(board, "alice".parse().unwrap()).join(&topic).await.unwrap()
 }
 
 /// Silence is noticed soon, so that the test is.
-fn transfer(network: &Hub, name: &str) -> Transfer<MemoryNode> {
+pub(crate) fn transfer(network: &Hub, name: &str) -> Transfer<MemoryNode> {
     let config = TransferConfig {
         heartbeat: Duration::from_millis(200),
         silence: Duration::from_secs(2),
@@ -129,7 +129,10 @@ impl Worker {
 }
 
 /// Waits for an event, passing over others.
-async fn wait_for<T>(events: &mut mpsc::Receiver<ClientEvent>, wanted: impl Fn(&ClientEvent) -> Option<T>) -> T {
+pub(crate) async fn wait_for<T>(
+    events: &mut mpsc::Receiver<ClientEvent>,
+    wanted: impl Fn(&ClientEvent) -> Option<T>,
+) -> T {
     loop {
         let event = soon("an event", events.recv()).await.unwrap();
         if let Some(found) = wanted(&event) {

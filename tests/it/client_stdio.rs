@@ -97,7 +97,7 @@ async fn connect(board: Result<(), NoBoard>, folder: impl AsRef<Path>, members: 
     let setup = Setup {
         me: me.clone(),
         link: link.tapped(move |event| members.hear(event)),
-        transfer: Transfer::new(Arc::new(network.node("client".parse().unwrap())), TransferConfig::default()),
+        transfer: Some(Transfer::new(Arc::new(network.node("client".parse().unwrap())), TransferConfig::default())),
         wormhole: None,
         spool_directory: folder.as_ref().to_owned(),
         max_result: 1 << 20,

@@ -10,14 +10,17 @@ use p2p_worker::{
     ids::{FutureId, PeerName, Topic},
     proto::message::{Message, Received, Via},
     spool::Spooled,
-    transfer::{Transfer, TransferConfig, memory::Hub},
+    transfer::memory::Hub,
     wormhole::{Failure, Wormhole, WormholeError, memory::Mailbox},
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::board_support::{LONG, soon};
+use super::{
+    board_support::{LONG, soon},
+    client::{join, transfer, wait_for},
+};
 
 struct Stage {
     board: Arc<BoardHub>,
@@ -46,8 +49,8 @@ impl Stage {
         let setup = Setup {
             me: "alice@home:1".parse().unwrap(),
             link,
-            transfer: Transfer::new(Arc::new(network.node("client".parse().unwrap())), TransferConfig::default()),
-            wormhole: Some(if only { wormholes.only() } else { wormholes }),
+            transfer: (!only).then(|| transfer(&network, "client")),
+            wormhole: Some(wormholes),
             spool_directory: folder.path().to_owned(),
             max_result: 100,
             max_attempts: 2,
@@ -82,11 +85,6 @@ async fn pass_on(mut from: mpsc::Receiver<BoardEvent>, to: mpsc::Sender<BoardEve
         let Some(event) = event else { return };
         let _ = to.send(event).await;
     }
-}
-
-async fn join(board: &Arc<BoardHub>) -> Link {
-    let topic: Topic = "friends/future.p2p".parse().unwrap();
-    MemoryBoard::new(board, "alice".parse().unwrap()).join(&topic).await.unwrap()
 }
 
 fn id(name: &str) -> FutureId {
@@ -159,17 +157,6 @@ impl Worker {
         assert_eq!(self.receive(&code).await.unwrap().size(), 8);
         self.announce(future, &code).await;
         self.send(&code, result).await.unwrap();
-    }
-}
-
-/// Waits for an event, passing over others.
-async fn wait_for<T>(events: &mut mpsc::Receiver<ClientEvent>, wanted: impl Fn(&ClientEvent) -> Option<T>) -> T {
-    loop {
-        let event = soon("an event", events.recv()).await.unwrap();
-        if let Some(found) = wanted(&event) {
-            return found;
-        }
-        assert!(!matches!(event, ClientEvent::Done(..) | ClientEvent::Failed(_)), "{event:?}");
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
-use magic_wormhole::Code;
 use p2p_wormhole_contract::message::{Event, Failure, Host, Layer, Order, Phase, Reach, Relay, Request, Task};
 
 use crate::{
-    code, failure,
+    code::{self, Code},
+    failure,
     letters::{self, TransitLetter},
-    meeting::{self, Meeting},
+    meeting::{Agreement, Meeting, Place},
     pipes::{Hangup, Pipes},
     receive, send,
     time::{bounded, within},
@@ -29,21 +29,22 @@ pub(crate) async fn serve(pipes: &mut Pipes, layers: Vec<Layer>, here: &[IpAddr]
     };
     let code = check(&request)?;
     let hangup = pipes.hangup.clone();
-    let meeting = unless(hangup.clone(), Box::pin(meet(pipes, &request, &code))).await?;
+    let mut place = Place::new(code);
+    let met = unless(hangup.clone(), Box::pin(meet(pipes, &request, &mut place))).await;
+    let meeting = match met {
+        Ok(agreement) => place.with(agreement)?,
+        Err(failure) => {
+            place.leave(&failure).await;
+            return Err(failure);
+        }
+    };
     let mut transfer = Transfer { pipes, request: &request, here, meeting };
     let result = unless(hangup, Box::pin(transfer.run())).await;
     let Transfer { pipes, meeting, .. } = transfer;
-    match &result {
-        Ok(()) => pipes.output.last(&Event::Done).await,
-        // The peer knows why already.
-        Err(Failure::Peer(_)) => {}
-        Err(failure) => {
-            let why = failure.to_string();
-            meeting.leave(Some(&why)).await;
-            return result;
-        }
+    if result.is_ok() {
+        pipes.output.last(&Event::Done).await;
     }
-    meeting.leave(None).await;
+    meeting.leave(&result).await;
     result
 }
 
@@ -64,12 +65,12 @@ async fn unless<T>(hangup: Hangup, work: impl Future<Output = Result<T, Failure>
     futures_lite::future::or(cancelled, work).await
 }
 
-async fn meet(pipes: &mut Pipes, request: &Request, code: &Code) -> Result<Meeting, Failure> {
+async fn meet(pipes: &mut Pipes, request: &Request, place: &mut Place) -> Result<Agreement, Failure> {
     let times = &request.times;
     pipes.output.say(&Event::Phase(Phase::Mailbox)).await?;
-    let place = bounded(Phase::Mailbox, times.mailbox_ms, Box::pin(meeting::open(&request.mailbox, code))).await?;
+    bounded(Phase::Mailbox, times.mailbox_ms, Box::pin(place.open(&request.mailbox))).await?;
     pipes.output.say(&Event::Phase(Phase::Peer)).await?;
-    bounded(Phase::Peer, times.peer_ms, Meeting::with_peer(place)).await
+    bounded(Phase::Peer, times.peer_ms, place.agree()).await
 }
 
 /// A transfer with a peer that knows the password.
@@ -120,7 +121,7 @@ impl Transfer<'_> {
         };
         let their_relays = if *relayed { self.resolve(&theirs, ours).await? } else { Vec::new() };
         let road = Road::new(listening, *reach, &theirs.direct(), ours, &their_relays);
-        let words = Words::new(role, &self.meeting.transit_key());
+        let words = self.meeting.transit_key().and_then(|key| Words::new(role, &key));
         let words = words.ok_or_else(|| Failure::Fault("the system has no random bits".to_owned()))?;
         Ok(Agreed { road, words, size })
     }

@@ -1,28 +1,25 @@
 //! `p2p-wormhole`: sends or receives one file by Magic-Wormhole, for p2p-worker, which starts it and speaks with it over
 //! pipes ([`p2p_wormhole_contract`]).
 //!
-//! A program of its own for two reasons. It links the crate magic-wormhole, whose licence is the EUPL-1.2, and so is under
-//! that licence itself. And it parses what strangers send, so it confines itself before it reads the first byte of the
-//! network ([`confine`]): what takes it over has a socket and two pipes.
+//! A program of its own because it parses what strangers send, so it confines itself before it reads the first byte of the
+//! network ([`confine`]): what takes it over has a socket and two pipes. It is under a licence of its own, the EUPL-1.2.
 //!
-//! From the crate come the mailbox and the exchange of keys ([`meeting`]). The file transfer's messages ([`letters`]) and
-//! the transit connection ([`transit`]) are written here: the crate's own ask a server of a third party for this machine's
-//! address, tell the peer every address that there is, and do not hold a sender to the size that it announced.
+//! It speaks with the mailbox server ([`mailbox`]), exchanges keys with the peer ([`keys`], [`meeting`]), agrees on a file
+//! ([`letters`]), and connects to the peer ([`transit`]).
 //!
 //! One thread does everything; a second one waits for the end of file on fd 0 ([`pipes`]).
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod addresses;
-#[expect(
-    unsafe_code,
-    reason = "the crate marks unchecked codes as unsafe; the one file of this crate with unsafe code"
-)]
 mod code;
 mod confine;
 mod courier;
 mod failure;
+mod hex;
+mod keys;
 mod letters;
+mod mailbox;
 mod meeting;
 mod pipes;
 mod receive;
@@ -62,7 +59,7 @@ fn main() -> ExitCode {
     let failed = match catch_unwind(run) {
         Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(failure)) => failure,
-        // The library panics at some things that a peer or a server can send.
+        // None is known; what one says is better than what its end would.
         Err(_) => Failure::Fault(fault()),
     };
     async_io::block_on(pipes.output.last(&Event::Failed(failed)));

@@ -1,82 +1,137 @@
-//! The mailbox: finding the peer, the exchange of keys, and letters.
+//! Two peers on a mailbox: the exchange of keys, and letters.
 
-use std::{borrow::Cow, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use magic_wormhole::{
-    AppConfig, AppID, Code, Key, KeyPurpose, MailboxConnection, Wormhole, WormholeError, rendezvous::RendezvousError,
+use p2p_wormhole_contract::message::{self, Failure};
+use serde_json::{Value, json};
+
+use crate::{
+    code::Code,
+    failure,
+    keys::{self, Secret},
+    letters::{self, Letter},
+    mailbox::{Mailbox, Mood},
+    time::within,
 };
-use p2p_wormhole_contract::message::{Failure, Mailbox};
-use serde_json::Value;
-
-use crate::{failure, letters::Letter, time::within};
 
 /// The application that `wormhole send` is.
 const APPLICATION: &str = "lothar.com/wormhole/text-or-file-xfer";
-/// How long the mailbox server has for each part of our leave.
-const LEAVE: Duration = Duration::from_secs(1);
+/// How long the mailbox server has to take our last letter.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The most letters of one peer.
 const MOST_LETTERS: usize = 32;
 
-/// A place on the mailbox, where the peer may come.
-pub(crate) type Place = MailboxConnection<Value>;
+/// A place on the mailbox server, where the peer may come. It must be left, whatever happens.
+pub(crate) struct Place {
+    code: Code,
+    mailbox: Option<Mailbox>,
+}
 
-/// Opens the mailbox of the code on the first of the server's addresses that answers.
-pub(crate) async fn open(mailbox: &Mailbox, code: &Code) -> Result<Place, Failure> {
-    let mut last = Failure::Request("no address of the mailbox server".to_owned());
-    for address in &mailbox.addresses {
-        let config = AppConfig {
-            id: AppID::new(APPLICATION),
-            rendezvous_url: Cow::Owned(format!("ws://{address}{}", mailbox.path)),
-            app_version: serde_json::json!({}),
-        };
-        match MailboxConnection::connect(config, code.clone(), true).await {
-            Ok(place) => return Ok(place),
-            Err(error @ WormholeError::ServerError(RendezvousError::IO(_))) => {
-                last = Failure::Mailbox(failure::bounded(&format!("{address}: {}", failure::chain(&error))));
+impl Place {
+    pub(crate) fn new(code: Code) -> Self {
+        Self { code, mailbox: None }
+    }
+
+    /// Opens the mailbox of the code. What is there when this is cancelled is left by [`Place::leave`].
+    pub(crate) async fn open(&mut self, server: &message::Mailbox) -> Result<(), Failure> {
+        let mailbox = Mailbox::connect(server, APPLICATION).await?;
+        self.mailbox.insert(mailbox).enter(&self.code.nameplate).await
+    }
+
+    /// Waits for the peer and exchanges keys. Nothing is known of whoever comes before its second message is there, which
+    /// only somebody who knows the password can have sealed.
+    pub(crate) async fn agree(&mut self) -> Result<Agreement, Failure> {
+        let Self { code, mailbox } = self;
+        let mailbox = mailbox.as_mut().ok_or_else(|| Failure::Fault("no mailbox is open".to_owned()))?;
+        let (exchange, pake) = keys::begin(&code.whole, APPLICATION)?;
+        mailbox.add("pake", &pake).await?;
+        let theirs = loop {
+            let letter = mailbox.next().await?;
+            if letter.phase == "pake" {
+                break letter;
             }
-            Err(error) => return Err(failure::of_library(&error)),
+        };
+        let secret = exchange.finish(&theirs.body()?)?;
+        let versions = json!({ "app_versions": {} }).to_string();
+        let sealed = secret.seal(mailbox.side(), "version", versions.as_bytes());
+        mailbox.add("version", &sealed.ok_or_else(no_random_bits)?).await?;
+        let peer = theirs.side;
+        let version = loop {
+            let letter = mailbox.next().await?;
+            if letter.side == peer && letter.phase == "version" {
+                break letter.body()?;
+            }
+        };
+        secret.open(&peer, "version", &version).ok_or(Failure::Password)?;
+        mailbox.release().await?;
+        Ok(Agreement { secret, peer })
+    }
+
+    /// The mailbox, with a peer that knows the password.
+    pub(crate) fn with(self, agreement: Agreement) -> Result<Meeting, Failure> {
+        let mailbox = self.mailbox.ok_or_else(|| Failure::Fault("no mailbox is open".to_owned()))?;
+        Ok(Meeting { mailbox, agreement, written: 0, read: BTreeSet::new() })
+    }
+
+    /// Gives the place back to the server.
+    pub(crate) async fn leave(self, why: &Failure) {
+        let mood = match why {
+            Failure::Password => Mood::Scary,
+            Failure::TimedOut { .. } | Failure::Cancelled => Mood::Lonely,
+            _ => Mood::Errory,
+        };
+        if let Some(mailbox) = self.mailbox {
+            mailbox.leave(mood).await;
         }
     }
-    Err(last)
+}
+
+/// What two peers know that have exchanged keys.
+pub(crate) struct Agreement {
+    secret: Secret,
+    /// The other's side.
+    peer: String,
 }
 
 /// A peer that knows the password.
 pub(crate) struct Meeting {
-    wormhole: Wormhole,
-    letters: usize,
+    mailbox: Mailbox,
+    agreement: Agreement,
+    /// How many letters we sent.
+    written: u64,
+    /// The numbers of those that came.
+    read: BTreeSet<u64>,
 }
 
-/// A key of the transit protocol.
-#[derive(Debug)]
-pub(crate) struct TransitKey;
-
-impl KeyPurpose for TransitKey {}
-
 impl Meeting {
-    /// Waits for the peer and exchanges keys.
-    pub(crate) async fn with_peer(place: Place) -> Result<Self, Failure> {
-        let wormhole = Wormhole::connect(place).await.map_err(|error| failure::of_library(&error))?;
-        Ok(Self { wormhole, letters: 0 })
-    }
-
     /// The key from which all of the transit protocol are made.
-    pub(crate) fn transit_key(&self) -> Key<TransitKey> {
-        self.wormhole.key().derive_subkey_from_purpose(&format!("{APPLICATION}/transit-key"))
+    pub(crate) fn transit_key(&self) -> Option<Secret> {
+        self.agreement.secret.derive(format!("{APPLICATION}/transit-key").as_bytes())
     }
 
     /// Sends a letter.
     pub(crate) async fn write(&mut self, letter: &Value) -> Result<(), Failure> {
-        let bytes = letter.to_string().into_bytes();
-        self.wormhole.send(bytes).await.map_err(|error| failure::of_library(&error))
+        let phase = self.written.to_string();
+        let sealed = self.agreement.secret.seal(self.mailbox.side(), &phase, letter.to_string().as_bytes());
+        self.written += 1;
+        self.mailbox.add(&phase, &sealed.ok_or_else(no_random_bits)?).await
     }
 
-    /// The next letter. A letter that says that the peer gives up is an error.
+    /// The next letter. A letter that says that the peer gives up is an error. Cancel-safe.
     pub(crate) async fn read(&mut self) -> Result<Letter, Failure> {
-        self.letters += 1;
-        if self.letters > MOST_LETTERS {
-            return Err(Failure::Protocol("too many messages".to_owned()));
-        }
-        let bytes = self.wormhole.receive().await.map_err(|error| failure::of_library(&error))?;
+        let bytes = loop {
+            let letter = self.mailbox.next().await?;
+            // Other phases are other protocols', which were not agreed on. Servers may repeat themselves.
+            let Ok(number) = letter.phase.parse() else { continue };
+            if letter.side != self.agreement.peer || !self.read.insert(number) {
+                continue;
+            }
+            if self.read.len() > MOST_LETTERS {
+                return Err(Failure::Protocol("too many messages".to_owned()));
+            }
+            let opened = self.agreement.secret.open(&letter.side, &letter.phase, &letter.body()?);
+            break opened.ok_or_else(|| Failure::Protocol("a message that cannot be decrypted".to_owned()))?;
+        };
         let letter = Letter::read(&bytes)?;
         match letter.error {
             Some(why) => Err(Failure::Peer(failure::bounded(&why))),
@@ -95,11 +150,20 @@ impl Meeting {
         }
     }
 
-    /// Tells the peer why there is nothing more, if there is a reason, and leaves the mailbox.
-    pub(crate) async fn leave(mut self, why: Option<&str>) {
-        if let Some(why) = why {
-            let _ = within(LEAVE, self.write(&crate::letters::error(why))).await;
+    /// Leaves the mailbox; tells the peer first why, unless all went well or it knows.
+    pub(crate) async fn leave(mut self, result: &Result<(), Failure>) {
+        match result {
+            Ok(()) => self.mailbox.leave(Mood::Happy).await,
+            Err(why) => {
+                if !matches!(why, Failure::Peer(_)) {
+                    let _ = within(LAST_WORDS, self.write(&letters::error(&why.to_string()))).await;
+                }
+                self.mailbox.leave(Mood::Errory).await;
+            }
         }
-        let _ = within(LEAVE, self.wormhole.close()).await;
     }
+}
+
+fn no_random_bits() -> Failure {
+    Failure::Fault("the system has no random bits".to_owned())
 }

@@ -7,11 +7,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    failure,
+    failure, hex,
     letters::{self, Receipt, TransitLetter},
     meeting::Meeting,
     pipes::Output,
-    send::hex,
     time::within,
     transit::{RecordError, Records},
 };
@@ -76,7 +75,7 @@ pub(crate) async fn payload(
 
 /// All bytes are there: a sender that has gone may not learn it, but nothing is missing.
 async fn acknowledge(records: &mut Records, digest: &[u8], stall: Duration) {
-    let receipt = Receipt { ack: "ok".to_owned(), sha256: Some(hex(digest)) };
+    let receipt = Receipt { ack: "ok".to_owned(), sha256: Some(hex::encode(digest)) };
     let text = serde_json::to_vec(&receipt).unwrap_or_default();
     let _ = within(stall, records.write(&text)).await;
     records.finish();

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     courier::out_of_order,
-    failure,
+    failure, hex,
     letters::{self, Receipt, TransitLetter},
     meeting::Meeting,
     pipes::Pipes,
@@ -76,11 +76,6 @@ async fn receipt(records: &mut Records, size: u64, sent: &[u8], stall: Duration)
         Some(Ok(text)) => text,
     };
     let receipt: Receipt = serde_json::from_slice(text).map_err(|_| out_of_order("a receipt"))?;
-    let same = receipt.sha256.is_none_or(|digest| digest.eq_ignore_ascii_case(&hex(sent)));
+    let same = receipt.sha256.is_none_or(|digest| digest.eq_ignore_ascii_case(&hex::encode(sent)));
     if receipt.ack == "ok" && same { Ok(()) } else { Err(Failure::Digest) }
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

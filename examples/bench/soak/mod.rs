@@ -277,7 +277,7 @@ async fn client(folder: &Path, port: u16) -> Result<Client, Failure> {
     let setup = Setup {
         me,
         link,
-        transfer: way::transfer().await?,
+        transfer: Some(way::transfer().await?),
         wormhole: None,
         spool_directory: folder.to_owned(),
         max_result: 1 << 30,

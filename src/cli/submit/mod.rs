@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     board::{Board, Link},
-    client::{Client, DEFAULT_ATTEMPTS, Setup, listening_transfer},
+    client::{Client, DEFAULT_ATTEMPTS, Setup},
     config,
     ids::{ClusterName, PeerName},
 };
@@ -146,7 +146,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         std::fs::create_dir_all(folder)
             .map_err(|error| Failure::new(Status::Usage, format!("cannot make {}: {error}", folder.display())))?;
     }
-    let wormhole = args.transfers.resolve(&place.file).await?.wormholes();
+    let transfers = args.transfers.resolve(&place.file).await?;
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone())?;
@@ -156,7 +156,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         () = cancel.cancelled() => return Err(Failure::new(Status::Stopped, "interrupted")),
     };
     let spool_directory = workbench.spool_directory().to_owned();
-    let transfer = listening_transfer().await?;
+    let (transfer, wormhole) = transfers.of_client().await?;
     let (client, dispatcher) =
         Client::start(Setup { me, link, transfer, wormhole, spool_directory, max_result, max_attempts: attempts });
     let teller = Teller::new(args.json, args.show_worker, sources.len());

@@ -1,13 +1,15 @@
 # A client of the R package future.p2p: Rscript r_client.R HOST OWNER/NAME FUTURE.rds RESULT.rds [FUTURE.rds RESULT.rds ...]
 #
 # One after the other; then what R's own value() makes of each result. PEER_SENDS makes it a bad one: "text" and "folder" send
-# those in a future's place, "other" a future of another name, "nothing" nothing. When the file PEER_CUE is there, it withdraws.
+# those in a future's place, "other" a future of another name, "file" the file PEER_FILE, "nothing" nothing. When the file
+# PEER_CUE is there, it withdraws. Where PEER_LATE is given, it sends when that file is there.
 
 peers <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)))
 source(file.path(peers, "peer.R"))
 arguments <- commandArgs(trailingOnly = TRUE)
 sends <- Sys.getenv("PEER_SENDS")
 cue <- Sys.getenv("PEER_CUE")
+late <- Sys.getenv("PEER_LATE")
 peer <- join(arguments[1], arguments[2])
 board <- peer$board
 note("here as ", peer$me)
@@ -50,7 +52,8 @@ payload <- function(path) {
 
 send <- function(path, code) {
   if (sends == "nothing") return(TRUE)
-  what <- if (sends == "text") c("--text", "hello") else payload(path)
+  while (nzchar(late) && !file.exists(late)) Sys.sleep(0.1)
+  what <- switch(sends, text = c("--text", "hello"), file = Sys.getenv("PEER_FILE"), payload(path))
   wormhole(c("send", "--hide-progress", paste0("--code=", code), what))
 }
 

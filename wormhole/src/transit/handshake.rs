@@ -4,10 +4,9 @@ use std::net::TcpStream;
 
 use async_io::Async;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
-use magic_wormhole::Key;
 
 use super::Role;
-use crate::meeting::TransitKey;
+use crate::{hex, keys::Secret};
 
 /// The lines of one transfer, and the keys of its records.
 pub(crate) struct Words {
@@ -21,20 +20,16 @@ pub(crate) struct Words {
 
 impl Words {
     /// Makes them from the key of the transfer. `None` without random bits.
-    pub(crate) fn new(role: Role, key: &Key<TransitKey>) -> Option<Self> {
-        let hex = |purpose: &str| key.derive_subkey_from_purpose::<TransitKey>(purpose).to_hex();
-        let bytes = |purpose: &str| {
-            let key = key.derive_subkey_from_purpose::<TransitKey>(purpose);
-            let bytes: &[u8] = key.as_ref();
-            <[u8; 32]>::try_from(bytes).ok()
-        };
-        let sender = format!("transit sender {} ready\n\n", hex("transit_sender"));
-        let receiver = format!("transit receiver {} ready\n\n", hex("transit_receiver"));
+    pub(crate) fn new(role: Role, key: &Secret) -> Option<Self> {
+        let bytes = |purpose: &str| Some(key.derive(purpose.as_bytes())?.bytes());
+        let hex = |purpose: &str| Some(hex::encode(&bytes(purpose)?));
+        let sender = format!("transit sender {} ready\n\n", hex("transit_sender")?);
+        let receiver = format!("transit receiver {} ready\n\n", hex("transit_receiver")?);
         let (from_sender, from_receiver) = (bytes("transit_record_sender_key")?, bytes("transit_record_receiver_key")?);
         let mut side = [0; 8];
         getrandom::fill(&mut side).ok()?;
         let side = u64::from_be_bytes(side);
-        let relay = format!("please relay {} for side {side:016x}\n", hex("transit_relay_token"));
+        let relay = format!("please relay {} for side {side:016x}\n", hex("transit_relay_token")?);
         Some(match role {
             Role::Sender => {
                 Self { role, ours: sender, theirs: receiver, relay, seal: from_sender, open: from_receiver }

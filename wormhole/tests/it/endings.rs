@@ -98,15 +98,8 @@ fn a_peer_is_killed_in_the_middle() {
 }
 
 #[test]
-fn nobody_comes_and_the_waiting_can_be_cancelled() {
+fn waiting_can_be_cancelled_and_no_program_is_left() {
     let world = World::new();
-    let mut config = world.config(Way::Direct);
-    config.patience.peer = Duration::from_millis(1500);
-    let never = CancellationToken::new();
-    let alone = run(Program::new(config).receive(&parsed(&code(0)), 1, world.folder.path(), quiet, &never));
-    let expected = Failure::TimedOut { phase: Phase::Peer, after_ms: 1500 };
-    assert!(matches!(&alone, Err(WormholeError::Failed(failure)) if *failure == expected), "{alone:?}");
-
     let cancel = CancellationToken::new();
     let waiting = |progress| {
         if progress == Progress::Waiting(Phase::Peer) {
@@ -171,6 +164,23 @@ fn servers_that_are_away() {
     config.reach = Reach::Nowhere;
     let result = run(Program::new(config).receive(&parsed(&code(2)), 1, world.folder.path(), quiet, &never));
     assert!(matches!(&result, Err(WormholeError::Failed(Failure::Request(_)))), "{result:?}");
+}
+
+/// No time-out of its own comes to its turn.
+#[test]
+fn a_program_that_is_stuck_is_ended() {
+    let world = World::new();
+    let (program, pid) = world.traceable();
+    let mut config = world.config(Way::Direct);
+    (config.program, config.patience.peer) = (program, Duration::from_millis(1500));
+    let stopping = |progress| {
+        if progress == Progress::Waiting(Phase::Peer) {
+            pid.signal(Signal::SIGSTOP);
+        }
+    };
+    let never = CancellationToken::new();
+    let result = run(Program::new(config).receive(&parsed(&code(0)), 1, world.folder.path(), stopping, &never));
+    assert!(matches!(result, Err(WormholeError::Stuck { phase: Some(Phase::Peer), .. })), "{result:?}");
 }
 
 /// The parent here is a shell that holds the other ends of the pipes.

@@ -8,7 +8,7 @@ from twisted.internet import reactor
 MODE = sys.argv[-1]
 WELCOMES = {
     "mute": None,
-    "hashcash": {"permission-required": {"none": None, "hashcash": {"bits": 100, "resource": "x"}}},
+    "hashcash": {"permission-required": {"hashcash": {"bits": 100, "resource": "x"}}},
     "login": {"permission-required": {"a passport": {}}},
 }
 
@@ -27,7 +27,8 @@ class Server(WebSocketServerProtocol):
             self.say(type="welcome", welcome=welcome)
 
     def from_peer(self, phase, body):
-        self.say(type="message", side="theirs", phase=phase, body=body.hex(), id="1", server_rx=1.0, server_tx=1.0)
+        body = "no hex" if MODE == "no hex" else body.hex()
+        self.say(type="message", side="theirs", phase=phase, body=body, id="1", server_rx=1.0, server_tx=1.0)
 
     def onMessage(self, payload, _):
         message = json.loads(payload)
@@ -41,7 +42,7 @@ class Server(WebSocketServerProtocol):
             self.say(type="released")
         elif kind == "add" and message["phase"] == "pake":
             # Its own message back, as if the peer had drawn the same: the key is known to nobody here.
-            self.from_peer("pake", bytes.fromhex(message["body"]))
+            self.from_peer("pake", b"{}" if MODE == "no key" else bytes.fromhex(message["body"]))
             self.from_peer("version", b"short" if MODE == "short" else b"x" * 100)
 
 

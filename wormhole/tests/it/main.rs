@@ -13,4 +13,7 @@ mod hostile;
 mod licence;
 mod matrix;
 mod pipes;
+#[path = "../../../tests/support/wormhole_servers.rs"]
+mod servers;
+mod tidy;
 mod world;

@@ -3,13 +3,10 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    net::{IpAddr, Ipv4Addr, TcpListener},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -22,11 +19,10 @@ use p2p_worker::{
     wormhole::{Code, Failure, Patience, Program, Progress, Reach, WormholeConfig, WormholeError},
 };
 
+use crate::servers;
+
 /// How long a condition is waited for before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The port that wormhole-william's relay has, which cannot be told another one.
-const RELAY_PORT: u16 = 4001;
 
 /// Which program is the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,41 +73,17 @@ fn within_patience(mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// An address of loopback of which nobody uses the relay's port. The whole of 127.0.0.0/8 is this machine (RFC 1122).
-fn free_address() -> IpAddr {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = std::process::id().wrapping_mul(8).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let [_, a, b, c] = number.to_be_bytes();
-        let address = Ipv4Addr::new(127, a, b, c.clamp(1, 254));
-        if TcpListener::bind((address, RELAY_PORT)).is_ok() {
-            return address.into();
-        }
-    }
-}
-
 impl World {
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("p2p-wormhole-").tempdir().unwrap();
-        let place = std::env::var_os("P2P_TEST_WORMHOLE").unwrap_or("/var/tmp/p2p-worker-test-wormhole".into());
-        let python = PathBuf::from(place).join("bin");
-        assert!(python.join("twist").exists(), "run scripts/test-wormhole first: no {}", python.display());
-        let relay = free_address();
-        let twist = |arguments: &[&str]| {
-            let mut command = Command::new(python.join("twist"));
-            command.args(["--log-format=text"]).args(arguments).current_dir(folder.path());
-            Running::start(command)
-        };
-        let port = format!("--port=tcp:{RELAY_PORT}:interface={relay}");
-        let relays = twist(&["transitrelay", &port]);
-        let mailboxes = twist(&["wormhole-mailbox", "--port=tcp:0:interface=127.0.0.1", "--channel-db=:memory:"]);
+        let relay = servers::free_address();
+        let relays = Running::start(servers::relay(relay, folder.path()));
+        let mailboxes = Running::start(servers::mailbox(folder.path()));
         relays.wait_for("starting on");
-        let line = mailboxes.wait_for("starting on");
-        let port = line.rsplit(' ').next().unwrap();
-        let mailbox = format!("ws://127.0.0.1:{port}/v1");
-        fs::write(folder.path().join("hosts"), format!("{relay} transit.magic-wormhole.io\n127.0.0.1 localhost\n"))
-            .unwrap();
-        Self { python, mailbox, relay: format!("tcp:{relay}:{RELAY_PORT}"), folder, _servers: [relays, mailboxes] }
+        let mailbox = servers::mailbox_url(&mailboxes.wait_for("starting on"));
+        fs::write(folder.path().join("hosts"), servers::hosts(relay)).unwrap();
+        let (python, relay) = (servers::python(), format!("tcp:{relay}:{}", servers::RELAY_PORT));
+        Self { python, mailbox, relay, folder, _servers: [relays, mailboxes] }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -198,6 +170,16 @@ impl World {
         let line = server.wait_for("starting on");
         let address = format!("tcp:localhost:{}", line.rsplit(' ').next().unwrap());
         (server, address)
+    }
+
+    /// Our program, started by a script that tells which process it is.
+    pub(crate) fn traceable(&self) -> (PathBuf, Pidfile) {
+        let (script, pidfile) = (self.path("traceable"), self.path("pid"));
+        let program = env!("CARGO_BIN_EXE_p2p-wormhole");
+        let text = format!("#!/bin/sh\necho $$ >'{}'\nexec '{program}'\n", pidfile.display());
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        (script, Pidfile(pidfile))
     }
 
     /// A script of ours with Python's libraries.
@@ -327,6 +309,16 @@ impl Running {
             status.is_some()
         });
         status.unwrap().success()
+    }
+}
+
+/// Where a process wrote which one it is.
+pub(crate) struct Pidfile(PathBuf);
+
+impl Pidfile {
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = fs::read_to_string(&self.0).unwrap().trim().parse().unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
     }
 }
 
