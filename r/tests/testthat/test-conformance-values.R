@@ -98,14 +98,14 @@ under_every_plan("visibility", {
 })
 
 under_every_plan("a future blocks when every worker is busy, and only then", {
-  expect_lt(elapsed({
-    a <- future(Sys.sleep(5))
-    b <- future(Sys.sleep(5))
-  }), 5)
+  # Two, but for multicore, where the futures of other tests count until somebody asks for them.
+  free <- nbrOfFreeWorkers()
+  expect_lt(elapsed(fs <- lapply(seq_len(free), function(i) future(Sys.sleep(5)))), 5)
+  expect_equal(as.numeric(nbrOfFreeWorkers()), 0)
   c <- future("third")
-  expect_true(resolved(a) || resolved(b))
+  expect_true(any(resolved(fs)))
   expect_identical(value(c), "third")
-  value(list(a, b))
+  value(fs)
 })
 
 under_every_plan("big objects go there and back", {
