@@ -148,6 +148,7 @@ fn swapped(mib: u64) -> Outcome {
     for _ in 0..mib {
         // PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS.
         let at = raw::call(Sysno::mmap as usize, [0, length, 3, 0x22, usize::MAX, 0])?;
+        let at = usize::try_from(at).map_err(|_| Errno::EFAULT)?;
         let zero = File::open("/dev/urandom").map_err(|error| errno(&error))?;
         let fd = usize::try_from(zero.as_raw_fd()).map_err(|_| Errno::EBADF)?;
         raw::call(Sysno::read as usize, [fd, at, length, 0, 0, 0])?;
