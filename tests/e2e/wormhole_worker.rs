@@ -33,7 +33,7 @@ impl Stage {
     }
 
     fn with_peers(who: Who, r: PeersR) -> Self {
-        let (world, wormholes) = (World::new(who), Wormholes::with_peers(r));
+        let (world, wormholes) = (World::new(who), Wormholes::new(r));
         let alice = wormholes.alice(&world);
         let files = tempfile::tempdir_in(wormholes.folder.path()).unwrap();
         Self { world, wormholes, alice, files }
@@ -302,8 +302,10 @@ impl Transfer {
         };
         let through = |pid: &i32| {
             let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-            let bytes =
-                io.lines().filter_map(|line| line.strip_prefix("wchar: ")).filter_map(|bytes| bytes.parse().ok());
+            let bytes = io
+                .lines()
+                .filter_map(|line| line.strip_prefix("wchar: "))
+                .filter_map(|bytes| bytes.parse::<u64>().ok());
             bytes.sum::<u64>()
         };
         let mut stopped = None;

@@ -49,10 +49,16 @@ fn borrowed(program: &str) -> String {
     // NAME => PATH (ADDRESS), and the interpreter alone.
     let files = linked.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     let interpreter = linked.lines().map(str::trim).find(|line| line.starts_with('/')).unwrap();
-    let interpreter = interpreter.split(' ').next().unwrap();
+    // The link to it is an absolute one.
+    let interpreter = fs::canonicalize(interpreter.split(' ').next().unwrap()).unwrap();
     let folders: Vec<String> =
         files.map(|file| format!("/mnt{}", Path::new(file).parent().unwrap().display())).collect();
-    format!("#!/bin/sh\nexec /mnt{interpreter} --library-path {} /mnt{} \"$@\"\n", folders.join(":"), path.trim())
+    format!(
+        "#!/bin/sh\nexec /mnt{} --library-path {} /mnt{} \"$@\"\n",
+        interpreter.display(),
+        folders.join(":"),
+        path.trim()
+    )
 }
 
 fn executable(path: &Path, text: &str) {
@@ -61,11 +67,7 @@ fn executable(path: &Path, text: &str) {
 }
 
 impl Wormholes {
-    pub(crate) fn new() -> Self {
-        Self::with_peers(PeersR::OfThisMachine)
-    }
-
-    pub(crate) fn with_peers(r: PeersR) -> Self {
+    pub(crate) fn new(r: PeersR) -> Self {
         let folder = tempfile::Builder::new().prefix("p2p-wormholes-").tempdir().unwrap();
         let relay = servers::free_address();
         let relays = Running::start(servers::relay(relay, folder.path()));
@@ -83,7 +85,9 @@ impl Wormholes {
         if r == PeersR::OfTheTestRoot {
             let tools = folder.path().join("tools");
             fs::create_dir(&tools).unwrap();
-            ["ssh", "wormhole-william"].map(|program| executable(&tools.join(program), &borrowed(program)));
+            for program in ["ssh", "wormhole-william"] {
+                executable(&tools.join(program), &borrowed(program));
+            }
         }
         Self {
             mailbox,
