@@ -47,6 +47,26 @@ await() {
   die "in vain: $2 in $1: $(tail -n 20 "$1")"
 }
 
+# r_tests FILTER: the package's tests whose files' names match, with what P2P_TEST_... says. Skipped tests are named.
+r_tests() {
+  in_root Rscript --vanilla -e "
+    .libPaths('/tmp/here/library')
+    library(testthat)
+    test_dir('/tmp/here/source/tests/testthat', package = 'future.libp2p', load_package = 'installed', filter = '$1',
+      reporter = CheckReporter\$new(), stop_on_failure = TRUE)
+  "
+}
+
+# real_tests FILTER: the same with a board and two workers.
+real_tests() {
+  start_board
+  start_worker worker1 --profile strict
+  start_worker worker2 --profile standard
+  export P2P_TEST_PROGRAM=/tmp/programs/p2p-worker P2P_TEST_FLAGS="--board=127.0.0.1:$board_port --accept-new" P2P_TEST_WORKERS="$workers"
+  r_tests "$1" || { tail -n 40 "$folder"/worker*.log; die "tests of future.libp2p failed"; }
+  stop_world
+}
+
 stop_world() {
   local pid
   for pid in "${world[@]}"; do kill "$pid" 2>/dev/null || true; done

@@ -3,10 +3,12 @@
 //! The file has no name, so it is gone when the process is, however it ends.
 
 use std::{
+    fmt,
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::ids::Digest;
@@ -40,6 +42,24 @@ pub enum SpoolError {
     },
 }
 
+/// What gives way when a disk is full: it says whether there was anything to give. Blocking. Cheap to clone.
+#[derive(Clone)]
+pub struct Relief(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Relief {
+    /// Something that makes room, or says that there is none to be made.
+    #[must_use]
+    pub fn new(give_way: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(give_way))
+    }
+}
+
+impl fmt::Debug for Relief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Relief")
+    }
+}
+
 /// An unnamed file that is being written.
 #[derive(Debug)]
 pub struct SpoolWriter {
@@ -48,6 +68,7 @@ pub struct SpoolWriter {
     limit: u64,
     size: u64,
     hasher: blake3::Hasher,
+    relief: Option<Relief>,
 }
 
 impl SpoolWriter {
@@ -58,7 +79,13 @@ impl SpoolWriter {
     pub fn new(directory: &Path, limit: u64) -> Result<Self, SpoolError> {
         let file = tempfile::tempfile_in(directory)
             .map_err(|source| SpoolError::Write { directory: directory.to_owned(), source })?;
-        Ok(Self { file, directory: directory.to_owned(), limit, size: 0, hasher: blake3::Hasher::new() })
+        Ok(Self { file, directory: directory.to_owned(), limit, size: 0, hasher: blake3::Hasher::new(), relief: None })
+    }
+
+    /// The same, but what the disk does not take is tried once more when something gave way.
+    #[must_use]
+    pub fn relieved_by(self, relief: Option<Relief>) -> Self {
+        Self { relief, ..self }
     }
 
     /// Begins an unnamed file in memory, for at most `limit` bytes: for small things that must not fail on a full disk.
@@ -69,7 +96,7 @@ impl SpoolWriter {
         let directory = PathBuf::from("memory");
         let made = nix::sys::memfd::memfd_create(c"spool", nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
         let file = made.map_err(|error| SpoolError::Write { directory: directory.clone(), source: error.into() })?;
-        Ok(Self { file: File::from(file), directory, limit, size: 0, hasher: blake3::Hasher::new() })
+        Ok(Self { file: File::from(file), directory, limit, size: 0, hasher: blake3::Hasher::new(), relief: None })
     }
 
     /// Appends bytes. Blocks on the disk: call it from a blocking thread, or with chunks that the page cache takes. What
@@ -83,7 +110,12 @@ impl SpoolWriter {
             return Err(SpoolError::TooLarge { limit: self.limit });
         }
         let failed = |source| SpoolError::Write { directory: self.directory.clone(), source };
-        self.file.write_all_at(bytes, self.size).map_err(failed)?;
+        match (self.file.write_all_at(bytes, self.size), &self.relief) {
+            (Err(_), Some(Relief(gives_way))) if gives_way() => {
+                self.file.write_all_at(bytes, self.size).map_err(failed)?;
+            }
+            (written, _) => written.map_err(failed)?,
+        }
         self.hasher.update(bytes);
         self.size = size;
         Ok(())
@@ -146,7 +178,8 @@ impl Spooled {
             return Err(SpoolError::TooLarge { limit });
         }
         let mut hasher = blake3::Hasher::new();
-        let size = io::copy(&mut (&mut file).take(limit.saturating_add(1)), &mut hasher).map_err(failed)?;
+        let mut from = BufReader::with_capacity(PIECE, (&mut file).take(limit.saturating_add(1)));
+        let size = io::copy(&mut from, &mut hasher).map_err(failed)?;
         if size > limit {
             return Err(SpoolError::TooLarge { limit });
         }

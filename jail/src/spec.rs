@@ -514,6 +514,8 @@ pub enum Stop {
     MachineMemory,
     /// It held more than [`MOST_FILE_LOCKS`].
     FileLocks,
+    /// The program that carries its packets ended (see [`Uplink`]), so that it had no network any more.
+    Uplink,
     /// The control socket came to its end.
     Asked,
 }
@@ -530,4 +532,7 @@ pub struct Usage {
     pub peak_memory: u64,
     /// How many processes and threads were not made because of the limit; known only with a control group.
     pub refused_processes: u64,
+    /// Which of the tmpfs in [`Watch::tmpfs`] had no room for another byte or another file at one of the looks, or at the end:
+    /// bit 0 is the first one. What was full only between two looks is not in it.
+    pub full_tmpfs: u64,
 }

@@ -141,11 +141,12 @@ take_event <- function(client, event) {
     },
     refused = client$refused <- event,
     board = {
+      if (identical(event$state, "joined") && !identical(client$board$state, "joined")) client$joined <- proc.time()[[3L]]
       client$board <- event
       if (!is.null(event$me)) client$me <- event$me
     },
     status = client$status <- event,
-    worker = client$workers[[length(client$workers) + 1L]] <- event,
+    worker = if (!is.null(event$name)) client$workers[[event$name]] <- event,
     pong = client$pong <- event$n,
     error = {
       client$complaint <- event

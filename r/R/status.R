@@ -29,7 +29,11 @@ status_of <- function(client, timeout) {
   ends <- proc.time()[[3L]] + timeout
   while (is_usable(client) && is.null(client$board) && (left <- ends - proc.time()[[3L]]) > 0) pump(client, left)
   answered <- ask_status(client, max(1, ends - proc.time()[[3L]]))
-  field <- function(name) vapply(client$workers, function(worker) or(clean(worker[[name]]), NA_character_), "")
+  # Workers answer who joins within a second: who asks at once waits for the first of them, which is told unasked.
+  alone <- answered && length(client$workers) == 0L
+  while (alone && length(client$workers) == 0L && (left <- time_for_answers(client)) > 0) pump(client, left)
+  if (alone && length(client$workers) > 0L) answered <- ask_status(client)
+  field <- function(name) vapply(client$workers, function(worker) or(clean(worker[[name]]), NA_character_), "", USE.NAMES = FALSE)
   structure(
     data.frame(
       name = field("name"), seen = as.POSIXct(suppressWarnings(as.numeric(field("seen"))), origin = "1970-01-01"),
@@ -41,6 +45,12 @@ status_of <- function(client, timeout) {
     state = or(client$board$state, or(client$status$state, "joining")),
     reason = clean(client$board$reason), version = clean(client$hello$version), answered = answered
   )
+}
+
+# How long the workers' answers to our coming may still take, in seconds.
+time_for_answers <- function(client) {
+  if (!is_usable(client) || is.null(client$joined)) return(0)
+  client$joined + 1.5 - proc.time()[[3L]]
 }
 
 #' @export

@@ -168,7 +168,7 @@ pub enum BoardError {
     },
     /// A key file has a passphrase, no agent holds the key, and there is no terminal to ask on.
     #[error(
-        "the SSH key {} has a passphrase, no ssh-agent holds the key, and there is no terminal to ask for it", path.display()
+        "the SSH key {} has a passphrase, no ssh-agent holds the key, and there is neither a terminal to ask for it nor SSH_ASKPASS", path.display()
     )]
     KeyFileEncrypted {
         /// The file.

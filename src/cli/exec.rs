@@ -55,9 +55,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     // What the task's programs printed past R (`system()`): R's own output is in the result.
     print(outcome.text.for_log().as_bytes(), std::io::stderr())?;
-    let mut provenance = workbench.provenance().clone();
-    provenance.note_refused_processes(outcome.usage.refused_processes);
-    print_reached(&provenance)?;
+    print_reached(&workbench.provenance_after(&outcome.usage))?;
     if args.explain {
         explain(&workbench, outcome.denials.as_ref())?;
     }

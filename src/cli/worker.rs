@@ -1,6 +1,6 @@
 //! The default command: be a worker.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -73,7 +73,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let cache = config::bytes_or("cache", args.cache.as_deref().or(file.cache.as_deref()), CACHE)?;
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result).kept_ready(slots).await?;
     workbench.warn_of_shortfalls();
-    let workbench = Arc::new(workbench);
+    let cache = Cache::new(workbench.spool_directory().to_owned(), cache);
+    let workbench = Arc::new(workbench.relieved_by(cache.relief()));
     let transfers = args.transfers.resolve(file).await?;
 
     service.starting("signing in to the board");
@@ -83,7 +84,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let name = PeerName::of_this_process(&me);
     let shutdown = Shutdown::default();
     watch_signals(shutdown.clone(), duration, drain_time)?;
-    let libp2p = if transfers.libp2p { Some(libp2p(&place, workbench.spool_directory(), cache).await?) } else { None };
+    let libp2p = if transfers.libp2p { Some(libp2p(&place, cache).await?) } else { None };
     let wormhole = transfers.wormhole.map(|config| Arc::new(Program::new(config)));
     let node = libp2p.as_ref().map(|transfer| transfer.network().id().clone());
     let (max_future, about) = (workbench.max_future(), about(&workbench));
@@ -99,10 +100,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Our own transfer, with the key of this state folder.
-async fn libp2p(place: &Place, spool_directory: &Path, cache: u64) -> Result<Transfer<Node>, Failure> {
+async fn libp2p(place: &Place, cache: Cache) -> Result<Transfer<Node>, Failure> {
     let key = NodeKey::File(place.state.join("node.key"));
     let node = Node::start(NodeConfig { key, ..NodeConfig::default() }).await.map_err(TransferError::from)?;
-    let cache = Cache::new(spool_directory.to_owned(), cache);
     Ok(Transfer::new(Arc::new(node), TransferConfig::default()).keeping(cache))
 }
 

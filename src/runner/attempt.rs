@@ -1,6 +1,6 @@
 //! One attempt, from the plan to the outcome.
 
-use std::{path::Path, time::Duration};
+use std::{fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
 
 use p2p_jail::spec::{Report, Usage};
 use tokio::{sync::mpsc, time::sleep};
@@ -18,7 +18,7 @@ use crate::{
         streams::{Fault, FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
     },
     sandbox::{Denials, LaunchPlan},
-    spool::{SpoolError, SpoolWriter, Spooled},
+    spool::{Relief, SpoolError, SpoolWriter, Spooled},
 };
 
 /// How long the pipes are read on when the task is over. No process of it is left then, so that what is in them is all
@@ -43,29 +43,41 @@ pub async fn run(
     cancel: CancellationToken,
     events: mpsc::Sender<AttemptEvent>,
 ) -> Result<Outcome, SpoolError> {
-    run_in(None, plan, input, future, spool_directory, cancel, events).await
+    let aids = Aids { pool: None, relief: None, spool_directory };
+    run_in(&aids, plan, input, future, cancel, events).await
 }
 
-/// The same; the jail may be one that was started ahead.
+/// What a workbench has for its attempts.
+pub(super) struct Aids<'a> {
+    /// Jails that were started ahead.
+    pub(super) pool: Option<&'a Pool>,
+    /// What gives way to a result on a full disk.
+    pub(super) relief: Option<&'a Relief>,
+    /// Where results are written.
+    pub(super) spool_directory: &'a Path,
+}
+
+/// The same with such aids.
 pub(super) async fn run_in(
-    pool: Option<&Pool>,
+    aids: &Aids<'_>,
     plan: &LaunchPlan,
     input: &Spooled,
     future: &FutureId,
-    spool_directory: &Path,
     cancel: CancellationToken,
     events: mpsc::Sender<AttemptEvent>,
 ) -> Result<Outcome, SpoolError> {
     let own_result = SpoolWriter::in_memory(MAX_OWN_RESULT)?;
     let input = input.reader()?;
+    let announced = announce_packing(plan, &input);
+    let plan = announced.as_ref().unwrap_or(plan);
     let started = clock::now();
     let refused = |reason| Observed { ended: Ended::Refused(reason), ..Observed::default() };
     let observed = if cancel.is_cancelled() {
         Observed { ended: Ended::Stopped(Reason::Cancelled), ..Observed::default() }
     } else {
-        match ahead::start_in(pool, plan).await {
+        match ahead::start_in(aids.pool, plan).await {
             Ok((jail, pipes)) => {
-                let task = Task { plan, directory: spool_directory, cancel: &cancel, events: &events };
+                let task = Task { plan, aids, cancel: &cancel, events: &events };
                 task.observe(jail, pipes, input).await
             }
             Err(error) => refused(Reason::CouldNotStart { stage: None, what: crate::error_chain(&error) }),
@@ -74,10 +86,25 @@ pub(super) async fn run_in(
     Ok(observed.into_outcome(own_result, future, started))
 }
 
+/// What begins a file that R cannot unpack while it reads it from a pipe, and what R calls that.
+const PACKED: [(&[u8], &str); 2] = [(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")];
+
+/// The plan with the word for what the input is packed with, if R must know before it reads.
+fn announce_packing(plan: &LaunchPlan, input: &File) -> Option<LaunchPlan> {
+    let word = PACKED.iter().find_map(|(magic, word)| {
+        let mut head = [0; 6];
+        let head = head.get_mut(..magic.len())?;
+        (input.read_exact_at(head, 0).is_ok() && head == *magic).then(|| (*word).to_owned())
+    })?;
+    let mut plan = plan.clone();
+    plan.spec.command.environment.push(("P2P_PACKED".to_owned(), word));
+    Some(plan)
+}
+
 /// What an attempt has to do with.
 struct Task<'a> {
     plan: &'a LaunchPlan,
-    directory: &'a Path,
+    aids: &'a Aids<'a>,
     cancel: &'a CancellationToken,
     events: &'a mpsc::Sender<AttemptEvent>,
 }
@@ -106,12 +133,13 @@ impl Default for Observed {
 }
 
 impl Task<'_> {
-    async fn observe(&self, jail: Jail, pipes: Pipes, input: std::fs::File) -> Observed {
+    async fn observe(&self, jail: Jail, pipes: Pipes, input: File) -> Observed {
         let (mut frames, mut text) = (FramesSeen::default(), Text::default());
         // The task is stopped by a cancellation, and by frames that leave nothing to wait for.
         let stop = self.cancel.child_token();
         let over = CancellationToken::new();
-        let to = FramesTo { directory: self.directory, limit: self.plan.max_result, events: self.events };
+        let Aids { relief, spool_directory: directory, .. } = *self.aids;
+        let to = FramesTo { directory, relief, limit: self.plan.max_result, events: self.events };
         let reading = async {
             pump_frames(pipes.frames, &to, &mut frames).await;
             // A frame that is cut short is known at the end of the pipe, where the task is ending by itself: to stop it would

@@ -98,6 +98,8 @@ pub fn command(r: &RInstallation, job: &Job<'_>) -> Command {
     set("LD_LIBRARY_PATH", path(&r.home.join("lib")));
     set("P2P_FUTURE", job.future.to_string());
     set("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned());
+    // The script switches the compiler on when it comes to the user's code.
+    set("R_ENABLE_JIT", "0".to_owned());
     set("R_HOME", path(&r.home));
     set("R_LIBS_SITE", r.libraries.iter().map(|library| path(library)).collect::<Vec<_>>().join(":"));
     // R's own word for "none" (?libPaths).
@@ -115,7 +117,7 @@ pub fn command(r: &RInstallation, job: &Job<'_>) -> Command {
 }
 
 /// Seven eighths of the memory: the rest is for R itself, its small objects and what it did not allocate through R.
-fn heap_mib(memory: u64) -> u64 {
+pub(super) fn heap_mib(memory: u64) -> u64 {
     ((memory - memory / 8) >> 20).max(LEAST_HEAP_MIB)
 }
 
@@ -152,6 +154,7 @@ mod tests {
                 "LD_LIBRARY_PATH=/usr/lib/R/lib",
                 "P2P_FUTURE=f-1",
                 "PATH=/usr/local/bin:/usr/bin:/bin",
+                "R_ENABLE_JIT=0",
                 "R_HOME=/usr/lib/R",
                 "R_LIBS_SITE=/usr/local/lib/R/site-library:/usr/lib/R/site-library",
                 "R_LIBS_USER=NULL",

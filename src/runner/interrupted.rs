@@ -29,6 +29,8 @@ pub enum Reason {
     },
     /// The worker's machine ran out of memory before the task reached its limit.
     MachineMemory,
+    /// The program that carries the task's packets ended, and with it the network that its profile promises.
+    NetworkLost,
     /// The task held too many locks on files.
     FileLocks {
         /// The limit.
@@ -118,6 +120,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Memory { limit } => write!(f, "memory limit of {} reached", Bytes(*limit)),
             Self::MachineMemory => f.write_str("the worker's machine ran out of memory"),
+            Self::NetworkLost => f.write_str("the way to the internet broke down there (the program pasta ended)"),
             Self::FileLocks { limit } => write!(f, "limit of {limit} file locks reached"),
             Self::WallTime { limit } => write!(f, "time limit of {} reached", Span(*limit)),
             Self::CpuTime { limit } => write!(f, "CPU time limit of {} reached", Span(*limit)),

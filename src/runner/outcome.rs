@@ -134,6 +134,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Ended {
     match stopped {
         Some(Stop::Memory) => Ended::Stopped(Reason::Memory { limit: watch.memory.unwrap_or_default() }),
         Some(Stop::FileLocks) => Ended::Stopped(Reason::FileLocks { limit: MOST_FILE_LOCKS }),
+        Some(Stop::Uplink) => Ended::Stopped(Reason::NetworkLost),
         Some(Stop::MachineMemory) => Ended::Stopped(Reason::MachineMemory),
         Some(Stop::WallTime) => Ended::Stopped(Reason::WallTime { limit: milliseconds(watch.wall_time_ms) }),
         Some(Stop::CpuTime) => Ended::Stopped(Reason::CpuTime { limit: milliseconds(watch.cpu_time_ms) }),
@@ -215,6 +216,7 @@ mod tests {
         let stopped = |stop| verdict(ended(Exit::Signal(9), Some(stop)), false, &with_result());
         assert_eq!(stopped(Stop::Memory), Ended::Stopped(Reason::Memory { limit: 7 }));
         assert_eq!(stopped(Stop::MachineMemory), Ended::Stopped(Reason::MachineMemory));
+        assert_eq!(stopped(Stop::Uplink), Ended::Stopped(Reason::NetworkLost));
         let by_signal = |signal| verdict(ended(Exit::Signal(signal as i32), None), false, &FramesSeen::default());
         assert!(matches!(by_signal(Signal::SIGSEGV), Ended::Crashed(_)));
         assert_eq!(by_signal(Signal::SIGXCPU), Ended::Stopped(Reason::CpuTime { limit: Duration::from_secs(3) }));

@@ -1,8 +1,9 @@
 //! The task's three pipes: the future goes in, frames and text come out. Each pump is cancel-safe: what it has read is in
 //! the caller's hands, and it can be dropped at any await.
 
-use std::{fs::File, io, path::Path, time::Duration};
+use std::{fs::File, io, os::fd::AsFd, path::Path, time::Duration};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
@@ -15,11 +16,15 @@ use crate::{
         frames::{FrameError, Frames, Item},
         outcome::{AttemptEvent, Text},
     },
-    spool::{SpoolError, SpoolWriter},
+    spool::{Relief, SpoolError, SpoolWriter},
 };
 
 /// How much is read at once; a pipe holds as much.
 const CHUNK: usize = 64 * 1024;
+
+/// How much of a future is read at once, in bytes, and how much of it its pipe may hold: as much as an ordinary user may ask
+/// for (`pipe(7)`, `/proc/sys/fs/pipe-max-size`). Where there is less, it is slower.
+const FED: usize = 1 << 20;
 
 /// How much of the end of the text is kept besides its beginning.
 const TAIL: usize = 2048;
@@ -73,6 +78,8 @@ pub(crate) struct FramesSeen {
 pub(crate) struct FramesTo<'a> {
     /// For the result.
     pub(crate) directory: &'a Path,
+    /// What gives way to the result on a full disk.
+    pub(crate) relief: Option<&'a Relief>,
     /// The largest result, in bytes.
     pub(crate) limit: u64,
     /// For everything else. Nobody has to listen.
@@ -113,7 +120,10 @@ async fn take_frames(
             Item::Progress(condition) => pass_on(condition, to, seen).await,
             Item::Result(part) => match &mut seen.result {
                 Some(result) => result.write(part)?,
-                None => seen.result.insert(SpoolWriter::new(to.directory, to.limit)?).write(part)?,
+                None => {
+                    let result = SpoolWriter::new(to.directory, to.limit)?.relieved_by(to.relief.cloned());
+                    seen.result.insert(result).write(part)?;
+                }
             },
         }
     }
@@ -152,8 +162,13 @@ fn keep(bytes: &[u8], most: u64, text: &mut Text) {
 /// # Errors
 /// What reading the future says.
 pub(crate) async fn pump_input(from: File, mut to: pipe::Sender) -> io::Result<()> {
+    let length = from.metadata()?.len();
+    let fed = usize::try_from(length).unwrap_or(FED).clamp(CHUNK, FED);
+    if fed > CHUNK {
+        let _ = fcntl(to.as_fd(), FcntlArg::F_SETPIPE_SZ(i32::try_from(fed).unwrap_or(i32::MAX)));
+    }
     let mut from = tokio::fs::File::from_std(from);
-    let mut buffer = vec![0u8; CHUNK];
+    let mut buffer = vec![0u8; fed];
     loop {
         let length = from.read(&mut buffer).await?;
         let chunk = buffer.get(..length).unwrap_or_default();

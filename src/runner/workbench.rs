@@ -14,14 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AttemptEvent, Ended, InstallationError, Job, Mode, Outcome, RInstallation, RUNNER_SCRIPT, Reason, ReplayError,
-    SCRIPT_PATH, ahead::Pool, attempt, command, interrupted, outcome::Text, replay,
+    SCRIPT_PATH,
+    ahead::Pool,
+    attempt::{self, Aids},
+    command,
+    command::heap_mib,
+    interrupted,
+    outcome::Text,
+    replay,
 };
 use crate::{
     clock,
     ids::{FutureId, IdError},
     rds::{Carried, ScanError, scan},
-    sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task},
-    spool::{SpoolError, SpoolWriter, Spooled},
+    sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task, met},
+    spool::{Relief, SpoolError, SpoolWriter, Spooled},
 };
 
 /// The task's home and its folder for temporary files, as the profiles have them.
@@ -131,6 +138,8 @@ pub struct Workbench {
     r: RInstallation,
     provenance: Provenance,
     spool_directory: PathBuf,
+    /// What gives way to results on a full disk.
+    relief: Option<Relief>,
     time_zone: String,
     max_future: u64,
     max_result: u64,
@@ -171,6 +180,7 @@ impl Workbench {
             r,
             provenance,
             spool_directory,
+            relief: None,
             time_zone,
             max_future: u64::MAX,
             max_result: u64::MAX,
@@ -181,6 +191,12 @@ impl Workbench {
     #[must_use]
     pub fn with_limits(self, max_future: u64, max_result: u64) -> Self {
         Self { max_future, max_result, ..self }
+    }
+
+    /// With something that gives way to results on a full disk.
+    #[must_use]
+    pub fn relieved_by(self, relief: Relief) -> Self {
+        Self { relief: Some(relief), ..self }
     }
 
     /// From now on keeps some jails ready for futures, of which at most `slots` are evaluated at a time, and has the folders of
@@ -215,6 +231,14 @@ impl Workbench {
     #[must_use]
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    /// Under what a task ran that used this much: with the limits that it was seen to reach.
+    #[must_use]
+    pub fn provenance_after(&self, usage: &Usage) -> Provenance {
+        let mut provenance = self.provenance.clone();
+        provenance.note_reached(usage, self.ready.driver(), self.ready.profile());
+        provenance
     }
 
     /// The version of the R that evaluates them.
@@ -263,8 +287,9 @@ impl Workbench {
         };
         plan.max_result = plan.max_result.min(self.max_result).min(client_max);
         let busy = self.pool.as_ref().map(Pool::begin);
-        let pool = self.pool.as_deref();
-        let outcome = attempt::run_in(pool, &plan, future, id, &self.spool_directory, cancel, events).await;
+        let (pool, relief) = (self.pool.as_deref(), self.relief.as_ref());
+        let aids = Aids { pool, relief, spool_directory: &self.spool_directory };
+        let outcome = attempt::run_in(&aids, &plan, future, id, cancel, events).await;
         drop(busy);
         Ok(outcome?)
     }
@@ -396,12 +421,18 @@ impl Workbench {
             memory: Some(self.ready.memory_of_a_process()),
             time_zone: &self.time_zone,
         };
-        self.ready.plan(&Task {
+        let mut plan = self.ready.plan(&Task {
             command: command(&self.r, &job),
             files: vec![(PathBuf::from(SCRIPT_PATH), RUNNER_SCRIPT.as_bytes().to_vec())],
             shares: self.r.shares(self.ready.machine()),
             slot: u32::try_from(slot).unwrap_or_default(),
-        })
+        })?;
+        if mode == Mode::Run {
+            let heap = heap_mib(self.ready.memory_of_a_process()) << 20;
+            let limits = met::for_r(&plan, self.ready.driver(), self.ready.profile(), heap);
+            plan.spec.command.environment.push(("P2P_LIMITS".to_owned(), limits));
+        }
+        Ok(plan)
     }
 }
 

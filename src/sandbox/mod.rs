@@ -15,6 +15,7 @@ mod habitat;
 mod judge;
 mod launch;
 mod machine;
+pub mod met;
 mod probe;
 mod profile;
 mod show;
@@ -148,27 +149,10 @@ impl Provenance {
     pub fn is_unknown(&self) -> bool {
         self.driver == UNKNOWN && self.layers.is_empty()
     }
-
-    /// Notes that so many processes were not made because of the limit, where that was counted.
-    pub fn note_refused_processes(&mut self, times: u64) {
-        let pids = self.layers.iter_mut().find(|(layer, _)| *layer == Layer::Pids);
-        if let Some((_, Enforcement::Enforced(detail) | Enforcement::Partly(detail))) = pids.filter(|_| times > 0) {
-            detail.push_str(&format!("; {REACHED} {times} times"));
-        }
-    }
-
-    /// The layers whose limit was reached in a way that leaves the task running, each with its detail.
-    pub fn reached(&self) -> impl Iterator<Item = (Layer, &str)> {
-        let details = self.layers.iter().map(|(layer, state)| (*layer, state.in_words().1));
-        details.filter(|(_, detail)| detail.contains(REACHED))
-    }
 }
 
 /// In place of a name that nobody said.
 const UNKNOWN: &str = "unknown";
-
-/// What the detail of a layer says when its limit was reached.
-const REACHED: &str = "this limit was reached";
 
 impl Enforcement {
     /// Whether it is what a profile that requires the layer asks for.

@@ -23,7 +23,7 @@ const CLOSED: [([u8; 4], u8); 13] = [
 ];
 
 /// What holds, for the owner; the jail adds what it finds at each task's start (`stages::rtnetlink`).
-pub(super) const IN_WORDS: &str = "TCP and UDP over IPv4 to public addresses; closed: private, shared, link-local, \
+pub(super) const IN_WORDS: &str = "TCP and UDP over IPv4 to public addresses, no IPv6; closed: private, shared, link-local, \
     multicast and reserved ones, and at each task's start this machine's addresses, its networks, and where its routes \
     lead but the default; names are asked of this machine's name server";
 

@@ -166,7 +166,7 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
     }
 
     async fn evaluate(&self, future: &Spooled, session: Session<W>) -> SlotEnd {
-        let mut provenance = self.workbench.provenance().clone();
+        let provenance = self.workbench.provenance().clone();
         let cancel = self.stop.child_token();
         let (events, mut happened) = mpsc::channel(EVENT_QUEUE);
         let attempt = self.workbench.evaluate(
@@ -211,7 +211,7 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
                 self.abandon(session, Reason::WorkerStopping).await
             }
             Ok(outcome) => {
-                provenance.note_refused_processes(outcome.usage.refused_processes);
+                let provenance = self.workbench.provenance_after(&outcome.usage);
                 self.deliver(outcome, session, provenance).await
             }
             Err(error) => self.abandon(session, Reason::NoSpace { what: error_chain(&error) }).await,

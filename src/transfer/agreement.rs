@@ -34,9 +34,10 @@ impl<N: Network> Caller<N> {
         let supply = self.supply(link, receiving, cache, &manifest).await?;
         let has_kept = supply.has_kept();
         let kept = supply.pieces.iter().flatten().count();
-        tracing::debug!(future = %self.invitation.future, pieces = count, kept, "agreed on what is sent");
         link.out.say(&FromWorker::Lacks(supply.lacking())).await?;
         receiving.assemble(manifest, supply).await?;
+        let (_, bytes) = receiving.way();
+        tracing::debug!(future = %self.invitation.future, pieces = count, kept, bytes, "agreed on what is sent");
         Ok(has_kept)
     }
 

@@ -9,10 +9,10 @@ pub struct TransferConfig {
     pub nobody_came: Duration,
     /// For the first frame of a stream and for its answer: 10 s.
     pub hello: Duration,
-    /// Between two heartbeats of either side: 2 s.
+    /// Between two heartbeats of either side: 1 s.
     pub heartbeat: Duration,
-    /// Without a byte from the other side, after which a stream counts as broken: 7 s, which is three heartbeats and a
-    /// little.
+    /// Without a byte from the other side, after which a stream counts as broken: 3.5 s, which is three heartbeats and a
+    /// half. A time in which this side did not run itself is forgiven.
     pub silence: Duration,
     /// Without a byte of a payload that is due, or without a byte taken by the other side: 30 s.
     pub stall: Duration,
@@ -36,8 +36,8 @@ impl Default for TransferConfig {
         Self {
             nobody_came: seconds(30),
             hello: seconds(10),
-            heartbeat: seconds(2),
-            silence: seconds(7),
+            heartbeat: seconds(1),
+            silence: Duration::from_millis(3500),
             stall: seconds(30),
             grace: seconds(30),
             payload: seconds(60 * 60),

@@ -20,6 +20,9 @@ use crate::proto::frames::{Frame, HEADER, Kind, encode};
 const CONTROL_QUEUE: usize = 16;
 /// Data and progress frames that wait to be written.
 const BULK_QUEUE: usize = 2;
+/// By how much a deadline may be seen too late. Beyond it this side did not run: its machine slept, or was busy with others,
+/// and what was said meanwhile may still be on its way to here.
+const LATE: Duration = Duration::from_millis(250);
 /// How long a last frame is given to get out, and to be heard, at most.
 pub(super) const LAST_WORD: Duration = Duration::from_secs(5);
 
@@ -217,8 +220,15 @@ impl<S: AsyncRead + AsyncWrite, In: DeserializeOwned> FrameReader<S, In> {
     /// Reads until the buffer is full, and hands it out.
     async fn fill(&mut self) -> Result<Vec<u8>, Interrupted> {
         while let Some(rest) = self.buffer.get_mut(self.filled..).filter(|rest| !rest.is_empty()) {
-            let read = timeout_at(self.deadline, self.stream.read(rest));
-            let count = read.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "nothing was heard"))??;
+            let Ok(read) = timeout_at(self.deadline, self.stream.read(rest)).await else {
+                let now = Instant::now();
+                if now > self.deadline + LATE {
+                    self.deadline = now + self.silence / 3;
+                    continue;
+                }
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was heard").into());
+            };
+            let count = read?;
             if count == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended").into());
             }

@@ -126,11 +126,15 @@ impl Driver {
         let code: String = expressions.iter().enumerate().map(make).collect();
         let made = rscript(&code);
         for number in 0..expressions.len() {
-            let path = self.folder.join(format!("in{number}"));
-            let owner = fs::metadata(&self.folder).map(|found| std::os::unix::fs::MetadataExt::uid(&found)).unwrap();
-            std::os::unix::fs::chown(&path, Some(owner), None).unwrap();
+            self.give(&format!("in{number}"));
         }
         made.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Gives a file to the owner of the folder.
+    fn give(&self, name: &str) {
+        let owner = fs::metadata(&self.folder).map(|found| std::os::unix::fs::MetadataExt::uid(&found)).unwrap();
+        std::os::unix::fs::chown(self.folder.join(name), Some(owner), None).unwrap();
     }
 
     /// Posts the futures of these expressions.
@@ -313,6 +317,35 @@ fn a_result_that_the_policy_does_not_allow_is_refused_and_named() {
         let future = driver.post_one(code, &format!("\tresults={policy}"));
         driver.wait_for("done", &future);
     }
+    assert_eq!(driver.leave(), Some(0));
+}
+
+/// The programs as they are: what the second future over the same object has in common with the first does not travel again.
+#[test]
+fn a_big_global_travels_once() {
+    let world = World::new(Who::Ordinary);
+    let worker = world.wrapped_worker(&["env", "P2P_WORKER_LOG=p2p_worker=debug"], &["--cache", "100 MiB"]);
+    let driver = Driver::new(&world, &[]);
+    let code = "globals = list(big = big)";
+    let [first, second] = [0, 1].map(|number| {
+        let made = rscript(&format!(
+            "set.seed(1); big <- runif(2.5e6); f <- future::future(length(big) + {number}, lazy = TRUE, {code})
+             writeBin(serialize(f, NULL, xdr = FALSE), '{}/big{number}')
+             cat(paste(f$uuid, collapse = '-'))",
+            driver.folder.display()
+        ));
+        driver.give(&format!("big{number}"));
+        driver.say(&format!("post\tfuture={made}\tfile=big{number}"));
+        let done = driver.wait_for("done", &made);
+        assert_eq!(driver.look(&done, "x$value"), (2_500_000 + number).to_string());
+        let agreed = |line: &str| line.contains("agreed on what is sent") && line.contains(&made);
+        let log = worker.log();
+        let line = log.lines().find(|line| agreed(line)).unwrap_or_else(|| panic!("{log}"));
+        let bytes = line.split("bytes=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+        bytes.parse::<u64>().unwrap()
+    });
+    assert!(first >= 20_000_000, "{first} bytes");
+    assert!(second < 400_000, "{second} bytes");
     assert_eq!(driver.leave(), Some(0));
 }
 

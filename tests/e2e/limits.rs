@@ -12,7 +12,8 @@ use crate::world::{Running, Who, World, stderr, stdout};
 /// Limits that a test can reach, in the order of SECURITY.md.
 const LIMITS: &str = r#"memory = "600 MiB"
 address_space = "1536 MiB"
-processes = 24
+processes = 48
+open_files = 176
 file_size = "64 MiB"
 text = "64 KiB"
 result = "1 MiB"
@@ -54,7 +55,7 @@ const HITS: &[Hit] = &[
     ),
     (
         "processes",
-        "jobs <- lapply(1:40, function(i) parallel::mcparallel(Sys.sleep(60))); 'too much'",
+        "jobs <- lapply(1:60, function(i) parallel::mcparallel(Sys.sleep(60))); 'too much'",
         1,
         &["unable to fork, possible reason: Resource temporarily unavailable"],
     ),
@@ -102,11 +103,58 @@ const HITS: &[Hit] = &[
         1,
         &["C stack usage", "nested too deeply", "stack was used up", "stack overflow"],
     ),
+    // In the C library's words, by a program that R tells of: it may have made them up.
+    (
+        "open files, told by another program",
+        "stop(system(\"perl -e 'for (1..300) { open $f[$_], q(<), q(/dev/null) or die qq($!) }' 2>&1\", intern = TRUE))",
+        1,
+        &["[perhaps a limit of the worker: it allows 176 open files]"],
+    ),
     (
         "core dumps",
         "system(\"perl -e 'kill 11, $$; sleep 9'\"); length(list.files(pattern = 'core', all.files = TRUE))",
         0,
         &["[1] 0"],
+    ),
+];
+
+/// What R itself reports as an error of the kernel's: what is added to it, as the jail and bubblewrap have it. Alternatives as
+/// different versions of R have different words.
+const TOLD: &[(&str, &[&str])] = &[
+    (
+        "saveRDS(raw(2e7), '/tmp/file', compress = FALSE)",
+        &["[a limit of the worker was reached: 16 MiB and 100 files in /tmp]", "[a limit of the worker was reached: 16 MiB in /tmp]"],
+    ),
+    // Bubblewrap does not limit the number.
+    (
+        "for (i in 1:200) writeLines('x', sprintf('/tmp/%d', i)); stop('any number')",
+        &["[a limit of the worker was reached: 16 MiB and 100 files in /tmp]", "Error: any number"],
+    ),
+    (
+        "saveRDS(raw(8e7), '/dev/shm/file', compress = FALSE)",
+        &["[a limit of the worker was reached: 64 MiB for one file]"],
+    ),
+    // R has no more than 128 connections of its own; each job takes two descriptors.
+    (
+        "jobs <- lapply(1:36, function(i) parallel::mcparallel(Sys.sleep(60)));
+         files <- lapply(1:120, function(i) file('/dev/null', 'r'))",
+        &["[a limit of the worker was reached: 176 open files]"],
+    ),
+    (
+        "jobs <- lapply(1:60, function(i) parallel::mcparallel(Sys.sleep(60)))",
+        &["[perhaps a limit of the worker: it allows 48 processes and threads]"],
+    ),
+    (
+        "x <- numeric(7e7)",
+        &[
+            "[a limit of the worker was reached: 525 MiB for R's objects]",
+            "[perhaps a limit of the worker: it allows 525 MiB for R's objects",
+        ],
+    ),
+    // Words of the task's own, and no limit that was met.
+    (
+        "stop('No space left on device')",
+        &["[perhaps a limit of the worker: it allows 320 MiB"],
     ),
 ];
 
@@ -163,6 +211,37 @@ fn every_limit_is_hit(who: Who, root: Option<&Path>) {
         }
     }
     rs.next_is_fine(&worker);
+}
+
+/// The error that a client gets says which limit it was; a result without an error is nobody's to change.
+fn the_error_names_the_limit(who: Who, root: Option<&Path>, driver: &str) {
+    let world = World::new(who);
+    let profile = world.profile("limits.toml", LIMITS);
+    let exec = |code: &str| {
+        let mut command = world.command(&["exec", "--sandbox", driver, "--profile", &profile]);
+        if let Some(root) = root {
+            command.arg("--root").arg(root);
+        }
+        command.args(["-e", code]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    for pair in TOLD.chunks(2) {
+        let running: Vec<Child> = pair.iter().map(|(code, _)| exec(code)).collect();
+        for ((code, words), child) in pair.iter().zip(running) {
+            is_hit(&format!("{who:?} {root:?} {driver} {code}"), &child.wait_with_output().unwrap(), 1, words);
+        }
+    }
+    let code = "tryCatch(saveRDS(raw(2e7), '/tmp/file', compress = FALSE), error = function(e) 'handled')";
+    let output = exec(code).wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*stdout(&output)), (Some(0), "[1] \"handled\"\n"), "{output:?}");
+    // What the jail saw is told all the same.
+    assert!(stderr(&output).contains("disk: ") && stderr(&output).contains("this limit was reached: 16 MiB"), "{output:?}");
+}
+
+#[test]
+fn an_error_names_the_limit_that_it_comes_from() {
+    the_error_names_the_limit(Who::Me, None, "jail");
+    the_error_names_the_limit(Who::Ordinary, Some(&newer()), "bubblewrap");
+    the_error_names_the_limit(Who::Ordinary, Some(&newer()), "jail");
 }
 
 fn both_times_are_hit(who: Who, root: Option<&Path>) {

@@ -105,3 +105,55 @@ async fn a_passphrase_is_asked_for_once_and_never_shown() {
     assert!(shown.contains("has a passphrase") && !shown.contains("Enter passphrase"), "{shown}");
     served.stop().await;
 }
+
+/// Runs the above without a terminal, with a program in `SSH_ASKPASS`; gives back what it printed.
+async fn with_program(served: &Served, script: &str, more: &[(&str, &str)]) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let program = served.path("askpass");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = tokio::process::Command::new("setsid");
+    command.arg("-w").arg(std::env::current_exe().unwrap());
+    command.args(["board_terminal::on_a_terminal", "--exact", "--nocapture"]);
+    for name in ["DISPLAY", "WAYLAND_DISPLAY", "SSH_ASKPASS_REQUIRE"] {
+        command.env_remove(name);
+    }
+    command.env(CHILD, format!("{}:{}", served.folder.path().display(), served.port)).env("SSH_ASKPASS", &program);
+    let output = command.envs(more.iter().copied()).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = soon("the end", output).await.unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_terminal_the_program_of_ssh_askpass_is_asked_as_ssh_asks_it() {
+    let served = Served::with(&["alice"]).await;
+    let ssh = served.path(".ssh");
+    std::fs::create_dir(&ssh).unwrap();
+    let key = make_key(&ssh, "id_ed25519", "the passphrase");
+    served.add("alice", &key);
+    let asked = served.path("asked");
+    let answers = format!("echo \"$1\" >> '{}'; echo 'the passphrase'", asked.display());
+    let questions = || std::fs::read_to_string(&asked).unwrap_or_default().lines().count();
+    let (display, force, never) =
+        (("DISPLAY", ":0"), ("SSH_ASKPASS_REQUIRE", "force"), ("SSH_ASKPASS_REQUIRE", "never"));
+
+    for more in [&[display][..], &[force]] {
+        let said = with_program(&served, &answers, more).await;
+        assert!(said.contains("first: alice") && said.contains("second: alice"), "{more:?}: {said}");
+    }
+    assert_eq!(questions(), 2, "once for each process");
+    let question = std::fs::read_to_string(&asked).unwrap();
+    assert!(question.starts_with("Enter passphrase for key '") && question.contains("id_ed25519"), "{question}");
+
+    for more in [&[][..], &[display, never]] {
+        let said = with_program(&served, &answers, more).await;
+        assert!(said.contains("first: ") && said.contains("SSH_ASKPASS"), "{more:?}: {said}");
+    }
+    assert_eq!(questions(), 2, "nobody was asked");
+    // The user cancels; a program that does not stop talking.
+    for script in ["echo 'the passphrase'; exit 1", "yes"] {
+        let said = with_program(&served, script, &[force]).await;
+        assert!(said.contains("first: ") && !said.contains("alice"), "{script}: {said}");
+    }
+    served.stop().await;
+}

@@ -1,10 +1,10 @@
 //! What futures have in common travels once: bytes counted on the wire, over every network.
 
-use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
+use std::{io::ErrorKind, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use p2p_worker::{
-    spool::Spooled,
+    spool::{SpoolError, SpoolWriter, Spooled},
     transfer::{Cache, Delivery, DeliveryEvent, Invitation, Network, Transfer, TransferConfig},
 };
 use tokio::{process::Command, time::timeout};
@@ -309,4 +309,24 @@ async fn on_a_small_disk() {
     std::fs::write(&ballast, vec![1; 16_800_000]).unwrap();
     drop(fetch(&other(5, 1_500_000)).await);
     assert_eq!(cache.size(), 0);
+    // So it does when the disk is full of a result.
+    std::fs::remove_file(&ballast).unwrap();
+    drop(fetch(&other(4, 6_000_000)).await);
+    assert!(cache.size() >= 5_900_000, "{}", cache.size());
+    let relieved = SpoolWriter::new(disk, 1 << 30).unwrap().relieved_by(Some(cache.relief()));
+    assert_eq!(filled(relieved, 21), None);
+    assert_eq!(cache.size(), 0);
+    assert_eq!(
+        filled(SpoolWriter::new(disk, 1 << 30).unwrap().relieved_by(Some(cache.relief())), 30),
+        Some(true),
+        "no more"
+    );
+}
+
+/// Writes so many megabytes; whether the disk was full, if it was not possible.
+fn filled(mut writer: SpoolWriter, megabytes: usize) -> Option<bool> {
+    let written = (0..megabytes).try_for_each(|_| writer.write(&[1; 1_000_000]));
+    written
+        .err()
+        .map(|error| matches!(error, SpoolError::Write { source, .. } if source.kind() == ErrorKind::StorageFull))
 }

@@ -6,17 +6,19 @@ use p2p_worker::{
     ids::{Digest, Ticket},
     proto::{
         frames::{Frame, FromClient, FromWorker, Kind, MAX_CONTROL, MAX_DATA, Stage, encode_body},
+        posting,
         refusal::{Payload, Refusal},
     },
     transfer::{DeliveryEvent, Network, Session, TransferConfig, TransferError},
 };
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     transfer::contract,
     transfer_support::{
-        ANY, FETCH, Hand, LONG, Pair, Site, all_events, bytes, failure, hand_client, hello, provenance, read, transfer,
-        wait_for,
+        ANY, FETCH, Hand, LONG, Memory, Pair, Site, Tcp, all_events, bytes, failure, hand_client, hello, provenance,
+        read, transfer, wait_for,
     },
 };
 
@@ -397,6 +399,70 @@ async fn a_silent_client<S: Site>(site: &S) {
     })
     .await;
     assert!(matches!(fetched, Err(TransferError::ClientGone { .. })), "{fetched:?}");
+}
+
+/// A future turns out to be wrong when its stream has ended already, and its client waits for another one: there it is told why
+/// there will be no third. Whether the end is seen first is up to the threads, so it is tried until it is.
+#[tokio::test]
+async fn what_was_wrong_is_told_on_the_next_stream() {
+    let mut broken = zstd::bulk::compress(&bytes(MAX_DATA), 1).unwrap();
+    broken.truncate(MAX_DATA - 1);
+    for _ in 0..200 {
+        let site = Memory::default();
+        let pair = Pair::new(&site).await;
+        let client = hand_client(&site, pair.worker.network().id()).await;
+        let mut invitation = pair.invitation(Ticket([1; 16]));
+        (invitation.client, invitation.addresses) = (client.id().clone(), client.addresses());
+        let over = CancellationToken::new();
+        let fetching = async {
+            let fetched = pair.worker.fetch(invitation).await;
+            over.cancel();
+            fetched
+        };
+        let playing = async {
+            let (_, stream) = timeout(LONG, client.accept()).await.unwrap().unwrap();
+            let mut hand = Hand::new(stream);
+            assert!(matches!(hand.hear().await, Some(Frame::Control(FromWorker::Hello(_)))));
+            hand.say(&future_of(&bytes(2 * MAX_DATA))).await;
+            hand.write(&encode_body(Kind::Packed, &broken).unwrap()).await;
+            drop(hand);
+            let next = tokio::select! { biased;
+                next = client.accept() => next,
+                () = over.cancelled() => None,
+            };
+            let mut hand = Hand::new(next?.1);
+            let Some(Frame::Control(FromWorker::Hello(hello))) = hand.hear().await else { panic!("no hello") };
+            hand.say(&future_of(&bytes(2 * MAX_DATA))).await;
+            Some((hello.stage, hand.hear().await))
+        };
+        let (fetched, told) = tokio::join!(fetching, playing);
+        assert!(matches!(fetched, Err(TransferError::Protocol(_))), "{fetched:?}");
+        if let Some((stage, told)) = told {
+            assert!(matches!(stage, Stage::Fetch { held: None }), "{stage:?}");
+            assert!(matches!(told, Some(Frame::Control(FromWorker::Refuse(Refusal::Protocol(_))))), "{told:?}");
+            return;
+        }
+    }
+    panic!("the end of the stream was never seen first");
+}
+
+/// Where the kernel closes a connection for a process that was killed, nobody waits for silence.
+#[tokio::test]
+async fn the_end_of_a_workers_connection_is_seen_at_once() {
+    let config = TransferConfig { silence: 100 * LONG, ..TransferConfig::default() };
+    let pair = Pair::with(&Tcp, config).await;
+    let mut delivery = pair.grant(b"future");
+    let hand = running(&pair, delivery.ticket).await;
+    let Pair { client: _client, worker, directory: _directory } = pair;
+    drop((hand, worker));
+    wait_for(&mut delivery, |event| matches!(event, DeliveryEvent::Disconnected(_)).then_some(())).await;
+}
+
+#[test]
+fn a_worker_that_vanished_is_in_doubt_within_five_seconds() {
+    let config = TransferConfig::default();
+    assert!(config.silence >= 3 * config.heartbeat, "a heartbeat may be lost");
+    assert!(config.silence + posting::ABSENCE <= Duration::from_secs(5));
 }
 
 async fn a_silent_worker<S: Site>(site: &S) {

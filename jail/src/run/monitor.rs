@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::run::census::{Processes, kill_descendants};
 use crate::run::group::Group;
 use crate::run::launch::Started;
+use crate::run::uplink::Pasta;
 use crate::run::watch::{Watch, ended_cpu_ms, out_of_memory};
 use crate::spec::{Exit, Report, Spec, Stage, Stop, Usage};
 use crate::stages::init::parse_exit;
@@ -101,7 +102,7 @@ impl<'a> Monitor<'a> {
             }
             if (control && self.control.wants_an_end()) || self.control.is_deaf() {
                 self.stopped = Some(Stop::Asked);
-            } else if self.exit.is_none() {
+            } else if self.exit.is_none() && self.stopped.is_none() {
                 self.look();
             }
         }
@@ -110,7 +111,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Waits until something happens or the next look is due: whether it was the control socket, a note, the exec, the end
-    /// of the first process. From the hand-over on, notes are heard when the pipe closes, all of them at once: the stages
+    /// of the first process or of pasta. From the hand-over on, notes are heard when the pipe closes, all of them at once: the stages
     /// that are left take less time than being woken up for each.
     fn wait(&self) -> [bool; 4] {
         let due = match &self.watch {
@@ -125,8 +126,10 @@ impl<'a> Monitor<'a> {
         let waits_for_notes = self.hears && (explains || self.exec.is_none());
         let notes = if waits_for_notes { self.task.notes.as_fd() } else { pidfd };
         let exec = self.exec.as_ref().map_or(pidfd, AsFd::as_fd);
-        let [control, notes, exec, ended] = ready([self.control.as_fd(), notes, exec, pidfd], timeout);
-        [control, notes && waits_for_notes, exec && self.exec.is_some(), ended]
+        let pasta = self.task.pasta.as_ref().map_or(pidfd, |pasta| pasta.pidfd.as_fd());
+        let [control, notes, exec, ended, cut_off] =
+            ready([self.control.as_fd(), notes, exec, pidfd, pasta], timeout);
+        [control, notes && waits_for_notes, exec && self.exec.is_some(), ended || cut_off]
     }
 
     /// Takes in all notes that have come.
@@ -193,12 +196,20 @@ impl<'a> Monitor<'a> {
         while let Ok(Some((pid, exit))) = sys::wait(None, true) {
             if pid == self.task.pid {
                 self.exit = Some(exit);
-            } else if let Some(mut pasta) = self.task.pasta.take_if(|pasta| pasta.pid == pid)
-                && self.watch.is_none()
-                && self.failure.is_none()
-            {
-                self.failure = Some(pasta.ended());
+            } else if let Some(pasta) = self.task.pasta.take_if(|pasta| pasta.pid == pid) {
+                self.is_cut_off(pasta);
             }
+        }
+    }
+
+    /// pasta has ended: a task that would begin or go on without the network that it was promised is not to. One that has ended
+    /// itself, of which pasta takes notice, is left alone.
+    fn is_cut_off(&mut self, mut pasta: Pasta) {
+        let [over] = ready([self.task.pidfd.as_fd()], Duration::ZERO);
+        if self.watch.is_none() {
+            self.failure = self.failure.take().or_else(|| Some(pasta.ended()));
+        } else if !over && self.exit.is_none() {
+            self.stopped = self.stopped.or(Some(Stop::Uplink));
         }
     }
 
@@ -242,7 +253,8 @@ impl<'a> Monitor<'a> {
 
     /// Whether the kernel killed something of the task for want of memory, if that was not seen before it ended.
     fn see_want_of_memory(&mut self) {
-        if self.stopped.is_none_or(|stop| stop == Stop::Asked) && self.watch.is_some() {
+        let may_be_more = |stop| matches!(stop, Stop::Asked | Stop::Uplink);
+        if self.stopped.is_none_or(may_be_more) && self.watch.is_some() {
             let seen = self.group.and_then(Group::memory);
             self.stopped = seen.and_then(|seen| out_of_memory(&seen)).or(self.stopped);
         }
@@ -288,14 +300,15 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    fn usage(&self) -> Usage {
-        let Some(watch) = &self.watch else { return Usage::default() };
+    fn usage(&mut self) -> Usage {
+        let Some(watch) = &mut self.watch else { return Usage::default() };
         let counted = self.group.is_some_and(|group| group.cpu_ms().is_some());
         Usage {
             wall_ms: watch.wall_ms(),
             cpu_ms: if counted { watch.cpu_ms() } else { ended_cpu_ms().max(self.cpu_ms) },
             peak_memory: watch.peak().max(self.group.and_then(Group::memory).map_or(0, |memory| memory.most)),
             refused_processes: self.group.map_or(0, Group::refused_processes),
+            full_tmpfs: watch.full(),
         }
     }
 }

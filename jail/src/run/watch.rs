@@ -48,6 +48,7 @@ pub(crate) struct Watch<'a> {
     cpu_before: u64,
     objects: u64,
     next_objects: Duration,
+    full: u64,
 }
 
 impl<'a> Watch<'a> {
@@ -75,6 +76,7 @@ impl<'a> Watch<'a> {
             cpu_before,
             objects: 0,
             next_objects: began,
+            full: 0,
         }
     }
 
@@ -93,6 +95,7 @@ impl<'a> Watch<'a> {
         if now < self.next {
             return None;
         }
+        self.see_full();
         let mut wait = LONGEST;
         if let Some(limit) = self.limits.cpu_time_ms {
             let left = limit.checked_sub(self.cpu_ms()).filter(|left| *left > 0);
@@ -147,6 +150,18 @@ impl<'a> Watch<'a> {
         self.suspected = left == 0;
         let reached = Duration::from_millis(left / (FILL_RATE * self.cpus));
         Ok(if self.suspected { SECOND_LOOK } else { reached })
+    }
+
+    /// Notes which tmpfs have no room at the moment.
+    fn see_full(&mut self) {
+        let full = self.tmpfs.iter().zip(0..u64::BITS).filter(|(tmpfs, _)| is_full(tmpfs));
+        self.full = full.fold(self.full, |seen, (_, bit)| seen | 1 << bit);
+    }
+
+    /// Which tmpfs had no room at any look, this one included: see [`crate::spec::Usage::full_tmpfs`].
+    pub(crate) fn full(&mut self) -> u64 {
+        self.see_full();
+        self.full
     }
 
     /// Milliseconds since the command was executed.
@@ -241,6 +256,13 @@ fn used(tmpfs: &OwnedFd) -> u64 {
     let block = u64::try_from(found.block_size()).unwrap_or(0);
     let contents = found.blocks().saturating_sub(found.blocks_free()).saturating_mul(block);
     contents + found.files().saturating_sub(found.files_free()).saturating_mul(BYTES_OF_A_FILE)
+}
+
+/// Whether it takes no other byte, or no other file. One that has no limit on files says that it has none.
+fn is_full(tmpfs: &OwnedFd) -> bool {
+    let has_no = |all: u64, free: u64| all > 0 && free == 0;
+    fstatfs(tmpfs)
+        .is_ok_and(|found| has_no(found.blocks(), found.blocks_free()) || has_no(found.files(), found.files_free()))
 }
 
 fn total(parts: impl Iterator<Item = Memory>) -> Memory {

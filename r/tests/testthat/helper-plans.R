@@ -45,14 +45,15 @@ use_double <- function(mode = "", ...) {
   plan(future.libp2p::cluster, workers = 2L, worker = double_program(), ...)
 }
 
-# Ours, and two of package future's own, which show that a test is right. They take long, so only where tests are asked to be thorough.
+# Ours, and two of package future's own, which show that a test asks for nothing that they do not do. They take long, so only
+# where P2P_TEST_CONTROLS is "true", or "only" for those two alone.
 plans <- function() {
   ours <- list(libp2p = use_libp2p)
-  if (!identical(Sys.getenv("P2P_TEST_CONTROLS"), "true")) return(ours)
-  c(ours, list(
+  controls <- list(
     multisession = function(workers = 2L, ...) plan(multisession, workers = workers, ...),
     multicore = function(workers = 2L, ...) plan(multicore, workers = workers, ...)
-  ))
+  )
+  switch(Sys.getenv("P2P_TEST_CONTROLS"), true = c(ours, controls), only = controls, ours)
 }
 
 # A test under every plan.

@@ -1,12 +1,16 @@
-//! Asks for a passphrase on the terminal of this process, without showing it.
+//! Asks for a passphrase: on the terminal of this process, without showing it, or by the program that `SSH_ASKPASS` names.
 //!
 //! There is a terminal to ask on where the process has a controlling one and is in its foreground: never in a service,
-//! a cron job or a shell's background.
+//! a cron job or a shell's background. The program is asked as ssh(1) says: where there is a display and no terminal, and
+//! otherwise as `SSH_ASKPASS_REQUIRE` has it.
 
 use std::{
+    env,
+    ffi::OsString,
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     path::Path,
+    process::{Command, Stdio},
 };
 
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
@@ -17,15 +21,35 @@ const ATTEMPTS: usize = 3;
 /// The longest passphrase, in bytes.
 const MOST: usize = 1024;
 
+/// Who asks.
+enum Asker {
+    Terminal(File),
+    /// The program that `SSH_ASKPASS` names.
+    Program(OsString),
+}
+
 /// Whether somebody can be asked.
 pub(super) fn is_possible() -> bool {
-    terminal().is_some()
+    asker().is_some()
+}
+
+/// As readpass.c of OpenSSH has it, but that no program is asked that nobody named.
+fn asker() -> Option<Asker> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty());
+    let program = set("SSH_ASKPASS").map(Asker::Program);
+    let has_display = set("DISPLAY").or_else(|| set("WAYLAND_DISPLAY")).is_some();
+    let on_terminal = || terminal().map(Asker::Terminal);
+    match set("SSH_ASKPASS_REQUIRE").as_deref().and_then(|word| word.to_str()) {
+        Some("force") => program.or_else(on_terminal),
+        Some("never") => on_terminal(),
+        Some("prefer") => program.filter(|_| has_display).or_else(on_terminal),
+        _ => on_terminal().or_else(|| program.filter(|_| has_display)),
+    }
 }
 
 fn terminal() -> Option<File> {
     // systemd says so even where a service was given a terminal.
-    if std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("SYSTEMD_EXEC_PID").is_some_and(is_this_process)
-    {
+    if env::var_os("INVOCATION_ID").is_some() && env::var_os("SYSTEMD_EXEC_PID").is_some_and(is_this_process) {
         return None;
     }
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
@@ -33,24 +57,45 @@ fn terminal() -> Option<File> {
     (foreground == nix::unistd::getpgrp()).then_some(terminal)
 }
 
-fn is_this_process(pid: std::ffi::OsString) -> bool {
+fn is_this_process(pid: OsString) -> bool {
     pid.to_str().is_some_and(|pid| pid == std::process::id().to_string())
 }
 
 /// Asks until the key opens, for at most [`ATTEMPTS`] times. `None` if it does not, or the user gave up. Blocks.
 pub(super) fn unlock(path: &Path, open: impl Fn(&str) -> Option<PrivateKey>) -> Option<PrivateKey> {
-    let mut terminal = terminal()?;
+    let mut asker = asker()?;
     for _ in 0..ATTEMPTS {
         let question =
             format!("Enter passphrase for key '{}': ", crate::text::for_terminal(&path.display().to_string()));
-        let passphrase = ask(&mut terminal, &question).ok().flatten().filter(|passphrase| !passphrase.is_empty())?;
+        let answer = match &mut asker {
+            Asker::Terminal(terminal) => ask(terminal, &question),
+            Asker::Program(program) => ask_by(program, &question),
+        };
+        let passphrase = answer.ok().flatten().filter(|passphrase| !passphrase.is_empty())?;
         if let Some(key) = open(&passphrase) {
             return Some(key);
         }
-        // If this cannot be written, the next question cannot be either.
-        let _ = writeln!(terminal, "That is not the passphrase.");
+        if let Asker::Terminal(terminal) = &mut asker {
+            // If this cannot be written, the next question cannot be either.
+            let _ = writeln!(terminal, "That is not the passphrase.");
+        }
     }
     None
+}
+
+/// The first line that the program writes; `None` if it ends with another status than 0, as when the user cancels.
+fn ask_by(program: &OsString, question: &str) -> io::Result<Option<String>> {
+    let mut asking = Command::new(program).arg(question).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut answer = Vec::new();
+    let read = match asking.stdout.take() {
+        // What is too long is cut off, and so no answer.
+        Some(output) => output.take(MOST as u64 + 2).read_to_end(&mut answer),
+        None => Ok(0),
+    };
+    let status = asking.wait()?;
+    read?;
+    let line = answer.split(|byte| matches!(byte, b'\r' | b'\n')).next().filter(|line| line.len() <= MOST);
+    Ok(line.filter(|_| status.success()).and_then(|line| String::from_utf8(line.to_vec()).ok()))
 }
 
 /// One answer; `None` if the user gave up (Ctrl-C, Ctrl-D).

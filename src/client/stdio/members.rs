@@ -57,11 +57,13 @@ struct Worker {
 pub struct Members {
     workers: Arc<Mutex<BTreeMap<PeerName, Worker>>>,
     state: watch::Sender<BoardState>,
+    /// Whether any worker is known.
+    any: watch::Sender<bool>,
 }
 
 impl Default for Members {
     fn default() -> Self {
-        Self { workers: Arc::default(), state: watch::Sender::new(BoardState::Joining) }
+        Self { workers: Arc::default(), state: watch::Sender::new(BoardState::Joining), any: watch::Sender::new(false) }
     }
 }
 
@@ -70,6 +72,12 @@ impl Members {
     #[must_use]
     pub(super) fn state(&self) -> watch::Receiver<BoardState> {
         self.state.subscribe()
+    }
+
+    /// Whether any worker is known, now and from now on.
+    #[must_use]
+    pub(super) fn any(&self) -> watch::Receiver<bool> {
+        self.any.subscribe()
     }
 
     /// Takes what came from the board; `None` when nothing will any more.
@@ -114,8 +122,14 @@ impl Members {
                 worker.until = worker.until.max(until);
                 forget(&mut workers, now);
             }
-            _ => {}
+            _ => return,
         }
+        self.tell_any();
+    }
+
+    fn tell_any(&self) {
+        let any = !self.workers().is_empty();
+        self.any.send_if_modified(|before| std::mem::replace(before, any) != any);
     }
 
     /// A line for each worker whose word still holds.
@@ -128,7 +142,10 @@ impl Members {
             let line = Line::new("worker").with("name", name).with("seen", worker.seen.unix_seconds());
             line.maybe("r", r.as_ref()).maybe("driver", driver.as_ref()).maybe("profile", profile.as_ref())
         };
-        workers.iter().map(line).collect()
+        let lines = workers.iter().map(line).collect();
+        drop(workers);
+        self.tell_any();
+        lines
     }
 }
 

@@ -150,6 +150,7 @@ where
     let session = Session {
         road: Arc::new(road),
         outbox,
+        any_worker: members.any(),
         members,
         board,
         settings,
@@ -208,6 +209,7 @@ struct Session {
     outbox: Outbox,
     members: Members,
     board: watch::Receiver<BoardState>,
+    any_worker: watch::Receiver<bool>,
     settings: Settings,
     connected: Option<Connected>,
     /// What to do where the board could not be joined.
@@ -253,6 +255,7 @@ impl Session {
                     self.connected(connected);
                 }
                 Ok(()) = self.board.changed() => self.board_changed(),
+                Ok(()) = self.any_worker.changed() => self.first_worker(),
                 // Nobody reads any more.
                 _ = &mut writer => break End::Left,
                 () = stop.cancelled() => break End::Left,
@@ -384,6 +387,13 @@ impl Session {
         };
         let line = self.about(Line::new("board")).maybe("reason", reason.map(|reason| text::for_log(&reason, 1000)));
         self.outbox.keep(line.maybe("hint", self.hint.take()));
+    }
+
+    /// Tells of the first worker that was heard, so that nobody has to ask again and again.
+    fn first_worker(&mut self) {
+        if *self.any_worker.borrow_and_update() {
+            self.members.lines().into_iter().for_each(|line| self.outbox.keep(line));
+        }
     }
 
     fn status(&self) {

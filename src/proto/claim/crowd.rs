@@ -114,8 +114,12 @@ impl Crowd {
     pub(super) fn answer_delay(&self, me: &PeerName) -> Duration {
         let mut hasher = DefaultHasher::new();
         me.hash(&mut hasher);
-        let others = u32::try_from(self.heard.len()).unwrap_or(u32::MAX);
-        ANSWER_SPREAD.saturating_mul(others).mul_f64(drawn(&hasher))
+        self.answer_spread().mul_f64(drawn(&hasher))
+    }
+
+    /// The time over which the answers of all workers to a client's hello are spread.
+    pub(super) fn answer_spread(&self) -> Duration {
+        ANSWER_SPREAD.saturating_mul(u32::try_from(self.heard.len()).unwrap_or(u32::MAX))
     }
 
     /// How long we wait before we offer.

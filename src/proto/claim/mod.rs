@@ -22,6 +22,7 @@ mod table;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -50,8 +51,9 @@ pub const RESULT_VALIDITY: Duration = Duration::from_secs(60);
 /// How long a worker's hello is valid; it is said again after half of it.
 const HELLO_VALIDITY: Duration = Duration::from_secs(600);
 
-/// The least time between two hellos that answer those of clients.
-const HELLO_PAUSE: Duration = Duration::from_secs(30);
+/// The least time between two hellos that answer those of clients: 1 s, or as long as the answers of all workers take, which
+/// are spread, and at most 30 s.
+const HELLO_PAUSE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30);
 
 /// For how long a request counts after it was heard, whatever it says itself: clients post theirs again long before, and
 /// forged ones must not keep the table full.
@@ -303,7 +305,8 @@ impl Claims {
                 if !self.draining && self.hello_due > now && self.answered.is_none_or(|at| at <= now) =>
             {
                 let due = now + self.crowd.answer_delay(&self.settings.me);
-                let due = self.answered.map_or(due, |before| due.max(before + HELLO_PAUSE));
+                let pause = self.crowd.answer_spread().clamp(*HELLO_PAUSE.start(), *HELLO_PAUSE.end());
+                let due = self.answered.map_or(due, |before| due.max(before + pause));
                 self.answered = Some(due);
                 self.hello_due = self.hello_due.min(due);
             }

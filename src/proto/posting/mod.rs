@@ -8,7 +8,7 @@
 //!   that its way takes. A client that speaks only wormhole takes the first offer.
 //! - A future belongs to one worker at a time. When its transfer fails it is posted again, under the same name, and
 //!   offers with the name or the node of the worker that failed are passed over for a while.
-//! - A worker that does not come, or falls silent, is in *doubt* after [`DOUBT`]: the future is posted again, and belongs
+//! - A worker that does not come is in *doubt* after [`DOUBT`], one that falls silent after [`ABSENCE`]: the future is posted again, and belongs
 //!   to whoever is faster, the worker if it comes back or the next one that offers. The ticket of a worker that was
 //!   replaced is void, so that there is one result.
 //! - Who has a future by wormhole says on the board when its result can be fetched, and nothing before, however long it
@@ -39,9 +39,12 @@ pub const REQUEST_VALIDITY: Duration = Duration::from_secs(10);
 /// posted again every [`REQUEST_VALIDITY`].
 pub const WINDOW: usize = 16;
 
-/// For how long a worker may stay away before its future is posted again: from the accept to its coming, and after its
-/// stream broke.
+/// For how long a worker may stay away after it was accepted before its future is posted again.
 pub const DOUBT: Duration = Duration::from_secs(4);
+
+/// For how long a worker may stay away after its stream broke, before its future is posted again. It dials again after a
+/// tenth of a second, by a way that it knows.
+pub const ABSENCE: Duration = Duration::from_millis(1500);
 
 /// How long an accept is valid.
 const ACCEPT_VALIDITY: Duration = Duration::from_secs(60);
@@ -211,7 +214,7 @@ impl Postings {
             Event::Came(future) => self.came(&future, &mut actions),
             Event::Silent(future) => {
                 let posting = self.postings.get_mut(&future).filter(|posting| posting.worker.is_some());
-                posting.into_iter().for_each(|posting| posting.due = Some(now + DOUBT));
+                posting.into_iter().for_each(|posting| posting.due = Some(now + ABSENCE));
             }
             Event::Failed { future, came } => self.post_again(future, came, true, now, &mut actions),
             Event::CodeSpoilt(future) => self.post_again(future, false, false, now, &mut actions),

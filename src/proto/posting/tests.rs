@@ -123,16 +123,16 @@ fn a_silent_worker_that_comes_back_keeps_its_future() {
     client.handle(offer("w@w:1", "f-1", OURS, T0), T0);
     client.handle(Event::Came(future()), T0);
     client.handle(Event::Silent(future()), T0);
-    let now = T0 + DOUBT;
+    let now = T0 + ABSENCE;
     let said = client.handle(Event::Tick, now);
     assert_eq!((said.len(), requests(&said)), (2, 1), "no reminder: it has the ticket {said:?}");
     let back = client.handle(Event::Came(future()), now);
     assert_eq!(back, [Action::Confirm { future: future(), worker: "w@w:1".parse().unwrap() }]);
     assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OTHER, now), now)), None);
     client.handle(Event::Silent(future()), now);
-    client.handle(Event::Tick, now + DOUBT);
-    assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OTHER, now + DOUBT), now + DOUBT)), Some("v@w:1"));
-    let end = client.handle(failed(true), now + DOUBT);
+    client.handle(Event::Tick, now + ABSENCE);
+    assert_eq!(granted(&client.handle(offer("v@w:1", "f-1", OTHER, now + ABSENCE), now + ABSENCE)), Some("v@w:1"));
+    let end = client.handle(failed(true), now + ABSENCE);
     assert_eq!(end, [Action::GaveUp { future: future(), attempts: 2 }], "both came and failed");
 }
 
@@ -144,7 +144,7 @@ fn the_last_attempt_is_not_taken_from_a_silent_worker() {
     client.handle(offer("v@w:1", "f-1", OTHER, T0), T0);
     client.handle(Event::Came(future()), T0);
     client.handle(Event::Silent(future()), T0);
-    let now = T0 + DOUBT;
+    let now = T0 + ABSENCE;
     client.handle(Event::Tick, now);
     let third = offer("u@w:1", "f-1", "protocols=libp2p,peer=12D3KooWu", now);
     assert_eq!(granted(&client.handle(third, now)), None);
@@ -314,10 +314,10 @@ fn a_worker_that_does_not_come_by_wormhole_is_told_once_and_replaced() {
     assert_eq!((said.len(), requests(&said)), (2, 1), "{said:?}");
     assert_eq!(client.handle(Event::Came(future()), due), [], "nothing that could disturb it");
     client.handle(Event::Silent(future()), due);
-    client.handle(Event::Tick, due + DOUBT);
-    let said = client.handle(offer("w@w:1", "f-1", OURS, due + DOUBT), due + DOUBT);
+    client.handle(Event::Tick, due + ABSENCE);
+    let said = client.handle(offer("w@w:1", "f-1", OURS, due + ABSENCE), due + ABSENCE);
     assert_eq!(granted(&said), Some("w@w:1"), "whoever is faster");
-    assert_eq!(client.handle(result("r@w:1", due + DOUBT), due + DOUBT), [], "too late");
+    assert_eq!(client.handle(result("r@w:1", due + ABSENCE), due + ABSENCE), [], "too late");
 }
 
 #[test]

@@ -18,7 +18,9 @@ eval(parse(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)[1L]
 local({
   mode <- commandArgs(trailingOnly = TRUE)[1L]
   announced <- Sys.getenv("P2P_FUTURE")
-  Sys.unsetenv("P2P_FUTURE")
+  packed <- Sys.getenv("P2P_PACKED")
+  allowed <- Sys.getenv("P2P_LIMITS")
+  Sys.unsetenv(c("P2P_FUTURE", "P2P_PACKED", "P2P_LIMITS", "R_ENABLE_JIT"))
   process <- Sys.getpid()
   frames <- if (file.exists("/dev/fd/3")) "/dev/fd/3" else "/proc/self/fd/3"
   # No start-up file of package future, one core, whatever package parallel or parallelly think of the machine.
@@ -75,21 +77,16 @@ local({
     if (length(chunks) == 1L) chunks[[1L]] else as.raw(do.call(c, chunks))
   }
 
-  starts_with <- function(bytes, magic) {
-    length(bytes) >= length(magic) && identical(bytes[seq_along(magic)], as.raw(magic))
-  }
-
-  # The object in an RDS file that is gzip, bzip2 or xz, or not compressed at all.
-  decode <- function(bytes) {
-    if (length(bytes) == 0L) stop("nothing arrived", call. = FALSE)
-    if (starts_with(bytes, c(0x1f, 0x8b))) {
-      from <- gzcon(rawConnection(bytes))
-      on.exit(close(from))
-      return(unserialize(from))
-    }
-    if (starts_with(bytes, c(0x42, 0x5a, 0x68))) bytes <- memDecompress(bytes, "bzip2")
-    if (starts_with(bytes, c(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00))) bytes <- memDecompress(bytes, "xz")
-    unserialize(bytes)
+  # The object of the RDS that arrives: gzip, bzip2, xz, or not compressed at all. The first and the last are read while they
+  # come, so that nothing is held but the object; the other two are announced, because R cannot look ahead in a pipe.
+  read_object <- function() {
+    if (nzchar(packed)) return(unserialize(memDecompress(read_input(), packed)))
+    from <- gzcon(file("stdin", "rb", raw = TRUE))
+    on.exit(close(from))
+    tryCatch(unserialize(from), error = function(e) {
+      if (identical(conditionMessage(e), "error reading from connection")) stop("it is cut short, or nothing arrived", call. = FALSE)
+      stop(e)
+    })
   }
 
   # ---- names of futures ----
@@ -133,6 +130,87 @@ local({
     )
   }
 
+  # ---- limits that show as errors ----
+
+  # Words of R's by which a limit of the worker shows. They may come from elsewhere, so they make a "perhaps".
+  words_of <- c(
+    room = "No space left on device",
+    file = "File too large",
+    descriptors = "Too many open files",
+    processes = "Resource temporarily unavailable",
+    heap = "vector memory exhausted|vector memory limit of|cannot allocate vector of size",
+    space = "cannot allocate vector of size|[Cc](annot|ould not) allocate memory|bad_alloc"
+  )
+  # What R says of a file that it could not write, without a reason.
+  not_written <- "error writing to connection|write (error|failed)|problem (copying|closing)"
+
+  # Whether there is no room: tried, as only trying tells.
+  is_full <- function(folder) {
+    path <- tempfile("p2p", folder)
+    on.exit(unlink(path))
+    why <- character()
+    opened <- FALSE
+    tryCatch(withCallingHandlers({
+      to <- file(path, "wb", raw = TRUE)
+      opened <- TRUE
+      tryCatch(writeBin(raw(65536L), to), finally = close(to))
+    }, warning = function(w) {
+      why <<- c(why, conditionMessage(w))
+      invokeRestart("muffleWarning")
+    }), error = identity)
+    if (opened) !identical(file.size(path), 65536) else any(grepl(words_of[["room"]], why, fixed = TRUE))
+  }
+
+  # Whether a file is as large as a file may be.
+  is_there_a_file_of <- function(size, folders) {
+    files <- list.files(folders, all.files = TRUE, full.names = TRUE, recursive = TRUE, no.. = TRUE)
+    any(file.size(files) == size, na.rm = TRUE)
+  }
+
+  # A folder cannot be read without a free descriptor.
+  are_descriptors_used_up <- function(limit) {
+    open <- length(list.files("/proc/self/fd"))
+    dir.exists("/proc/self/fd") && (open == 0L || open >= limit)
+  }
+
+  # Which limits an error with these words was, for sure or perhaps, with their values; nothing for other errors.
+  limits_met <- function(words) {
+    limits <- strsplit(strsplit(allowed, "\n", fixed = TRUE)[[1L]], "\t", fixed = TRUE)
+    limits <- Filter(function(limit) length(limit) == 3L && limit[1L] %in% names(words_of), limits)
+    kinds <- vapply(limits, `[`, "", 1L)
+    folders <- vapply(limits[kinds == "room"], `[`, "", 2L)
+    said <- function(what) any(grepl(what, words))
+    is_sure <- function(kind, value) {
+      switch(kind,
+        room = (said(words_of[["room"]]) || said(not_written)) && is_full(value),
+        file = (said(words_of[["file"]]) || said(not_written)) && is_there_a_file_of(as.numeric(value), folders),
+        descriptors = said(words_of[["descriptors"]]) && are_descriptors_used_up(as.numeric(value)),
+        heap = said("^vector memory (exhausted|limit of)"),
+        FALSE
+      )
+    }
+    sure <- vapply(limits, function(limit) is_sure(limit[1L], limit[2L]), NA)
+    maybe <- vapply(kinds, function(kind) said(words_of[[kind]]), NA)
+    values <- function(which) paste(vapply(limits[which], `[`, "", 3L), collapse = "; ")
+    if (any(sure)) return(paste0("a limit of the worker was reached: ", values(sure)))
+    if (any(maybe)) paste0("perhaps a limit of the worker: it allows ", values(maybe))
+  }
+
+  # Adds to the error in a result which limit it was. A result without an error stays as it is.
+  name_limits <- function(result) {
+    conditions <- result[["conditions"]]
+    is_a <- function(classes) vapply(conditions, function(entry) inherits(entry[["condition"]], classes), NA)
+    error <- which(is_a("error"))
+    if (length(error) == 0L || !nzchar(allowed)) return(result)
+    text <- function(entry) paste(as.character(conditionMessage(entry[["condition"]])), collapse = "\n")
+    note <- limits_met(vapply(conditions[is_a(c("error", "warning"))], text, ""))
+    last <- error[length(error)]
+    said <- conditions[[last]][["condition"]][["message"]]
+    if (is.null(note) || !is.character(said) || length(said) != 1L) return(result)
+    result[["conditions"]][[last]][["condition"]][["message"]] <- paste0(said, "\n[", note, "]")
+    result
+  }
+
   # ---- run ----
 
   field <- function(future, name) get0(name, envir = future, inherits = FALSE)
@@ -173,6 +251,24 @@ local({
     future
   }
 
+  # R starts without its compiler, which takes 0.1 s for what runs once here, in this file and in package future. The user's
+  # code has it as everywhere: switched on by a call before the expression, which leaves no trace in its sys.calls(), and off
+  # when package future makes the result of it; results that are made further inside are those of futures within this one.
+  compiler <- local({
+    depth <- NA_integer_
+    set <- function(level) .Internal(enableJIT(level))
+    list(
+      before = function(expr) {
+        on <- function() {
+          depth <<- sys.nframe()
+          set(3L)
+        }
+        as.call(list(base::`{`, as.call(list(on)), expr))
+      },
+      result_at = function(frame) if (!is.na(depth) && frame < depth) set(0L)
+    )
+  })
+
   # Sends immediateConditions at once. Newer versions of package future signal such a condition once more from within,
   # and then let the first signal pass: the second of such a pair is not sent.
   relay <- function() {
@@ -198,6 +294,7 @@ local({
     has_value <- FALSE
     unlockBinding("FutureResult", package)
     assign("FutureResult", function(value = NULL, ...) {
+      compiler$result_at(sys.nframe())
       has_value <<- !missing(value)
       original(value = value, ...)
     }, envir = package)
@@ -218,6 +315,7 @@ local({
 
   evaluate <- function(future, uuid) {
     adopt(future)
+    assign("expr", compiler$before(field(future, "expr")), envir = future)
     came_to_a_value <- watch_results()
     result <- withCallingHandlers(future::result(reset(future)), immediateCondition = relay())
     if (!inherits(result, "FutureResult")) stop("package future gave no FutureResult", call. = FALSE)
@@ -229,12 +327,19 @@ local({
     result
   }
 
+  # As closeAllConnections(), which calls gc() too: 40 ms for nothing.
+  close_connections <- function() {
+    for (i in seq_len(sink.number())) sink()
+    if (sink.number(type = "message") != 2L) sink(stderr(), type = "message")
+    for (number in getAllConnections()) if (number > 2L) close(getConnection(number))
+  }
+
   run <- function() {
     started <- Sys.time()
     uuid <- split_uuid(announced)
     attempt <- function() {
       if (!requireNamespace("future", quietly = TRUE)) refuse("package future cannot be loaded there")
-      future <- tryCatch(decode(read_input()), error = function(e) {
+      future <- tryCatch(read_object(), error = function(e) {
         refuse("what arrived cannot be read as RDS: ", conditionMessage(e))
       })
       uuid <<- check_future(future, announced)
@@ -250,14 +355,15 @@ local({
     )
     setTimeLimit()
     setSessionTimeLimit()
-    tryCatch(closeAllConnections(), error = identity)
+    result <- tryCatch(name_limits(result), error = function(e) result)
+    tryCatch(close_connections(), error = identity)
     last_frame(function(to) serialize(result, to))
   }
 
   # ---- name ----
 
   name <- function() {
-    uuid <- tryCatch(check_future(decode(read_input()), ""), error = function(e) {
+    uuid <- tryCatch(check_future(read_object(), ""), error = function(e) {
       cat(conditionMessage(e), "\n", sep = "", file = stderr())
       quit(save = "no", status = 1L, runLast = FALSE)
     })
@@ -399,7 +505,7 @@ local({
     bytes_of <- function(text) unlist(lapply(enc2utf8(as.character(text)), charToRaw))
     err <- function(text) record(2L, bytes_of(text))
     status <- tryCatch({
-      result <- decode(read_input())
+      result <- read_object()
       if (!inherits(result, "FutureResult") || !is.list(result)) stop("what came back is not the result of a future", call. = FALSE)
       result <- unclass(result)
       if (nzchar(announced) && !(is_uuid(result$uuid) && identical(join_uuid(result$uuid), announced))) {

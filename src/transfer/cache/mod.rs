@@ -40,6 +40,7 @@ use shelf::Shelf;
 use crate::{
     ids::{Digest, NodeId},
     proto::manifest::{MAX_PIECE, MIN_PIECE, Manifest, PieceName, PieceSet},
+    spool::Relief,
 };
 
 /// Clients of which pieces are kept, each of which takes a descriptor.
@@ -143,6 +144,17 @@ impl Cache {
     /// Drops everything, to make room. Blocking.
     pub fn clear(&self) {
         drop(self.0.remove(|_| true));
+    }
+
+    /// All of it gives way to what a full disk does not take.
+    #[must_use]
+    pub fn relief(&self) -> Relief {
+        let cache = self.clone();
+        Relief::new(move || {
+            let had_any = cache.size() > 0;
+            cache.clear();
+            had_any
+        })
     }
 
     /// Drops what a client has here. Blocking.

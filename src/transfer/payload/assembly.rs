@@ -4,11 +4,8 @@ use std::{io, sync::Arc};
 
 use crate::{
     proto::{manifest::Manifest, refusal::Payload},
-    spool::{SpoolError, SpoolWriter},
-    transfer::{
-        TransferError,
-        cache::{Cache, Supply},
-    },
+    spool::SpoolWriter,
+    transfer::{TransferError, cache::Supply},
 };
 
 /// The way of a future through its pieces. The one that is next begins before the end of what was written, or at it.
@@ -31,7 +28,7 @@ impl Assembly {
     /// # Errors
     /// [`TransferError::Digest`] when a piece is not the one of its name or cannot be read where it was kept, and
     /// [`TransferError::Spool`].
-    pub(super) fn go_on(&mut self, writer: &mut SpoolWriter, cache: &Cache) -> Result<(), TransferError> {
+    pub(super) fn go_on(&mut self, writer: &mut SpoolWriter) -> Result<(), TransferError> {
         while let Some(name) = self.manifest.names().get(self.index) {
             let (from, end) = (self.at, self.at + u64::from(name.length));
             let kept = self.supply.pieces.get_mut(self.index).and_then(Option::take);
@@ -40,7 +37,7 @@ impl Assembly {
                 Some(piece) if writer.size() < end => {
                     let bytes = piece.read().map_err(|error| spoiled(&error))?;
                     let skipped = usize::try_from(writer.size().saturating_sub(from)).unwrap_or(usize::MAX);
-                    write(writer, bytes.get(skipped..).unwrap_or_default(), Some(cache))?;
+                    writer.write(bytes.get(skipped..).unwrap_or_default())?;
                 }
                 None if writer.size() < end => return Ok(()),
                 None if self.supply.claim.wants(name) => {
@@ -63,18 +60,4 @@ impl Assembly {
 fn spoiled(error: &io::Error) -> TransferError {
     tracing::warn!(%error, "cannot read a piece that was kept");
     TransferError::Digest { what: Payload::Future }
-}
-
-/// Appends bytes. If the disk does not take them, pieces that are kept make room.
-///
-/// # Errors
-/// [`SpoolError`] of the second attempt.
-pub(super) fn write(writer: &mut SpoolWriter, bytes: &[u8], cache: Option<&Cache>) -> Result<(), SpoolError> {
-    match (writer.write(bytes), cache) {
-        (Err(SpoolError::Write { .. }), Some(cache)) if cache.size() > 0 => {
-            cache.clear();
-            writer.write(bytes)
-        }
-        (written, _) => written,
-    }
 }

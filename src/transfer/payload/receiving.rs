@@ -10,7 +10,7 @@ use zstd::bulk::Decompressor;
 
 use super::{
     Course, Expected, Meter,
-    assembly::{Assembly, write},
+    assembly::Assembly,
     ended,
     packing::{claimed, unpack},
 };
@@ -28,7 +28,6 @@ struct Store {
     writer: SpoolWriter,
     unpacker: Option<Decompressor<'static>>,
     assembly: Option<Assembly>,
-    cache: Option<Cache>,
 }
 
 /// A piece as it came.
@@ -241,8 +240,8 @@ const UNPACKABLE: TransferError = TransferError::Protocol("a packed piece that i
 
 fn begin(directory: PathBuf, size: u64, cache: Option<Cache>) -> Writing {
     Writing::begin(move || {
-        let writer = SpoolWriter::new(&directory, size)?;
-        Ok(Store { writer, unpacker: None, assembly: None, cache })
+        let writer = SpoolWriter::new(&directory, size)?.relieved_by(cache.map(|cache| cache.relief()));
+        Ok(Store { writer, unpacker: None, assembly: None })
     })
 }
 
@@ -251,13 +250,13 @@ fn take(mut store: Store, piece: Piece, size: usize) -> Result<Store, TransferEr
         Piece::AsItIs(bytes) => bytes,
         Piece::Packed(packed) => unpack(&mut store.unpacker, &packed, size).map_err(|_| UNPACKABLE)?,
     };
-    write(&mut store.writer, &piece, store.cache.as_ref())?;
+    store.writer.write(&piece)?;
     go_on(store)
 }
 
 fn go_on(mut store: Store) -> Result<Store, TransferError> {
-    if let Some((assembly, cache)) = store.assembly.as_mut().zip(store.cache.as_ref()) {
-        assembly.go_on(&mut store.writer, cache)?;
+    if let Some(assembly) = &mut store.assembly {
+        assembly.go_on(&mut store.writer)?;
     }
     Ok(store)
 }

@@ -33,7 +33,12 @@ fn bombs() -> Vec<Case> {
             gets: "stopped: the limit and its value",
             ..Case::new(48, Killed, "allocate without end, in one vector and past R", "memory")
         },
-        Case { acts: swap, ..Case::new(49, Bounded, "have its memory swapped out", "memory") },
+        Case {
+            acts: swap,
+            scenario: Some(scenarios::swapped),
+            gets: "stopped: the limit and its value, though it asks for every page to be swapped out",
+            ..Case::new(49, Bounded, "have its memory swapped out", "memory")
+        },
         Case {
             acts: files_in_memory,
             ..Case::new(50, Bounded, "fill `/tmp`, `/dev/shm` and the home", "disk, memory")

@@ -36,6 +36,33 @@ pub(super) fn memory(place: &Place<'_>) -> Told {
     expect(&place.exec(&bomb(64), &["--profile", &profile]), 0, &["ok, 64 MiB"], &[])
 }
 
+/// 49: whatever is swapped out counts, or cannot be: the limit is met as if there were no swap. Where the machine has swap and a
+/// control group holds the limit, nothing of the task is in it.
+pub(super) fn swapped(place: &Place<'_>) -> Told {
+    let profile = limited(place, "memory = \"400 MiB\"\nresult = \"64 MiB\"");
+    let bomb = |mib| format!("cat({PROBE}'swapped', {mib}), stdout = TRUE), '\\n')");
+    let ran = place.exec(&bomb(1500), &["--profile", &profile]);
+    expect(&ran, 4, &[], &["memory limit of 400.0 MiB reached"])?;
+    let within = place.exec(&bomb(64), &["--profile", &profile]);
+    expect(&within, 0, &["ok, 64 MiB"], &[])?;
+    let swap = fs::read_to_string("/proc/swaps").unwrap_or_default().lines().count() > 1;
+    let driver = place.driver.to_string();
+    let doctor = || Ran::of(&place.worker(&["doctor", "--sandbox", &driver]).output().unwrap()).stdout;
+    let held = !swap || doctor().contains("no swap");
+    if held && !within.stdout.contains("MiB, 0 kB in swap") {
+        return Err(format!("some of it is in swap: {within:?}"));
+    }
+    static CONTROL: OnceLock<Told> = OnceLock::new();
+    let control = || {
+        let outside = place.bare().evaluate(&bomb(64));
+        if swap && outside.stdout.contains("MiB, 0 kB in swap") {
+            return Err(format!("nothing was swapped outside either: {outside:?}"));
+        }
+        expect(&outside, 0, &["ok, 64 MiB"], &[])
+    };
+    CONTROL.get_or_init(control).clone()
+}
+
 /// The jail's tmpfs have a limit on inodes; bubblewrap's have none, and each file counts as memory.
 pub(super) fn many_files(place: &Place<'_>) -> Told {
     let profile = limited(place, "memory = \"300 MiB\"\nresult = \"64 MiB\"");

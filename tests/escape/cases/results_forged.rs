@@ -1,11 +1,8 @@
 //! Cases 69 to 75 and 79: what a task says in the place of its result, and how it ends. What the worker and the client make
-//! of it does not depend on the sandbox, so that of several variants one is tried in every place and the others in one.
+//! of it should not depend on the sandbox: every variant is tried in every place.
 
 use super::helpers::{Told, expect, limited, marker, no_process_with, open_folder};
-use crate::{
-    suite::places,
-    world::{Place, quoted, users},
-};
+use crate::world::{Place, quoted};
 
 /// R: bytes to the frames pipe; a result of these bytes and a good end; the name of this future; a result of this future or
 /// another; an RDS with these bytes behind its header.
@@ -33,13 +30,8 @@ fn try_variant(place: &Place<'_>, (script, status, says): Variant) -> Told {
     no_panic.and(expect(&ran, status, &[], &[says])).map_err(|error| format!("{script}: {error}"))
 }
 
-/// The first here, and of the others those whose turn it is: whatever the sandbox, the same code outside of it looks at the
-/// bytes, so the variants are spread over the places rather than repeated in each.
-fn variants(place: &Place<'_>, here: Variant, others: &[Variant]) -> Told {
-    let all = places(place.world, &users());
-    let turn = all.iter().position(|other| other.to_string() == place.to_string()).unwrap_or(0);
-    let mine = others.iter().enumerate().filter(|(at, _)| at % all.len() == turn);
-    mine.map(|(_, variant)| variant).chain([&here]).try_for_each(|variant| try_variant(place, *variant))
+fn variants(place: &Place<'_>, all: &[Variant]) -> Told {
+    all.iter().try_for_each(|variant| try_variant(place, *variant))
 }
 
 /// 69: a child with the frames pipe in its hands, which writes on while R writes its result and after it has ended.
@@ -78,7 +70,7 @@ pub(super) fn large(place: &Place<'_>) -> Told {
             _ => ("say(memCompress(as_result(), 'bzip2'))", 5, "it is compressed"),
         }
     };
-    variants(place, compressed("bzip2"), &[compressed("gzip"), compressed("xz")])
+    variants(place, &["bzip2", "gzip", "xz"].map(compressed))
 }
 
 /// 71: nested lists, calls, attributes; lengths beyond all memory. Nothing is saved. That R dies of it without the look is the
@@ -91,12 +83,12 @@ pub(super) fn deep(place: &Place<'_>) -> Told {
     if to.exists() {
         return Err("it was saved".to_owned());
     }
-    let calls: Variant = ("say(rds(rep(c(0, 0, 0, 2), 3e6), 0, 0, 0, 254))", 5, "levels deep");
-    let others: [Variant; 2] = [
+    let all: [Variant; 3] = [
+        ("say(rds(rep(c(0, 0, 0, 2), 3e6), 0, 0, 0, 254))", 5, "levels deep"),
         ("say(rds(0, 0, 0, 19, 127, 255, 255, 255, rep(0, 100)))", 5, "it announces"),
         ("say(rds(0, 0, 0, 19, 255, 255, 255, 255, 127, 255, 255, 255, 0, 0, 0, 0))", 5, "it announces"),
     ];
-    variants(place, calls, &others)
+    variants(place, &all)
 }
 
 /// 72: a promise where a value belongs runs at the first touch. What R itself may write is named to who saves it.
@@ -106,8 +98,8 @@ pub(super) fn promise(place: &Place<'_>) -> Told {
                  say(as_result(value = list(f(stop('never')), e)))";
     let ran = place.exec(&format!("{HELPERS}{value}"), &["--output", &to.display().to_string()]);
     expect(&ran, 0, &[], &["promises: 1", "active bindings: 1", "in a sandbox"])?;
-    let promise: Variant = ("say(rds(0, 0, 0, 5, 0, 0, 0, 252, 0, 0, 0, 254))", 5, "a promise as a value");
-    let others: [Variant; 2] = [
+    let all: [Variant; 3] = [
+        ("say(rds(0, 0, 0, 5, 0, 0, 0, 252, 0, 0, 0, 254))", 5, "a promise as a value"),
         ("say(rds(0, 0, 0, 19, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 252, 0, 0, 0, 254))", 5, "a promise as a value"),
         // A vector that is a file of whoever reads it.
         (
@@ -116,7 +108,7 @@ pub(super) fn promise(place: &Place<'_>) -> Told {
             "a vector of a foreign class",
         ),
     ];
-    variants(place, promise, &others)
+    variants(place, &all)
 }
 
 /// 73: classes and functions in conditions, which packages call to print them.
@@ -145,9 +137,8 @@ pub(super) fn printed(place: &Place<'_>) -> Told {
 
 /// 75: results that are not this future's, not one, or not whole.
 pub(super) fn frames(place: &Place<'_>) -> Told {
-    let another: Variant =
-        ("say(as_result(c('0123456789abcdef0123456789abcdef', '7')))", 5, "the result of another future");
-    let others: [Variant; 9] = [
+    let all: [Variant; 10] = [
+        ("say(as_result(c('0123456789abcdef0123456789abcdef', '7')))", 5, "the result of another future"),
         ("say(as_result(NULL))", 5, "the result of another future"),
         ("say(c(as_result(), as_result()))", 5, "bytes follow its end"),
         ("say(head(as_result(), -3))", 5, "the result is refused"),
@@ -160,17 +151,17 @@ pub(super) fn frames(place: &Place<'_>) -> Told {
     ];
     // The control: what is this future's, and whole, is taken, whoever wrote it.
     expect(&place.evaluate(&format!("{HELPERS}say(as_result())")), 0, &["forged"], &[])?;
-    variants(place, another, &others)
+    variants(place, &all)
 }
 
 /// 79: the kernel's word on how R ended outweighs a complete result.
 pub(super) fn endings(place: &Place<'_>) -> Told {
-    let killed: Variant = (
-        "frame(c(charToRaw('R'), as.raw(rep(255, 4)), as_result())); tools::pskill(Sys.getpid(), tools::SIGKILL)",
-        4,
-        "signal SIGKILL",
-    );
-    let others: [Variant; 4] = [
+    let all: [Variant; 5] = [
+        (
+            "frame(c(charToRaw('R'), as.raw(rep(255, 4)), as_result())); tools::pskill(Sys.getpid(), tools::SIGKILL)",
+            4,
+            "signal SIGKILL",
+        ),
         ("leave()", 4, "R ended without a result"),
         ("quit(save = 'no', status = 137L, runLast = FALSE)", 4, "R ended with exit status 137"),
         (
@@ -180,5 +171,5 @@ pub(super) fn endings(place: &Place<'_>) -> Told {
         ),
         ("tools::pskill(Sys.getpid(), 11L); Sys.sleep(600)", 4, "signal SIGSEGV"),
     ];
-    variants(place, killed, &others)
+    variants(place, &all)
 }

@@ -240,13 +240,21 @@ pub(super) fn half_way(place: &Place<'_>) -> Told {
     nothing_was_run(&Ran::of(&command.output().unwrap()), &["Too many open files"])
 }
 
+/// The ABI of this kernel's Landlock, as the kernel itself says it; 0 for none.
+pub(super) fn landlock_abi(place: &Place<'_>) -> u32 {
+    static ABI: OnceLock<u32> = OnceLock::new();
+    *ABI.get_or_init(|| {
+        // LANDLOCK_CREATE_RULESET_VERSION
+        let mut probe = Command::new(place.world.program("escape-probe"));
+        let output = probe.args(["value", "landlock_create_ruleset", "0", "0", "1"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0)
+    })
+}
+
 /// 84: which Landlock is in force is told, by the program as this place would run it, and it is the kernel's own.
 pub(super) fn doctor(place: &Place<'_>) -> Told {
     let command = |arguments: &[&str]| Ran::of(&place.worker(arguments).output().unwrap());
-    // LANDLOCK_CREATE_RULESET_VERSION: the ABI.
-    let mut asked = place.run_program(&place.world.program("escape-probe"));
-    let asked = Ran::of(&asked.args(["value", "landlock_create_ruleset", "0", "0", "1"]).output().unwrap());
-    let abi = asked.stdout.trim();
+    let abi = landlock_abi(place);
     let driver = place.driver.to_string();
     let profile = place.profile.to_string();
     let ran = command(&["doctor", "--sandbox", &driver, "--profile", &profile]);

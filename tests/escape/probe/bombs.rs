@@ -45,6 +45,7 @@ pub(crate) fn attempt(what: &str, arguments: &[&str]) -> Outcome {
         ("core", []) => core_dump(),
         ("flood", [mib]) => flood(number(mib)?),
         ("memory", [mib]) => memory(number(mib)?),
+        ("swapped", [mib]) => swapped(number(mib)?),
         ("pipe", []) => larger_pipe(),
         ("spin", []) => loop {
             std::hint::spin_loop();
@@ -140,6 +141,25 @@ fn memory(mib: u64) -> Outcome {
     }
     Ok(format!("ok, {} MiB", std::hint::black_box(kept).len()))
 }
+
+/// Touches every page, keeps it, and asks the kernel to swap it out at once; how much of it is in swap then.
+fn swapped(mib: u64) -> Outcome {
+    let length = usize::try_from(MIB).unwrap_or(0);
+    for _ in 0..mib {
+        // PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS.
+        let at = raw::call(Sysno::mmap as usize, [0, length, 3, 0x22, usize::MAX, 0])?;
+        let zero = File::open("/dev/urandom").map_err(|error| errno(&error))?;
+        let fd = usize::try_from(zero.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+        raw::call(Sysno::read as usize, [fd, at, length, 0, 0, 0])?;
+        raw::call(Sysno::madvise as usize, [at, length, MADV_PAGEOUT, 0, 0, 0])?;
+    }
+    let status = fs::read_to_string("/proc/self/status").map_err(|error| errno(&error))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSwap:")).unwrap_or_default();
+    Ok(format!("ok, {mib} MiB, {} in swap", line.trim()))
+}
+
+/// Of madvise(2), Linux 5.4.
+const MADV_PAGEOUT: usize = 21;
 
 /// A pipe with room for a MiB, which is memory of the kernel.
 fn larger_pipe() -> Outcome {

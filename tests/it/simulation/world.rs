@@ -21,7 +21,7 @@ use super::board::{Chance, Manners, Reader};
 
 /// As the client's transfer has them: when silence is noticed, for how long a silent worker is waited for, and for how long
 /// one that does not come.
-const SILENCE: Duration = Duration::from_secs(7);
+const SILENCE: Duration = Duration::from_millis(3500);
 const GRACE: Duration = Duration::from_secs(30);
 const NOBODY_CAME: Duration = Duration::from_secs(30);
 
