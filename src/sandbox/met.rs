@@ -28,7 +28,12 @@ pub fn for_r(plan: &LaunchPlan, driver: Driver, profile: &Profile, heap: u64) ->
     let each = [
         (Rlimit::FileSize, "file", limits.file_size, format!("{} for one file", show_bytes(limits.file_size))),
         (Rlimit::OpenFiles, "descriptors", limits.open_files.into(), format!("{} open files", limits.open_files)),
-        (Rlimit::Processes, "processes", limits.processes.into(), format!("{} processes and threads", limits.processes)),
+        (
+            Rlimit::Processes,
+            "processes",
+            limits.processes.into(),
+            format!("{} processes and threads", limits.processes),
+        ),
         (
             Rlimit::AddressSpace,
             "space",
@@ -59,13 +64,18 @@ impl Provenance {
         let full = profile.scratch.iter().zip(0..u64::BITS).filter(|(_, bit)| usage.full_tmpfs & (1 << bit) != 0);
         let full: Vec<String> = full.map(|((path, scratch), _)| room(driver, path, scratch)).collect();
         let times = usage.refused_processes;
-        self.note(Layer::Pids, (times > 0).then(|| if times == 1 { format!("{REACHED} once") } else { format!("{REACHED} {times} times") }));
+        self.note(
+            Layer::Pids,
+            (times > 0)
+                .then(|| if times == 1 { format!("{REACHED} once") } else { format!("{REACHED} {times} times") }),
+        );
         self.note(Layer::Disk, (!full.is_empty()).then(|| format!("{REACHED}: {}", full.join(", "))));
     }
 
     fn note(&mut self, layer: Layer, what: Option<String>) {
         let found = self.layers.iter_mut().find(|(known, _)| *known == layer);
-        let Some((_, Enforcement::Enforced(detail) | Enforcement::Partly(detail) | Enforcement::Reduced(detail))) = found
+        let Some((_, Enforcement::Enforced(detail) | Enforcement::Partly(detail) | Enforcement::Reduced(detail))) =
+            found
         else {
             return;
         };

@@ -123,7 +123,10 @@ const HITS: &[Hit] = &[
 const TOLD: &[(&str, &[&str])] = &[
     (
         "saveRDS(raw(2e7), '/tmp/file', compress = FALSE)",
-        &["[a limit of the worker was reached: 16 MiB and 100 files in /tmp]", "[a limit of the worker was reached: 16 MiB in /tmp]"],
+        &[
+            "[a limit of the worker was reached: 16 MiB and 100 files in /tmp]",
+            "[a limit of the worker was reached: 16 MiB in /tmp]",
+        ],
     ),
     // Bubblewrap does not limit the number.
     (
@@ -152,10 +155,7 @@ const TOLD: &[(&str, &[&str])] = &[
         ],
     ),
     // Words of the task's own, and no limit that was met.
-    (
-        "stop('No space left on device')",
-        &["[perhaps a limit of the worker: it allows 320 MiB"],
-    ),
+    ("stop('No space left on device')", &["[perhaps a limit of the worker: it allows 320 MiB"]),
 ];
 
 /// A world whose worker and clients have this R.
@@ -234,7 +234,10 @@ fn the_error_names_the_limit(who: Who, root: Option<&Path>, driver: &str) {
     let output = exec(code).wait_with_output().unwrap();
     assert_eq!((output.status.code(), &*stdout(&output)), (Some(0), "[1] \"handled\"\n"), "{output:?}");
     // What the jail saw is told all the same.
-    assert!(stderr(&output).contains("disk: ") && stderr(&output).contains("this limit was reached: 16 MiB"), "{output:?}");
+    assert!(
+        stderr(&output).contains("disk: ") && stderr(&output).contains("this limit was reached: 16 MiB"),
+        "{output:?}"
+    );
 }
 
 #[test]

@@ -127,8 +127,7 @@ impl<'a> Monitor<'a> {
         let notes = if waits_for_notes { self.task.notes.as_fd() } else { pidfd };
         let exec = self.exec.as_ref().map_or(pidfd, AsFd::as_fd);
         let pasta = self.task.pasta.as_ref().map_or(pidfd, |pasta| pasta.pidfd.as_fd());
-        let [control, notes, exec, ended, cut_off] =
-            ready([self.control.as_fd(), notes, exec, pidfd, pasta], timeout);
+        let [control, notes, exec, ended, cut_off] = ready([self.control.as_fd(), notes, exec, pidfd, pasta], timeout);
         [control, notes && waits_for_notes, exec && self.exec.is_some(), ended || cut_off]
     }
 

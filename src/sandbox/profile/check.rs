@@ -85,7 +85,12 @@ fn too_small(profile: &Profile) -> Option<Wrong> {
     let counts = [
         ("processes", limits.processes, 4, "R, its shell and a program run at once"),
         ("cpus", limits.cpus, 1, "a task without a CPU never ends"),
-        ("open_files", limits.open_files, 167, "R does not start: it wants 100 packages with libraries in 60 % of them"),
+        (
+            "open_files",
+            limits.open_files,
+            167,
+            "R does not start: it wants 100 packages with libraries in 60 % of them",
+        ),
     ];
     counts.into_iter().find(|(_, value, least, _)| value < least).map(|(key, value, least, why)| {
         Wrong::limit(key, format!("limits.{key} = {value} is less than {least}: {why}"))
