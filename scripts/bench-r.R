@@ -32,15 +32,27 @@ steps_of <- function(task) {
   c(writing, gaps, ours[["read"]] - ours[["launch"]] - writing - theirs[["written"]])
 }
 
+# How long R ran in the jail for each of these futures, from its execution to its end, as the workers' logs say.
+in_jail <- function(uuids) {
+  lines <- grep("evaluated", unlist(lapply(Sys.glob(Sys.getenv("P2P_TEST_LOGS")), readLines, warn = FALSE)), value = TRUE, fixed = TRUE)
+  lines <- gsub("\033\\[[0-9;]*m", "", lines)
+  ms <- as.numeric(sub(".*wall_ms=([0-9]+).*", "\\1", lines))
+  ms[match(uuids, sub(".*future=([^ ]+).*", "\\1", lines))]
+}
+
 single <- list()
 steps <- NULL
+uuids <- NULL
 for (name in names(plans)) {
   plans[[name]]()
   for (i in 1:3) value(future(42))
   single[[name]] <- vapply(seq_len(runs), function(i) {
     f <- NULL
     time <- took(value(f <- future(42)))
-    if (name == "future.libp2p") steps <<- rbind(steps, steps_of(f[["task"]]))
+    if (name == "future.libp2p") {
+      steps <<- rbind(steps, steps_of(f[["task"]]))
+      uuids <<- c(uuids, paste(f[["uuid"]], collapse = "-"))
+    }
     time
   }, 0)
   plan(sequential)
@@ -59,7 +71,11 @@ labels <- c("R: strip and write the future", "program: read it", "request on the
   "jail, and R's start with package future", "evaluation, and the result's way back", "scanner, and writing the result's file",
   "R: two ways through the pipe, reading the result")
 for (i in seq_along(labels)) row(labels[i], quantiles(steps[, i]))
-row("all, without what a bare Rscript takes for one future", ms(stats::median(single$future.libp2p) - stats::median(bare)), "")
+Sys.sleep(1)
+jailed <- in_jail(uuids)
+row("in the two rows around the evaluation: R in the jail, from its execution to its end", quantiles(jailed))
+row("**everything else together**", quantiles(single$future.libp2p - jailed))
+row("beside it: Rscript that resolves one future, of which ours is more by", ms(stats::median(single$future.libp2p) - stats::median(bare)), "")
 
 head_of("200 small futures on 2 workers", "futures a second")
 for (name in names(plans)) {

@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use p2p_jail::spec::Usage;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{sleep, timeout},
@@ -242,6 +243,8 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
             session.printed(outcome.text.for_log()).await;
         }
         let how = outcome.ended.reason().map_or_else(|| "finished".to_owned(), ToString::to_string);
+        let Usage { wall_ms, cpu_ms, peak_memory, .. } = outcome.usage;
+        tracing::info!(future = %self.job.key.future, wall_ms, cpu_ms, memory_mib = peak_memory >> 20, "evaluated");
         match session {
             Session::Libp2p(session) => {
                 let delivered = tokio::select! {
