@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use p2p_worker::{
-    board::{Board, BoardEvent, LINK_QUEUE, Link, hub::Hub as BoardHub, memory::MemoryBoard},
+    board::{BoardEvent, LINK_QUEUE, Link, hub::Hub as BoardHub},
     client::{Client, ClientError, ClientEvent, Setup, WayError, Wormholes},
     clock,
-    ids::{FutureId, PeerName, Topic},
+    ids::{FutureId, PeerName},
     proto::message::{Message, Received, Via},
     spool::Spooled,
     transfer::memory::Hub,
