@@ -26,7 +26,7 @@ impl Stage {
     }
 
     fn with_peers(who: Who, r: PeersR) -> Self {
-        let (world, wormholes) = (World::new(who), Wormholes::with_peers(r));
+        let (world, wormholes) = (World::new(who), Wormholes::new(r));
         let alice = wormholes.alice(&world);
         Self { world, wormholes, alice }
     }

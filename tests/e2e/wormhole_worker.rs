@@ -33,7 +33,7 @@ impl Stage {
     }
 
     fn with_peers(who: Who, r: PeersR) -> Self {
-        let (world, wormholes) = (World::new(who), Wormholes::with_peers(r));
+        let (world, wormholes) = (World::new(who), Wormholes::new(r));
         let alice = wormholes.alice(&world);
         let files = tempfile::tempdir_in(wormholes.folder.path()).unwrap();
         Self { world, wormholes, alice, files }

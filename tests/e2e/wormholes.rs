@@ -38,21 +38,29 @@ pub(crate) struct Wormholes {
 
 /// The root file system of `scripts/test-root`.
 pub(crate) fn test_root() -> PathBuf {
-    std::env::var_os("P2P_TEST_ROOT").expect("P2P_TEST_ROOT must be set, see scripts/test-root").into()
+    let root = std::env::var_os("P2P_TEST_ROOT");
+    assert!(root.is_some(), "P2P_TEST_ROOT must be set, see scripts/test-root");
+    root.unwrap().into()
 }
 
 /// A script that starts a program of this machine where this machine's root is /mnt, with the libraries that it has here.
 fn borrowed(program: &str) -> String {
-    let which = Command::new("sh").args(["-c", "command -v \"$1\"", "sh", program]).output().unwrap();
-    let path = stdout(&which);
-    let linked = stdout(&Command::new("ldd").arg(path.trim()).output().unwrap());
+    let path = path_of(program);
+    let linked = stdout(&Command::new("ldd").arg(&path).output().unwrap());
     // NAME => PATH (ADDRESS), and the interpreter alone.
     let files = linked.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     let interpreter = linked.lines().map(str::trim).find(|line| line.starts_with('/')).unwrap();
-    let interpreter = interpreter.split(' ').next().unwrap();
+    // The link to it is an absolute one.
+    let interpreter = fs::canonicalize(interpreter.split(' ').next().unwrap()).unwrap();
     let folders: Vec<String> =
         files.map(|file| format!("/mnt{}", Path::new(file).parent().unwrap().display())).collect();
-    format!("#!/bin/sh\nexec /mnt{interpreter} --library-path {} /mnt{} \"$@\"\n", folders.join(":"), path.trim())
+    format!("#!/bin/sh\nexec /mnt{} --library-path {} /mnt{} \"$@\"\n", interpreter.display(), folders.join(":"), path)
+}
+
+/// Where a program is that this machine has.
+fn path_of(program: &str) -> String {
+    let which = Command::new("sh").args(["-c", "command -v \"$1\"", "sh", program]).output().unwrap();
+    stdout(&which).trim().to_owned()
 }
 
 fn executable(path: &Path, text: &str) {
@@ -61,11 +69,7 @@ fn executable(path: &Path, text: &str) {
 }
 
 impl Wormholes {
-    pub(crate) fn new() -> Self {
-        Self::with_peers(PeersR::OfThisMachine)
-    }
-
-    pub(crate) fn with_peers(r: PeersR) -> Self {
+    pub(crate) fn new(r: PeersR) -> Self {
         let folder = tempfile::Builder::new().prefix("p2p-wormholes-").tempdir().unwrap();
         let relay = servers::free_address();
         let relays = Running::start(servers::relay(relay, folder.path()));
@@ -83,7 +87,12 @@ impl Wormholes {
         if r == PeersR::OfTheTestRoot {
             let tools = folder.path().join("tools");
             fs::create_dir(&tools).unwrap();
-            ["ssh", "wormhole-william"].map(|program| executable(&tools.join(program), &borrowed(program)));
+            executable(&tools.join("ssh"), &borrowed("ssh"));
+            // It links nothing but the C library, of which a newer one does; and it does not bear another loader than its own.
+            executable(
+                &tools.join("wormhole-william"),
+                &format!("#!/bin/sh\nexec /mnt{} \"$@\"\n", path_of("wormhole-william")),
+            );
         }
         Self {
             mailbox,

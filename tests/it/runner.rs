@@ -116,6 +116,9 @@ async fn code_that_meddles_with_its_r_spoils_nothing() {
     world.check("options(error = quote(q(status = 9)), warn = 2, encoding = 'latin1'); 7", done).await;
     world.check("setwd('/'); Sys.setenv(R_HOME = '/nowhere'); unlink(tempdir(), recursive = TRUE); 7", done).await;
     world.check("parallel::mclapply(1:2, function(i) quit(), mc.cores = 2); 7", done).await;
+    // The user's code is compiled as anywhere, also behind a future within.
+    world.check("future::value(future::future(1)); compiler::enableJIT(-1)", "identical(r$value, 3L)").await;
+    world.check("Sys.getenv('R_ENABLE_JIT', 'none')", "identical(r$value, 'none')").await;
     world.check("closeAllConnections(); 7", "length(r$conditions) == 1").await;
     let outcome = world.check("for (i in 1:1e6) writeLines('flood', stderr()); 7", done).await;
     assert_eq!(outcome.text.kept.len(), 64 * 1024);

@@ -80,6 +80,18 @@ test_that("a task that ends R, or goes over a limit, is interrupted and says so"
   expect_identical(value(future("next")), "next")
 })
 
+test_that("what is over a limit of this session is said, with the limit", {
+  on.exit(plan(sequential))
+  plan(future.libp2p::cluster, workers = 2L, worker = real_program(), flags = c(real_flags(), max_result = "1 MiB", max_future = "1 MiB"))
+  e <- tryCatch(value(future(as.numeric(1:1e6) + 0.5)), error = identity)
+  expect_s3_class(e, "FutureInterruptError")
+  expect_match(conditionMessage(e), "the result is larger than the limit of 1.0 MiB (worker alice@", fixed = TRUE)
+  x <- as.numeric(1:1e6) + 0.5
+  e <- tryCatch(value(future(sum(x))), error = identity)
+  expect_match(conditionMessage(e), "--max-future", fixed = TRUE)
+  expect_identical(value(future("small")), "small")
+})
+
 test_that("a session that is killed takes its futures with it", {
   on.exit(plan(sequential))
   script <- tempfile(fileext = ".R")

@@ -136,7 +136,7 @@ impl<N: Network> Run<N> {
         hello: &Hello,
         held: Option<Held>,
     ) -> Result<(Option<Opening>, Option<Sending>), Interrupted> {
-        let Self { grant: Grant { payload, max_result, .. }, cutting, cancel, events, .. } = self;
+        let Self { grant: Grant { payload, max_result, .. }, cutting, cancel, .. } = self;
         let (size, digest, max_result) = (payload.size(), payload.digest(), *max_result);
         Expected { what: Payload::Future, size, digest }.within(hello.max_future)?;
         let file = payload.reader()?;
@@ -166,9 +166,6 @@ impl<N: Network> Run<N> {
             () = cancel.cancelled() => return Err(TransferError::Cancelled.into()),
             announced = announcing => announced?,
         };
-        if opening.whole.is_some() {
-            events.mention(DeliveryEvent::Sending { bytes: size, total: size });
-        }
         Ok(if is_named { (Some(opening), None) } else { (None, Some(opening.rest())) })
     }
 
@@ -287,6 +284,9 @@ impl<N: Network> Run<N> {
 
     fn note_sent(&mut self) {
         if !std::mem::replace(&mut self.sent, true) {
+            // Of a small future, or one whose last pieces were kept, nothing was told yet.
+            let total = self.grant.payload.size();
+            self.events.mention(DeliveryEvent::Sending { bytes: total, total });
             self.events.must(DeliveryEvent::Sent);
         }
     }

@@ -9,7 +9,7 @@ use async_io::Async;
 use crypto_secretbox::{AeadInPlace, Key, KeyInit, Nonce, Tag, XSalsa20Poly1305};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
-use super::Words;
+use super::{Words, handshake::acknowledge_at_once};
 
 const NONCE: usize = 24;
 const TAG: usize = 16;
@@ -94,6 +94,7 @@ impl Records {
         }
         self.buffer.resize(length, 0);
         self.stream.read_exact(&mut self.buffer).await.map_err(closed)?;
+        acknowledge_at_once(&self.stream);
         let expected = self.open.next();
         let (nonce, rest) = self.buffer.split_first_chunk_mut::<NONCE>().ok_or(RecordError::Crypto)?;
         let (tag, text) = rest.split_first_chunk_mut::<TAG>().ok_or(RecordError::Crypto)?;
