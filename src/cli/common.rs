@@ -322,20 +322,26 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// A file that is not there yet, or may be replaced.
+    /// A file that is not there yet, or may be replaced, in a folder that is there.
     pub(super) fn new(path: PathBuf, force: bool) -> Result<Self, Failure> {
-        let wrong = |error: String, hint: String| Err(Failure::new(Status::Usage, error).hint(hint));
-        let shown = path.display();
-        if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            let hint = format!("name a file in it: {}", path.join("result.rds").display());
-            return wrong(format!("{shown} is a folder, which cannot be replaced by a result"), hint);
-        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            let error = format!("there is no folder {} for the result", folder.display());
             let hint = format!("make it first: mkdir -p {}", folder.display());
-            return wrong(format!("there is no folder {} for the result", folder.display()), hint);
+            return Err(Failure::new(Status::Usage, error).hint(hint));
         }
-        if !force && path.symlink_metadata().is_ok() {
+        Self::in_folder(path, force)
+    }
+
+    /// The same, in a folder that is made if it is not there.
+    pub(super) fn in_folder(path: PathBuf, force: bool) -> Result<Self, Failure> {
+        let there = path.symlink_metadata();
+        if there.as_ref().is_ok_and(std::fs::Metadata::is_dir) {
+            let error = format!("{} is a folder, which cannot be replaced by a result", path.display());
+            let hint = format!("name a file in it: {}", path.join("result.rds").display());
+            return Err(Failure::new(Status::Usage, error).hint(hint));
+        }
+        if !force && there.is_ok() {
             let error = format!("{} is there already", path.display());
             return Err(Failure::new(Status::Usage, error).hint("move it away, or say --force to replace it"));
         }

@@ -86,7 +86,10 @@ pub(super) struct Args {
 impl Args {
     /// What is to be resolved, and where the results go.
     fn sources(&self) -> Result<Vec<(Source, Option<Output>)>, Failure> {
-        let output = |path: &Path| Output::new(path.to_owned(), self.force);
+        let output = |path: &Path| match &self.out_dir {
+            Some(_) => Output::in_folder(path.to_owned(), self.force),
+            None => Output::new(path.to_owned(), self.force),
+        };
         if let Some(code) = &self.expression {
             return Ok(vec![(Source::Code(code.clone()), self.output.as_deref().map(output).transpose()?)]);
         }
