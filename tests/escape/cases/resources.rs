@@ -123,7 +123,7 @@ fn swap(_: &Place<'_>) -> Vec<Act> {
         Act::r(swapped, "0 kB").stated(why),
         Act::native("call\tswapon\ts:/tmp\t0", "ENOSYS | EPERM").stated(why),
         // MADV_PAGEOUT
-        Act::native("call\tmadvise\t0\t0\t21", "EPERM"),
+        Act::native("call\tmadvise\t0\t0\t21", "EPERM").stated("the scenario's own control asks for it outside"),
     ]
 }
 
