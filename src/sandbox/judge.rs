@@ -4,7 +4,7 @@
 //! gives outside (see `p2p-jail`'s `check`), so that an act that fails for another reason is not taken for a denial.
 
 use nix::errno::Errno;
-use p2p_jail::spec::{Container, Controller, Rlimit, Stage};
+use p2p_jail::spec::{CgroupVersion, Container, Controller, Rlimit, Stage};
 
 use super::{
     ControlGroups, Driver, Enforcement, LaunchPlan, Layer, Machine, Profile, Share, TASK_ID,
@@ -213,8 +213,13 @@ impl Judge<'_> {
         let each = show_bytes(self.planned(Rlimit::AddressSpace).unwrap_or_default());
         match self.grouped(Controller::Memory) {
             Some(groups) => {
+                // Version 1 can count swap with the memory; that a task asks for it (MADV_PAGEOUT) it cannot forbid.
+                let swap = match groups.version {
+                    CgroupVersion::V2 => "no swap",
+                    CgroupVersion::V1 => "swap counted with it",
+                };
                 let how = format!(
-                    "{total} in all, the kernel's for the task included, no swap, {groups}; {each} of address space each"
+                    "{total} in all, the kernel's for the task included, {swap}, {groups}; {each} of address space each"
                 );
                 (how, vec![self.limited("as", Rlimit::AddressSpace)])
             }

@@ -146,7 +146,7 @@ const NEVER: [(&str, &str); 43] = {
 };
 
 /// Values that rules may name (the generic Linux headers: x86, arm, riscv, loongarch, s390).
-const CONSTANTS: [(&str, u32); 41] = [
+const CONSTANTS: [(&str, u32); 42] = [
     ("AF_INET", 2),
     ("AF_INET6", 10),
     ("AF_UNIX", 1),
@@ -166,6 +166,7 @@ const CONSTANTS: [(&str, u32); 41] = [
     ("FIONBIO", 0x5421),
     ("FIONCLEX", 0x5450),
     ("FIONREAD", 0x541b),
+    ("MADV_PAGEOUT", 21),
     ("MAP_ANONYMOUS", 0x20),
     ("MAP_SHARED", 0x1),
     ("PR_GET_DUMPABLE", 3),

@@ -28,7 +28,8 @@ pub struct ControlGroup {
     /// One folder for each hierarchy, at most [`MAX_HIERARCHIES`]: a group in which the groups of tasks are made. The user
     /// that the task runs as on the host must be able to remove folders there.
     pub hierarchies: Vec<Hierarchy>,
-    /// Bytes of memory: of processes, of tmpfs, of the kernel for them. No swap.
+    /// Bytes of memory: of processes, of tmpfs, of the kernel for them; and of swap, which version 2 forbids and version 1
+    /// counts with it, as far as the kernel counts swap at all.
     pub memory: u64,
     /// Processes and threads, those of the container included.
     pub processes: u64,

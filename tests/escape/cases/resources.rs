@@ -119,7 +119,12 @@ fn vectors(_: &Place<'_>) -> Vec<Act> {
 fn swap(_: &Place<'_>) -> Vec<Act> {
     let swapped = "sub('^VmSwap:\\\\s*', '', grep('^VmSwap', readLines('/proc/self/status'), value = TRUE))";
     let why = "what is swapped counts as the task's memory (`jail/src/run/census.rs`), and a cgroup forbids it";
-    vec![Act::r(swapped, "0 kB").stated(why), Act::native("call\tswapon\ts:/tmp\t0", "ENOSYS | EPERM").stated(why)]
+    vec![
+        Act::r(swapped, "0 kB").stated(why),
+        Act::native("call\tswapon\ts:/tmp\t0", "ENOSYS | EPERM").stated(why),
+        // MADV_PAGEOUT
+        Act::native("call\tmadvise\t0\t0\t21", "EPERM").stated("the scenario's own control asks for it outside"),
+    ]
 }
 
 /// Where a task can write, and where a control can.
