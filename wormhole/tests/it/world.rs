@@ -233,7 +233,7 @@ pub(crate) fn code(nameplate: u32) -> String {
 
 /// Tries with the code of this nameplate, and with those of others where the key exchange with wormhole-william fails.
 ///
-/// About one in 180 does, whoever the other side is: Debian's 1.0.6 and Python's magic-wormhole 0.24 took each other for
+/// One in 256 does (README.md, "Known of others"), whoever the other side is: Debian's 1.0.6 and Python's magic-wormhole 0.24 took each other for
 /// somebody who does not know the password in 11 of 1,999 exchanges with the right one.
 pub(crate) fn with_luck<T>(
     peer: Peer,
