@@ -68,8 +68,8 @@ pub(super) async fn run_in(
 ) -> Result<Outcome, SpoolError> {
     let own_result = SpoolWriter::in_memory(MAX_OWN_RESULT)?;
     let input = input.reader()?;
-    let announced = announce_packing(plan, &input);
-    let plan = announced.as_ref().unwrap_or(plan);
+    let whole = read_whole(plan, &input);
+    let plan = whole.as_ref().unwrap_or(plan);
     let started = clock::now();
     let refused = |reason| Observed { ended: Ended::Refused(reason), ..Observed::default() };
     let observed = if cancel.is_cancelled() {
@@ -86,19 +86,24 @@ pub(super) async fn run_in(
     Ok(observed.into_outcome(own_result, future, started))
 }
 
-/// What begins a file that R cannot unpack while it reads it from a pipe, and what R calls that.
-const PACKED: [(&[u8], &str); 2] = [(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")];
+/// How a file begins that R cannot unpack while it reads it from a pipe: bzip2, xz.
+const PACKED: [&[u8]; 2] = [b"BZh", b"\xfd7zXZ\0"];
 
-/// The plan with the word for what the input is packed with, if R must know before it reads.
-fn announce_packing(plan: &LaunchPlan, input: &File) -> Option<LaunchPlan> {
-    let word = PACKED.iter().find_map(|(magic, word)| {
+/// Below so many bytes nothing is gained by reading an object as it comes.
+const SMALL: u64 = 1 << 20;
+
+/// The plan with the word for an input that R reads whole before it makes an object of it.
+fn read_whole(plan: &LaunchPlan, input: &File) -> Option<LaunchPlan> {
+    let starts_with = |magic: &&[u8]| {
         let mut head = [0; 6];
-        let head = head.get_mut(..magic.len())?;
-        (input.read_exact_at(head, 0).is_ok() && head == *magic).then(|| (*word).to_owned())
-    })?;
-    let mut plan = plan.clone();
-    plan.spec.command.environment.push(("P2P_PACKED".to_owned(), word));
-    Some(plan)
+        head.get_mut(..magic.len()).is_some_and(|head| input.read_exact_at(head, 0).is_ok() && head == *magic)
+    };
+    let small = input.metadata().is_ok_and(|metadata| metadata.len() < SMALL);
+    (small || PACKED.iter().any(starts_with)).then(|| {
+        let mut plan = plan.clone();
+        plan.spec.command.environment.push(("P2P_WHOLE".to_owned(), "yes".to_owned()));
+        plan
+    })
 }
 
 /// What an attempt has to do with.

@@ -46,15 +46,6 @@ under_every_plan("%<-% into environments and list environments, nested", {
   expect_identical(p, 1)
 })
 
-under_every_plan("the code of a future is compiled as anywhere, also behind a future within", {
-  expect_identical(value(future(compiler::enableJIT(-1))), 3L)
-  f <- future({
-    value(future(1))
-    compiler::enableJIT(-1)
-  })
-  expect_identical(value(f), 3L)
-})
-
 under_every_plan("futureAssign", {
   here <- environment()
   futureAssign("w", {

@@ -40,6 +40,17 @@ test_that("resolved() takes less than a millisecond while a future runs", {
   cancel(f)
 })
 
+test_that("the code of a future is compiled as anywhere, also behind a future within", {
+  on.exit(plan(sequential))
+  use_libp2p()
+  expect_identical(value(future(compiler::enableJIT(-1))), 3L)
+  f <- future({
+    value(future(1))
+    compiler::enableJIT(-1)
+  })
+  expect_identical(value(f), 3L)
+})
+
 test_that("cancel() frees the slot at once, and interrupts reach the remote process", {
   on.exit(plan(sequential))
   use_libp2p()

@@ -18,9 +18,9 @@ eval(parse(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)[1L]
 local({
   mode <- commandArgs(trailingOnly = TRUE)[1L]
   announced <- Sys.getenv("P2P_FUTURE")
-  packed <- Sys.getenv("P2P_PACKED")
+  whole <- nzchar(Sys.getenv("P2P_WHOLE"))
   allowed <- Sys.getenv("P2P_LIMITS")
-  Sys.unsetenv(c("P2P_FUTURE", "P2P_PACKED", "P2P_LIMITS", "R_ENABLE_JIT"))
+  Sys.unsetenv(c("P2P_FUTURE", "P2P_WHOLE", "P2P_LIMITS", "R_ENABLE_JIT"))
   process <- Sys.getpid()
   frames <- if (file.exists("/dev/fd/3")) "/dev/fd/3" else "/proc/self/fd/3"
   # No start-up file of package future, one core, whatever package parallel or parallelly think of the machine.
@@ -77,17 +77,30 @@ local({
     if (length(chunks) == 1L) chunks[[1L]] else as.raw(do.call(c, chunks))
   }
 
-  # The object of the RDS that arrives: gzip, bzip2, xz, or not compressed at all. The first and the last are read while they
-  # come, so that nothing is held but the object; the other two are announced, because R cannot look ahead in a pipe.
+  starts_with <- function(bytes, magic) {
+    length(bytes) >= length(magic) && identical(bytes[seq_along(magic)], as.raw(magic))
+  }
+
+  # The object in an RDS file that is gzip, bzip2 or xz, or not compressed at all.
+  decode <- function(bytes) {
+    if (length(bytes) == 0L) stop("nothing arrived", call. = FALSE)
+    if (starts_with(bytes, c(0x1f, 0x8b))) {
+      from <- gzcon(rawConnection(bytes))
+      on.exit(close(from))
+      return(unserialize(from))
+    }
+    if (starts_with(bytes, c(0x42, 0x5a, 0x68))) bytes <- memDecompress(bytes, "bzip2")
+    if (starts_with(bytes, c(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00))) bytes <- memDecompress(bytes, "xz")
+    unserialize(bytes)
+  }
+
+  # The object of the RDS that arrives. A large one is read as it comes, so that nothing is held but the object; bzip2 and xz
+  # are not, because R cannot look ahead in a pipe: who sends them says so.
   read_object <- function() {
-    if (nzchar(packed)) return(unserialize(memDecompress(read_input(), packed)))
+    if (whole) return(decode(read_input()))
     from <- gzcon(file("stdin", "rb", raw = TRUE))
     on.exit(close(from))
-    tryCatch(unserialize(from), error = function(e) {
-      # What R says of an empty pipe, where it takes what its memory holds for the first two bytes.
-      empty <- conditionMessage(e) %in% c("error reading from connection", "unknown input format")
-      if (empty) stop("nothing arrived, or nothing whole: ", conditionMessage(e), call. = FALSE) else stop(e)
-    })
+    unserialize(from)
   }
 
   # ---- names of futures ----
