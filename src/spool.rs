@@ -5,7 +5,7 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -145,14 +145,14 @@ impl SpoolWriter {
     /// Ends the file.
     #[must_use]
     pub fn finish(self) -> Spooled {
-        Spooled { digest: self.digest(), file: self.file, size: self.size }
+        Spooled { digest: self.digest(), file: Arc::new(self.file), size: self.size }
     }
 }
 
 /// A finished file with its size and digest.
 #[derive(Debug)]
 pub struct Spooled {
-    file: File,
+    file: Arc<File>,
     size: u64,
     digest: Digest,
 }
@@ -183,7 +183,7 @@ impl Spooled {
         if size > limit {
             return Err(SpoolError::TooLarge { limit });
         }
-        Ok(Self { file, size, digest: Digest(*hasher.finalize().as_bytes()) })
+        Ok(Self { file: Arc::new(file), size, digest: Digest(*hasher.finalize().as_bytes()) })
     }
 
     /// Spools bytes that are in memory already.
@@ -208,15 +208,16 @@ impl Spooled {
         self.digest
     }
 
-    /// A reader at the first byte. All readers of one file share one position: have one at a time.
-    ///
-    /// # Errors
-    /// [`SpoolError::Read`].
-    pub fn reader(&self) -> Result<File, SpoolError> {
-        let failed = |source| SpoolError::Read { what: "a temporary file".to_owned(), source };
-        let mut file = self.file.try_clone().map_err(failed)?;
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        Ok(file)
+    /// A reader at the first byte, with a position of its own.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader { file: self.file(), at: 0, end: self.size }
+    }
+
+    /// The file, to be read by position alone: where it stands is nobody's.
+    #[must_use]
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// Copies the bytes to a file beside `path` and renames it to `path`, so that nobody ever sees half of it.
@@ -243,9 +244,56 @@ impl Spooled {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let failed = |source| SpoolError::Write { directory: directory.to_owned(), source };
         let mut to = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-        io::copy(&mut self.reader()?, &mut to).map_err(failed)?;
+        io::copy(&mut self.reader(), &mut to).map_err(failed)?;
         to.as_file().sync_all().map_err(failed)?;
         Ok((to, directory.to_owned()))
+    }
+}
+
+/// Reads a finished file from its first byte to its last. Any number of readers can be under way in one file: a read of
+/// theirs that nobody waits for any more, in a blocking thread, moves no other's position.
+#[derive(Debug)]
+pub struct Reader {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+}
+
+impl Reader {
+    /// Bytes that are still to come.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.end - self.at
+    }
+
+    /// Up to `most` of the bytes that follow, read in a blocking thread; none at the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn next(&mut self, most: usize) -> io::Result<Vec<u8>> {
+        let (file, at) = (Arc::clone(&self.file), self.at);
+        let length = usize::try_from(self.left()).map_or(most, |left| left.min(most));
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; length];
+            let read = file.read_at(&mut bytes, at)?;
+            bytes.truncate(read);
+            Ok::<_, io::Error>(bytes)
+        });
+        let bytes = reading.await.map_err(io::Error::other)??;
+        self.at += bytes.len() as u64;
+        Ok(bytes)
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = usize::try_from(self.left()).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let read = self.file.read_at(buffer.get_mut(..length).unwrap_or_default(), self.at)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
@@ -302,6 +350,24 @@ mod tests {
         assert!(matches!(Spooled::from_path(&path, 4), Err(SpoolError::TooLarge { .. })));
     }
 
+    #[tokio::test]
+    async fn readers_of_one_file_do_not_disturb_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..u8::MAX).collect();
+        let spooled = Spooled::from_bytes(directory.path(), &bytes).unwrap();
+        let (mut one, mut other) = (spooled.reader(), spooled.reader());
+        assert_eq!(one.next(100).await.unwrap(), bytes[..100]);
+        // Nobody waits for this one.
+        drop(
+            std::pin::pin!(one.next(1000)).as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())),
+        );
+        let mut all = Vec::new();
+        other.read_to_end(&mut all).unwrap();
+        assert_eq!(all, bytes);
+        assert_eq!((one.next(1000).await.unwrap(), one.left()), (bytes[100..].to_vec(), 0));
+        assert!(one.next(1000).await.unwrap().is_empty());
+    }
+
     #[test]
     fn the_digest_so_far_is_that_of_the_first_bytes() {
         let directory = tempfile::tempdir().unwrap();
@@ -310,7 +376,7 @@ mod tests {
         writer.write(&bytes[..PIECE + 1]).unwrap();
         let so_far = writer.digest();
         writer.write(&bytes[PIECE + 1..]).unwrap();
-        let file = writer.finish().reader().unwrap();
+        let file = writer.finish().file();
         assert_eq!(digest_of_first(&file, PIECE as u64 + 1).unwrap(), so_far);
         assert_eq!(digest_of_first(&file, 0).unwrap().0, *blake3::hash(b"").as_bytes());
         assert!(matches!(digest_of_first(&file, bytes.len() as u64 + 1), Err(SpoolError::Read { .. })));

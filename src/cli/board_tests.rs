@@ -93,25 +93,22 @@ async fn a_board_says_where_it_listens_and_which_key_it_has() {
     let error = board(&state, &["--listen", &address]).await.unwrap_err();
     assert!(error.hint().unwrap().contains("--listen") && !error.is_usage(), "{error}");
 
-    drop(taken);
     let (stop, stopped) = oneshot::channel::<()>();
-    let args = Typed::parse_from(["board", "--listen", &address]).args;
+    let (tell, told) = oneshot::channel();
+    let args = Typed::parse_from(["board", "--listen", "127.0.0.1:0"]).args;
     let serving = tokio::spawn(async move {
         let mut out = Vec::new();
-        let shutdown = async { drop(stopped.await) };
-        run(args, &state, &mut out, |_| {}, shutdown).await.map(|()| String::from_utf8(out).unwrap())
+        let (listening, shutdown) = (|says| tell.send(says).unwrap(), async { drop(stopped.await) });
+        run(args, &state, &mut out, listening, shutdown).await.map(|()| String::from_utf8(out).unwrap())
     });
+    let says = soon("the board", told).await.unwrap();
+    let address = says.strip_prefix("listening on ").unwrap();
     let mut config = SshBoardConfig::new(address.parse().unwrap(), &folder.path().join("client"));
     (config.ssh_folder, config.agent, config.identities, config.accept_new) = (None, None, vec![key], true);
     let client = SshBoard::new(config);
-    soon("the board", async {
-        while client.user().await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    soon("the account", client.user()).await.unwrap();
     stop.send(()).unwrap();
-    assert!(soon("the end", serving).await.unwrap().unwrap().contains(&address));
+    assert!(soon("the end", serving).await.unwrap().unwrap().contains(address));
 }
 
 #[tokio::test]

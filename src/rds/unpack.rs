@@ -85,11 +85,10 @@ pub fn packing(first: &[u8]) -> Option<Packing> {
 /// # Errors
 /// [`UnpackError`].
 pub fn unpack(packed: &Spooled, folder: &Path, most: u64) -> Result<Option<Spooled>, UnpackError> {
-    let mut from = io::BufReader::with_capacity(AT_ONCE, packed.reader()?);
+    let mut from = io::BufReader::with_capacity(AT_ONCE, packed.reader());
     let first = from.fill_buf().map_err(|source| SpoolError::Read { what: "a temporary file".to_owned(), source })?;
     let Some(packing) = packing(first) else { return Ok(None) };
     let limit = most.min(FREE.max(packed.size().saturating_mul(MOST_TIMES)));
-    let from = from.take(packed.size());
     let mut to = SpoolWriter::new(folder, limit)?;
     match packing {
         Packing::Gzip => pour(flate2::bufread::MultiGzDecoder::new(from), &mut to),
@@ -139,7 +138,7 @@ mod tests {
         let result = unpack(&Spooled::from_bytes(folder.path(), bytes).unwrap(), folder.path(), most)?;
         Ok(result.map(|result| {
             let mut all = Vec::new();
-            result.reader().unwrap().read_to_end(&mut all).unwrap();
+            result.reader().read_to_end(&mut all).unwrap();
             all
         }))
     }

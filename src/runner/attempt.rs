@@ -1,6 +1,6 @@
 //! One attempt, from the plan to the outcome.
 
-use std::{fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
+use std::{os::unix::fs::FileExt, path::Path, time::Duration};
 
 use p2p_jail::spec::{Report, Usage};
 use tokio::{sync::mpsc, time::sleep};
@@ -18,7 +18,7 @@ use crate::{
         streams::{Fault, FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
     },
     sandbox::{Denials, LaunchPlan},
-    spool::{Relief, SpoolError, SpoolWriter, Spooled},
+    spool::{Reader, Relief, SpoolError, SpoolWriter, Spooled},
 };
 
 /// How long the pipes are read on when the task is over. No process of it is left then, so that what is in them is all
@@ -67,8 +67,7 @@ pub(super) async fn run_in(
     events: mpsc::Sender<AttemptEvent>,
 ) -> Result<Outcome, SpoolError> {
     let own_result = SpoolWriter::in_memory(MAX_OWN_RESULT)?;
-    let input = input.reader()?;
-    let whole = read_whole(plan, &input);
+    let whole = read_whole(plan, input);
     let plan = whole.as_ref().unwrap_or(plan);
     let started = clock::now();
     let refused = |reason| Observed { ended: Ended::Refused(reason), ..Observed::default() };
@@ -78,7 +77,7 @@ pub(super) async fn run_in(
         match ahead::start_in(aids.pool, plan).await {
             Ok((jail, pipes)) => {
                 let task = Task { plan, aids, cancel: &cancel, events: &events };
-                task.observe(jail, pipes, input).await
+                task.observe(jail, pipes, input.reader()).await
             }
             Err(error) => refused(Reason::CouldNotStart { stage: None, what: crate::error_chain(&error) }),
         }
@@ -93,13 +92,12 @@ const PACKED: [&[u8]; 2] = [b"BZh", b"\xfd7zXZ\0"];
 const SMALL: u64 = 1 << 20;
 
 /// The plan with the word for an input that R reads whole before it makes an object of it.
-fn read_whole(plan: &LaunchPlan, input: &File) -> Option<LaunchPlan> {
+fn read_whole(plan: &LaunchPlan, input: &Spooled) -> Option<LaunchPlan> {
     let starts_with = |magic: &&[u8]| {
         let mut head = [0; 6];
-        head.get_mut(..magic.len()).is_some_and(|head| input.read_exact_at(head, 0).is_ok() && head == *magic)
+        head.get_mut(..magic.len()).is_some_and(|head| input.file().read_exact_at(head, 0).is_ok() && head == *magic)
     };
-    let small = input.metadata().is_ok_and(|metadata| metadata.len() < SMALL);
-    (small || PACKED.iter().any(starts_with)).then(|| {
+    (input.size() < SMALL || PACKED.iter().any(starts_with)).then(|| {
         let mut plan = plan.clone();
         plan.spec.command.environment.push(("P2P_WHOLE".to_owned(), "yes".to_owned()));
         plan
@@ -138,7 +136,7 @@ impl Default for Observed {
 }
 
 impl Task<'_> {
-    async fn observe(&self, jail: Jail, pipes: Pipes, input: File) -> Observed {
+    async fn observe(&self, jail: Jail, pipes: Pipes, input: Reader) -> Observed {
         let (mut frames, mut text) = (FramesSeen::default(), Text::default());
         // The task is stopped by a cancellation, and by frames that leave nothing to wait for.
         let stop = self.cancel.child_token();

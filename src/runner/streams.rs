@@ -1,7 +1,7 @@
 //! The task's three pipes: the future goes in, frames and text come out. Each pump is cancel-safe: what it has read is in
 //! the caller's hands, and it can be dropped at any await.
 
-use std::{fs::File, io, os::fd::AsFd, path::Path, time::Duration};
+use std::{io, os::fd::AsFd, path::Path, time::Duration};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::{
@@ -16,7 +16,7 @@ use crate::{
         frames::{FrameError, Frames, Item},
         outcome::{AttemptEvent, Text},
     },
-    spool::{Relief, SpoolError, SpoolWriter},
+    spool::{Reader, Relief, SpoolError, SpoolWriter},
 };
 
 /// How much is read at once; a pipe holds as much.
@@ -161,18 +161,14 @@ fn keep(bytes: &[u8], most: u64, text: &mut Text) {
 ///
 /// # Errors
 /// What reading the future says.
-pub(crate) async fn pump_input(from: File, mut to: pipe::Sender) -> io::Result<()> {
-    let length = from.metadata()?.len();
-    let fed = usize::try_from(length).unwrap_or(FED).clamp(CHUNK, FED);
+pub(crate) async fn pump_input(mut from: Reader, mut to: pipe::Sender) -> io::Result<()> {
+    let fed = usize::try_from(from.left()).unwrap_or(FED).clamp(CHUNK, FED);
     if fed > CHUNK {
         let _ = fcntl(to.as_fd(), FcntlArg::F_SETPIPE_SZ(i32::try_from(fed).unwrap_or(i32::MAX)));
     }
-    let mut from = tokio::fs::File::from_std(from);
-    let mut buffer = vec![0u8; fed];
     loop {
-        let length = from.read(&mut buffer).await?;
-        let chunk = buffer.get(..length).unwrap_or_default();
-        if chunk.is_empty() || to.write_all(chunk).await.is_err() {
+        let chunk = from.next(fed).await?;
+        if chunk.is_empty() || to.write_all(&chunk).await.is_err() {
             return Ok(());
         }
     }

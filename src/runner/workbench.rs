@@ -368,13 +368,13 @@ impl Workbench {
         result: &Spooled,
         cancel: &CancellationToken,
     ) -> Result<Shown, WorkbenchError> {
-        let (bytes, size) = (std::io::BufReader::with_capacity(SCANNED_AT_ONCE, result.reader()?), result.size());
+        let (bytes, size) = (std::io::BufReader::with_capacity(SCANNED_AT_ONCE, result.reader()), result.size());
         let scanned = tokio::task::spawn_blocking(move || scan(bytes, size)).await;
         let carried = scanned.map_err(WorkbenchError::Task)??;
         let shown = self.small_service(Mode::Show, id, result, cancel).await?;
         let records = shown.map_err(WorkbenchError::Show)?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let verdict = match replay(std::io::BufReader::new(records.reader()?), &mut stdout, &mut stderr)? {
+        let verdict = match replay(std::io::BufReader::new(records.reader()), &mut stdout, &mut stderr)? {
             0 => Verdict::Fine,
             1 => Verdict::CodeFailed,
             4 => Verdict::Stopped,
@@ -464,6 +464,6 @@ fn read_all(from: &Spooled, most: usize) -> Result<Vec<u8>, WorkbenchError> {
     use std::io::Read;
     let mut bytes = Vec::new();
     let failed = |source| SpoolError::Read { what: "a temporary file".to_owned(), source };
-    from.reader()?.take(most as u64).read_to_end(&mut bytes).map_err(failed)?;
+    from.reader().take(most as u64).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }

@@ -1,7 +1,7 @@
 //! The worker's side of one run, once it has the future: a task that keeps the client informed, outlives broken
 //! streams, and brings the result back.
 
-use std::{fs::File, time::Duration};
+use std::{fs::File, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -64,7 +64,7 @@ enum Command {
 /// A result on its way.
 #[derive(Debug)]
 struct Parcel {
-    file: File,
+    file: Arc<File>,
     expected: Expected,
     provenance: Provenance,
     /// When the client must have acknowledged it.
@@ -149,7 +149,7 @@ impl Session {
         let expected = expected.within(self.max_result)?;
         let (reply, delivered) = oneshot::channel();
         let due = Instant::now() + self.patience;
-        let parcel = Parcel { file: result.reader()?, expected, provenance, due, reply };
+        let parcel = Parcel { file: result.file(), expected, provenance, due, reply };
         self.commands.send(Command::Deliver(parcel)).await.map_err(|_| self.end())?;
         delivered.await.unwrap_or_else(|_| Err(self.end()))
     }
@@ -302,7 +302,7 @@ impl<N: Network> Actor<N> {
     ) -> Result<Option<Sending>, Interrupted> {
         let Some(Parcel { file, expected, provenance, .. }) = &self.parcel else { return Ok(None) };
         let Expected { size, digest, .. } = *expected;
-        let opening = Opening::new(file.try_clone()?, size, held);
+        let opening = Opening::new(Arc::clone(file), size, held);
         let opening = while_beating(beat, &FromWorker::Heartbeat, out, opening).await??;
         let provenance = provenance.clone();
         if let Some(printed) = self.printed.clone().filter(|_| self.begun.is_some()) {

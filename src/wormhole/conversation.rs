@@ -1,6 +1,6 @@
 //! What is said over the pipes of one `p2p-wormhole`, from its first word to its last.
 
-use std::{fs::File, time::Duration};
+use std::time::Duration;
 
 use p2p_wormhole_contract::{
     CONTRACT,
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Patience, Progress, WormholeConfig, WormholeError, names};
 use crate::{
-    spool::{SpoolError, SpoolWriter},
+    spool::{Reader, SpoolError, SpoolWriter},
     text,
 };
 
@@ -30,7 +30,7 @@ const QUEUE: usize = 4;
 /// Our end of the payload.
 pub(super) enum Ends<'a> {
     /// It is read from here.
-    Payload(File),
+    Payload(Reader),
     /// It is written there.
     Spool(&'a mut SpoolWriter),
 }
@@ -44,7 +44,7 @@ enum Todo {
 pub(super) struct Conversation<'a, P> {
     config: &'a WormholeConfig,
     request: Box<Request>,
-    payload: Option<File>,
+    payload: Option<Reader>,
     ear: Ear<'a, P>,
 }
 
@@ -80,7 +80,7 @@ impl<'a, P: FnMut(Progress) + Send> Conversation<'a, P> {
 }
 
 /// Writes what it is told to. A pipe that breaks is no error here: why, the program's last message tells.
-async fn write(mut input: ChildStdin, mut orders: mpsc::Receiver<Todo>, mut payload: Option<File>) -> WormholeError {
+async fn write(mut input: ChildStdin, mut orders: mpsc::Receiver<Todo>, mut payload: Option<Reader>) -> WormholeError {
     let mut broken = input.write_all(&CONTRACT.to_le_bytes()).await.is_err();
     while let Some(todo) = orders.recv().await {
         let written = match todo {
@@ -103,17 +103,17 @@ enum Unwritten {
 }
 
 /// The whole payload, piece by piece.
-async fn pour(payload: Option<File>, input: &mut ChildStdin) -> Result<(), Unwritten> {
-    let Some(payload) = payload else { return Ok(()) };
+async fn pour(payload: Option<Reader>, input: &mut ChildStdin) -> Result<(), Unwritten> {
+    let Some(mut payload) = payload else { return Ok(()) };
     let unread = |source| SpoolError::Read { what: "a temporary file".to_owned(), source };
-    let mut payload = tokio::fs::File::from_std(payload);
-    let mut piece = vec![0; MAX_DATA];
     loop {
-        let read = payload.read(&mut piece).await.map_err(|error| Unwritten::Source(unread(error).into()))?;
-        let Some(piece) = piece.get(..read).filter(|piece| !piece.is_empty()) else { return Ok(()) };
-        let header = frame::header(Kind::Data, read).map_err(|error| Unwritten::Source(error.into()))?;
+        let piece = payload.next(MAX_DATA).await.map_err(|error| Unwritten::Source(unread(error).into()))?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let header = frame::header(Kind::Data, piece.len()).map_err(|error| Unwritten::Source(error.into()))?;
         input.write_all(&header).await.map_err(|_| Unwritten::Pipe)?;
-        input.write_all(piece).await.map_err(|_| Unwritten::Pipe)?;
+        input.write_all(&piece).await.map_err(|_| Unwritten::Pipe)?;
     }
 }
 

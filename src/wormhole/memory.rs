@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Code, Progress, Wormhole, WormholeError};
-use crate::spool::{SpoolWriter, Spooled};
+use crate::spool::{Reader, SpoolWriter, Spooled};
 
 /// Where both sides of a code meet.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ struct Place {
 /// What a sender has, and where it hears what became of it.
 #[derive(Debug)]
 struct Offer {
-    payload: std::fs::File,
+    payload: Reader,
     size: u64,
     answer: oneshot::Sender<Result<(), Failure>>,
 }
@@ -87,7 +87,7 @@ impl Wormhole for Mailbox {
     ) -> Result<(), WormholeError> {
         progress(Progress::Waiting(Phase::Peer));
         let (answer, answered) = oneshot::channel();
-        let offer = Offer { payload: payload.reader()?, size: payload.size(), answer };
+        let offer = Offer { payload: payload.reader(), size: payload.size(), answer };
         let place = self.place(code);
         let sent = async {
             place.to.send(offer).await.ok()?;
@@ -111,7 +111,7 @@ impl Wormhole for Mailbox {
         progress(Progress::Waiting(Phase::Peer));
         let place = self.place(code);
         let came = async { place.from.lock().await.recv().await };
-        let Offer { payload, size, answer } = self.wait(code, cancel, came).await?;
+        let Offer { mut payload, size, answer } = self.wait(code, cancel, came).await?;
         progress(Progress::Waiting(Phase::Offer));
         if size > most {
             let failure = Failure::TooLarge { size, limit: most };
@@ -120,7 +120,6 @@ impl Wormhole for Mailbox {
         }
         let mut writer = SpoolWriter::new(directory, most)?;
         let mut piece = vec![0; 64 * 1024];
-        let mut payload = payload.take(size);
         loop {
             let read = payload.read(&mut piece).unwrap_or(0);
             let Some(piece) = piece.get(..read).filter(|piece| !piece.is_empty()) else { break };

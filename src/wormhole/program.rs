@@ -131,7 +131,7 @@ impl Wormhole for Program {
         cancel: &CancellationToken,
     ) -> Result<(), WormholeError> {
         let task = Task::Send { size: payload.size() };
-        self.run(task, code, Ends::Payload(payload.reader()?), progress, cancel).await
+        self.run(task, code, Ends::Payload(payload.reader()), progress, cancel).await
     }
 
     async fn receive(

@@ -298,7 +298,7 @@ proptest! {
         let packed = Spooled::from_bytes(folder.path(), &recorded).unwrap();
         let whole = unpack(&packed, folder.path(), 1 << 20).unwrap();
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut whole.unwrap_or(packed).reader().unwrap(), &mut bytes).unwrap();
+        std::io::Read::read_to_end(&mut whole.unwrap_or(packed).reader(), &mut bytes).unwrap();
         for (at, byte) in changes {
             *at.get_mut(&mut bytes) = byte;
         }

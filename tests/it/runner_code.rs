@@ -24,7 +24,7 @@ pub(crate) async fn show(world: &World, result: &[u8], id: &FutureId) -> (u8, St
     let shown = world.run(&world.plan(world.job(Mode::Show, id)), result, id).await;
     assert_eq!(shown.ended, Ended::Finished, "{}", shown.text.for_log());
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let status = runner::replay(shown.result.reader().unwrap(), &mut out, &mut err).unwrap();
+    let status = runner::replay(shown.result.reader(), &mut out, &mut err).unwrap();
     (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 

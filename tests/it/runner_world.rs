@@ -156,7 +156,7 @@ pub(crate) const SAVE: &str = "(function(bytes) {
 
 pub(crate) fn bytes(outcome: &Outcome) -> Vec<u8> {
     let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut outcome.result.reader().unwrap(), &mut bytes).unwrap();
+    std::io::Read::read_to_end(&mut outcome.result.reader(), &mut bytes).unwrap();
     bytes
 }
 

@@ -457,7 +457,7 @@ pub(crate) fn bytes(length: usize) -> Vec<u8> {
 
 pub(crate) fn read(spooled: &Spooled) -> Vec<u8> {
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut spooled.reader().unwrap(), &mut bytes).unwrap();
+    io::Read::read_to_end(&mut spooled.reader(), &mut bytes).unwrap();
     bytes
 }
 

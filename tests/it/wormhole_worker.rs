@@ -227,7 +227,7 @@ fn is_alone(error: &WormholeError) -> bool {
 
 fn bytes(spooled: &Spooled) -> Vec<u8> {
     let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut spooled.reader().unwrap(), &mut bytes).unwrap();
+    std::io::Read::read_to_end(&mut spooled.reader(), &mut bytes).unwrap();
     bytes
 }
 

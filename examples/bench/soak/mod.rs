@@ -198,7 +198,7 @@ impl Soak {
         match last(&mut events).await? {
             ClientEvent::Done(result, _) => {
                 let mut bytes = Vec::new();
-                std::io::Read::read_to_end(&mut result.reader()?, &mut bytes)?;
+                std::io::Read::read_to_end(&mut result.reader(), &mut bytes)?;
                 let text: String = String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).collect();
                 if text.contains(kind.expected) { Ok(()) } else { Err(format!("the result: {text:.600}").into()) }
             }

@@ -1,6 +1,6 @@
 //! What came from a stranger's machine: it is scanned before R reads it, and written into the folder, or refused.
 
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 
 use tokio::task::spawn_blocking;
 
@@ -45,11 +45,10 @@ pub(super) async fn take(road: &Road, post: &Post, result: Spooled, provenance: 
             error => Unfit::Refused(error.into()),
         });
         let result = unpacked?.unwrap_or(result);
-        let reader = || result.reader().map_err(|error| Unfit::Unwritten(error.into()));
-        let bytes = BufReader::with_capacity(SCANNED_AT_ONCE, reader()?);
+        let bytes = BufReader::with_capacity(SCANNED_AT_ONCE, result.reader());
         let wanted = Wanted { policy, future: Some(&future) };
         examine(bytes, result.size(), wanted).map_err(Unfit::Refused)?;
-        folder.write(&name, reader()?.take(result.size())).map_err(Unfit::Unwritten)
+        folder.write(&name, result.reader()).map_err(Unfit::Unwritten)
     });
     let file = match written.await {
         Ok(Ok(file)) => file,

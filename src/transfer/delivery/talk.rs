@@ -139,7 +139,7 @@ impl<N: Network> Run<N> {
         let Self { grant: Grant { payload, max_result, .. }, cutting, cancel, .. } = self;
         let (size, digest, max_result) = (payload.size(), payload.digest(), *max_result);
         Expected { what: Payload::Future, size, digest }.within(hello.max_future)?;
-        let file = payload.reader()?;
+        let file = payload.file();
         let announcing = async {
             let opening = Opening::new(file, size, held);
             let opening = while_beating(beat, &FromClient::Heartbeat, out, opening).await??;

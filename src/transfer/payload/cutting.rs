@@ -44,7 +44,7 @@ impl Cutting {
     /// # Errors
     /// [`SpoolError::Read`].
     pub(in crate::transfer) fn new(payload: &Spooled) -> Result<Self, SpoolError> {
-        let (file, size) = (payload.reader()?, payload.size());
+        let (file, size) = (payload.file(), payload.size());
         let possible = (WORTH..=MAX_PIECES as u64 * u64::from(MAX_PIECE)).contains(&size);
         Ok(Self(if possible { State::Under(spawn_blocking(move || cut(&file, size))) } else { State::Done(None) }))
     }
@@ -110,7 +110,7 @@ mod tests {
 
     fn pieces(bytes: &[u8]) -> Manifest {
         let spooled = Spooled::from_bytes(&std::env::temp_dir(), bytes).unwrap();
-        cut(&spooled.reader().unwrap(), spooled.size()).unwrap().unwrap()
+        cut(&spooled.file(), spooled.size()).unwrap().unwrap()
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! A payload from a file to a stream.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use tokio::{
     task::{JoinHandle, spawn_blocking},
@@ -23,7 +23,7 @@ use crate::{
 
 /// How a payload is announced.
 pub(in crate::transfer) struct Opening {
-    file: File,
+    file: Arc<File>,
     size: u64,
     /// The position of the first byte that is sent.
     pub(in crate::transfer) start: u64,
@@ -37,7 +37,7 @@ impl Opening {
     ///
     /// # Errors
     /// [`SpoolError::Read`].
-    pub(in crate::transfer) async fn new(file: File, size: u64, held: Option<Held>) -> Result<Self, SpoolError> {
+    pub(in crate::transfer) async fn new(file: Arc<File>, size: u64, held: Option<Held>) -> Result<Self, SpoolError> {
         let opening = spawn_blocking(move || {
             let start = match held.filter(|held| held.size <= size) {
                 Some(held) if digest_of_first(&file, held.size)? == held.digest => held.size,
@@ -67,7 +67,7 @@ impl Opening {
 
 /// The file with what packs its pieces, and the next one.
 struct Piece {
-    file: File,
+    file: Arc<File>,
     packer: Option<Compressor<'static>>,
     frame: Vec<u8>,
     /// Bytes of the payload in it.
@@ -86,7 +86,7 @@ pub(in crate::transfer) struct Sending {
 }
 
 impl Sending {
-    fn new(file: File, size: u64, course: Course) -> Self {
+    fn new(file: Arc<File>, size: u64, course: Course) -> Self {
         let judge = Judge::new(Instant::now());
         let mut sending = Self { course, meter: Meter::new(size), judge, piece: None };
         sending.begin(file, None);
@@ -94,7 +94,7 @@ impl Sending {
     }
 
     /// Begins to read the next piece, if there is one.
-    fn begin(&mut self, file: File, packer: Option<Compressor<'static>>) {
+    fn begin(&mut self, file: Arc<File>, packer: Option<Compressor<'static>>) {
         let (next, mode) = (self.course.next(), self.judge.mode());
         self.piece = (!next.is_empty()).then(|| spawn_blocking(move || read_piece(file, packer, next, mode)));
     }
@@ -144,7 +144,7 @@ fn read(file: &File, at: u64, mut into: Vec<u8>) -> Result<Vec<u8>, SpoolError> 
 
 /// Reads the beginning of a range into a frame of its own.
 fn read_piece(
-    file: File,
+    file: Arc<File>,
     mut packer: Option<Compressor<'static>>,
     next: Range<u64>,
     mode: Mode,
