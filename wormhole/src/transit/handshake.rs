@@ -55,10 +55,21 @@ impl Words {
         hear(stream, "ok\n").await.map_err(|why| format!("the relay did not find the peer: {why}"))
     }
 
-    /// Both say that they are there; whoever does not know the key cannot.
+    /// Both say that they are there; whoever does not know the key cannot. The sender begins. It would be as good if both did at
+    /// once, but for `wormhole-william` as a sender: it may close the connection that it chooses if, from the relay's "ok" to
+    /// that choice, it never had to wait (file_transport.go of version 1.0.6: the goroutine of `waitForRelayPeer` then
+    /// finds both of its channels closed, and takes either).
     pub(super) async fn greet(&self, stream: &mut Async<TcpStream>) -> Result<(), String> {
-        say(stream, &self.ours).await?;
-        hear(stream, &self.theirs).await
+        match self.role {
+            Role::Sender => {
+                say(stream, &self.ours).await?;
+                hear(stream, &self.theirs).await
+            }
+            Role::Receiver => {
+                hear(stream, &self.theirs).await?;
+                say(stream, &self.ours).await
+            }
+        }
     }
 
     /// The sender's decision for this connection.
