@@ -40,42 +40,54 @@ in_jail <- function(uuids) {
   ms[match(uuids, sub(".*future=([^ ]+).*", "\\1", lines))]
 }
 
-single <- list()
-steps <- NULL
-uuids <- NULL
-for (name in names(plans)) {
-  plans[[name]]()
-  for (i in 1:3) value(future(42))
-  single[[name]] <- vapply(seq_len(runs), function(i) {
-    f <- NULL
-    time <- took(value(f <- future(42)))
-    if (name == "future.libp2p") {
-      steps <<- rbind(steps, steps_of(f[["task"]]))
-      uuids <<- c(uuids, paste(f[["uuid"]], collapse = "-"))
-    }
-    time
-  }, 0)
-  plan(sequential)
+# How long `code` takes in each plan: one run after the other, and each a second after the last, as somebody who types has it.
+# Of ours, the steps and the names of its futures are kept as well.
+paces <- c("one after the other" = 0, "a second apart" = 1)
+measure <- function(code, runs) {
+  kept <- list()
+  times <- lapply(paces, function(pause) lapply(plans, function(begin) {
+    begin()
+    on.exit(plan(sequential))
+    for (i in 1:3) value(future(42))
+    vapply(seq_len(runs), function(i) {
+      Sys.sleep(pause)
+      f <- NULL
+      time <- took(value(f <- code()))
+      task <- f[["task"]]
+      if (!is.null(task)) {
+        at <- names(paces)[paces == pause]
+        kept$steps[[at]] <<- rbind(kept$steps[[at]], steps_of(task))
+        kept$uuids[[at]] <<- c(kept$uuids[[at]], paste(f[["uuid"]], collapse = "-"))
+      }
+      time
+    }, 0)
+  }))
+  c(list(times = times), kept)
 }
+
+small <- measure(function() future(42), runs)
+single <- small$times[[1L]]
 single[["callr::r()"]] <- vapply(seq_len(runs), function(i) took(callr::r(function() 42)), 0)
 rscript <- file.path(R.home("bin"), "Rscript")
 bare <- vapply(seq_len(runs), function(i) took(system2(rscript, c("--vanilla", "-e", shQuote("invisible(future::value(future::future(42)))")))), 0)
 start <- vapply(seq_len(runs), function(i) took(system2(rscript, c("--vanilla", "-e", "1"), stdout = FALSE)), 0)
 single[["Rscript that resolves one future"]] <- bare
 single[["Rscript that does nothing"]] <- start
-head_of(sprintf("value(future(42)), %d runs", runs), "median", "p95")
-for (name in names(single)) row(name, quantiles(single[[name]]))
+head_of(sprintf("value(future(42)), %d runs", runs), rep(c("median", "p95"), 2L))
+row("", names(paces)[1L], "", names(paces)[2L], "")
+for (name in names(single)) row(name, quantiles(single[[name]]), if (is.null(plans[[name]])) c("", "") else quantiles(small$times[[2L]][[name]]))
 
-head_of("Where the milliseconds go (future.libp2p)", "median", "p95")
+head_of("Where the milliseconds go (future.libp2p)", rep(c("median", "p95"), 2L))
+row("", names(paces)[1L], "", names(paces)[2L], "")
 labels <- c("R: strip and write the future", "program: read it", "request on the board", "offer and accept", "connection and transfer",
   "jail, and R's start with package future", "evaluation, and the result's way back", "scanner, and writing the result's file",
   "R: two ways through the pipe, reading the result")
-for (i in seq_along(labels)) row(labels[i], quantiles(steps[, i]))
+for (i in seq_along(labels)) row(labels[i], unlist(lapply(small$steps, function(steps) quantiles(steps[, i]))))
 Sys.sleep(1)
-jailed <- in_jail(uuids)
-row("in the two rows around the evaluation: R in the jail, from its execution to its end", quantiles(jailed))
-row("**everything else together**", quantiles(single$future.libp2p - jailed))
-row("beside it: Rscript that resolves one future, of which ours is more by", ms(stats::median(single$future.libp2p) - stats::median(bare)), "")
+jailed <- lapply(small$uuids, in_jail)
+row("in the two rows around the evaluation: R in the jail, from its execution, or from when it had waited enough, to its end", unlist(lapply(jailed, quantiles)))
+row("**everything else together**", unlist(Map(function(times, jailed) quantiles(times$future.libp2p - jailed), small$times, jailed)))
+row("beside it: Rscript that resolves one future, of which ours is more by", ms(stats::median(single$future.libp2p) - stats::median(bare)), rep("", 3L))
 
 head_of("200 small futures on 2 workers", "futures a second")
 for (name in names(plans)) {
@@ -87,23 +99,14 @@ for (name in names(plans)) {
 }
 
 big <- runif(2.5e6)
-head_of("A global of 20 MB, ten futures one after the other", "first", "tenth", "median")
-big_steps <- NULL
-for (name in names(plans)) {
-  plans[[name]]()
-  value(future(1))
-  times <- vapply(1:10, function(i) {
-    f <- NULL
-    time <- took(value(f <- future(length(big))))
-    if (name == "future.libp2p" && i > 1L) big_steps <<- rbind(big_steps, steps_of(f[["task"]]))
-    time
-  }, 0)
-  row(name, ms(c(times[c(1L, 10L)], stats::median(times))))
-  plan(sequential)
-}
+large <- measure(function() future(length(big)), 10L)
+head_of("A global of 20 MB, ten futures", rep(c("first", "tenth", "median"), 2L))
+row("", names(paces)[1L], "", "", names(paces)[2L], "", "")
+for (name in names(plans)) row(name, unlist(lapply(large$times, function(times) ms(c(times[[name]][c(1L, 10L)], stats::median(times[[name]]))))))
 
-head_of("Where the milliseconds go (future.libp2p): the second to the tenth beside a future without globals", "without", "20 MB")
-for (i in seq_along(labels)) row(labels[i], ms(c(stats::median(steps[, i]), stats::median(big_steps[, i]))))
+head_of("Where the milliseconds go (future.libp2p), a second apart: the second to the tenth beside a future without globals", "without", "20 MB")
+apart <- names(paces)[2L]
+for (i in seq_along(labels)) row(labels[i], ms(c(stats::median(small$steps[[apart]][, i]), stats::median(large$steps[[apart]][-1L, i]))))
 
 plans$future.libp2p()
 f <- future(Sys.sleep(5))

@@ -54,6 +54,17 @@ fn refused(error: message::MessageError) -> Failure {
     Failure::new(Stage::Spec, chain(&error))
 }
 
+/// What came on the control socket after the spec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Nothing.
+    Nothing,
+    /// A byte: the task begins, where it waits for that, and anywhere else what must not be written.
+    Byte,
+    /// The supervisor closed its side, or does not listen.
+    End,
+}
+
 /// The control socket.
 pub(crate) struct Control {
     socket: File,
@@ -147,12 +158,15 @@ impl Control {
         self.flush();
     }
 
-    /// Whether the supervisor wants an end: it closed its side, wrote what it must not write, or does not listen.
-    /// To be asked when poll(2) says that there is something.
-    pub(crate) fn wants_an_end(&mut self) -> bool {
+    /// What the supervisor wants. To be asked when poll(2) says that there is something.
+    pub(crate) fn heard(&mut self) -> Heard {
         let mut byte = [0u8; 1];
-        let got = nix::sys::socket::recv(self.socket.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT);
-        self.deaf || !matches!(got, Err(Errno::EAGAIN | Errno::EINTR))
+        match nix::sys::socket::recv(self.socket.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
+            _ if self.deaf => Heard::End,
+            Err(Errno::EAGAIN | Errno::EINTR) => Heard::Nothing,
+            Ok(1..) => Heard::Byte,
+            Ok(0) | Err(_) => Heard::End,
+        }
     }
 
     /// Whether a report could not be sent.

@@ -4,8 +4,8 @@
 //! socket*). It sends one [`Spec`] as a message (see [`crate::message`]) with the task's three file
 //! descriptors attached to its first byte (`SCM_RIGHTS`): what becomes the task's fd 0 (the future's bytes),
 //! the frames pipe (the task's fd [`FRAMES_FD`]) and the text pipe (the task's fd 1 and fd 2). From then on the
-//! supervisor writes nothing: end of file on the control socket, however it comes about, means *stop
-//! everything*. `p2p-jail` answers with [`Report`]s, the last of which is [`Report::Refused`] or [`Report::Ended`].
+//! supervisor writes nothing but the one byte of [`Watch::waits`]: end of file on the control socket, however it comes
+//! about, means *stop everything*. `p2p-jail` answers with [`Report`]s, the last of which is [`Report::Refused`] or [`Report::Ended`].
 //!
 //! There are no paths, names or policies in this crate other than those in the spec: the policy is made by the
 //! supervisor's pure planner and can be compared whole in its tests.

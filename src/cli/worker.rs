@@ -45,6 +45,10 @@ pub(super) struct Args {
     /// again [default: 5 min]
     #[arg(long, value_name = "TIME", env = "P2P_WORKER_DRAIN_TIME")]
     drain_time: Option<String>,
+    /// How long an R waits for the next future after one, each slot's its own, in its sandbox and used once; 0 starts R only
+    /// when a future is here [default: 1 min]
+    #[arg(long, value_name = "TIME", env = "P2P_WORKER_KEEP_WARM")]
+    keep_warm: Option<String>,
     #[command(flatten)]
     limits: LimitArgs,
     /// How much of the futures that came is kept, on the disk of the state folder, so that the same objects are not sent
@@ -56,6 +60,9 @@ pub(super) struct Args {
 /// What is kept of futures, in bytes, unless the owner says otherwise.
 const CACHE: u64 = 1 << 30;
 
+/// How long an R waits for the next future, unless the owner says otherwise.
+const KEEP_WARM: Duration = Duration::from_secs(60);
+
 /// How long what runs may still take when the worker leaves, unless the owner says otherwise.
 const DRAIN_TIME: Duration = Duration::from_secs(300);
 
@@ -66,12 +73,15 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let duration = config::duration("duration", args.duration.as_deref().or(file.duration.as_deref()))?;
     let drain_time = config::duration("drain-time", args.drain_time.as_deref().or(file.drain_time.as_deref()))?;
     let drain_time = drain_time.unwrap_or(DRAIN_TIME);
+    let keep_warm = config::duration("keep-warm", args.keep_warm.as_deref().or(file.keep_warm.as_deref()))?;
+    let keep_warm = keep_warm.unwrap_or(KEEP_WARM);
     let service = Service::of_the_manager();
     service.starting("looking whether the sandbox holds");
     let (board, cluster) = args.board.resolve(&place)?;
     let (max_future, max_result) = args.limits.resolve(file)?;
     let cache = config::bytes_or("cache", args.cache.as_deref().or(file.cache.as_deref()), CACHE)?;
-    let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result).kept_ready(slots).await?;
+    let workbench =
+        args.sandbox.workbench(&place).await?.with_limits(max_future, max_result).kept_ready(slots, keep_warm).await?;
     workbench.warn_of_shortfalls();
     let cache = Cache::new(workbench.spool_directory().to_owned(), cache);
     let workbench = Arc::new(workbench.relieved_by(cache.relief()));

@@ -58,6 +58,7 @@ pub struct ConfigFile {
     pub slots: Option<usize>,
     pub duration: Option<String>,
     pub drain_time: Option<String>,
+    pub keep_warm: Option<String>,
     pub max_future: Option<String>,
     pub max_result: Option<String>,
     pub cache: Option<String>,

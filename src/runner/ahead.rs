@@ -12,7 +12,7 @@ use std::{
 };
 
 use p2p_jail::spec::Ahead;
-use tokio::time::sleep;
+use tokio::{process::Child, time::sleep};
 
 use super::jail::{Jail, Pipes, StartError, Waiting, start};
 use crate::{clock, sandbox::LaunchPlan};
@@ -139,11 +139,15 @@ impl Drop for Busy {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let mut ending: Vec<_> = self.waiting().drain(..).map(Waiting::dismiss).collect();
-        let due = clock::now() + PATIENCE;
-        while !ending.is_empty() && clock::now() < due {
-            ending.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-            thread::park_timeout(BETWEEN);
-        }
+        end_all(self.waiting().drain(..).map(Waiting::dismiss).collect());
+    }
+}
+
+/// Waits for a while until all of these, which were asked to end, have.
+pub(super) fn end_all(mut ending: Vec<Child>) {
+    let due = clock::now() + PATIENCE;
+    while !ending.is_empty() && clock::now() < due {
+        ending.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        thread::park_timeout(BETWEEN);
     }
 }

@@ -11,11 +11,13 @@ use crate::{
     ids::FutureId,
     runner::{
         ahead::{self, Pool},
+        command::{ahead_of_its_future, first_line, reading_whole},
         frames::FrameError,
         interrupted::{self, Reason},
-        jail::{Jail, Pipes, Reports},
+        jail::{Jail, Pipes, Reports, StartError},
         outcome::{AttemptEvent, Ended, Evidence, Outcome, Text, judge},
         streams::{Fault, FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
+        warm::Warm,
     },
     sandbox::{Denials, LaunchPlan},
     spool::{Reader, Relief, SpoolError, SpoolWriter, Spooled},
@@ -43,7 +45,7 @@ pub async fn run(
     cancel: CancellationToken,
     events: mpsc::Sender<AttemptEvent>,
 ) -> Result<Outcome, SpoolError> {
-    let aids = Aids { pool: None, relief: None, spool_directory };
+    let aids = Aids { pool: None, warm: None, relief: None, spool_directory };
     run_in(&aids, plan, input, future, cancel, events).await
 }
 
@@ -51,10 +53,31 @@ pub async fn run(
 pub(super) struct Aids<'a> {
     /// Jails that were started ahead.
     pub(super) pool: Option<&'a Pool>,
+    /// An R that may be running already, in this slot.
+    pub(super) warm: Option<(&'a Warm, usize)>,
     /// What gives way to a result on a full disk.
     pub(super) relief: Option<&'a Relief>,
     /// Where results are written.
     pub(super) spool_directory: &'a Path,
+}
+
+impl Aids<'_> {
+    /// Starts the task, or has one begin that was started ahead: then what goes before its input is not empty.
+    async fn start(
+        &self,
+        plan: &LaunchPlan,
+        future: &FutureId,
+        whole: bool,
+    ) -> Result<(Jail, Pipes, String), StartError> {
+        if let Some((warm, slot)) = self.warm
+            && let Some((jail, pipes)) = warm.take(slot, &ahead_of_its_future(plan)).await
+        {
+            return Ok((jail, pipes, first_line(future, whole)));
+        }
+        let plan = if whole { &reading_whole(plan) } else { plan };
+        let (jail, pipes) = ahead::start_in(self.pool, plan).await?;
+        Ok((jail, pipes, String::new()))
+    }
 }
 
 /// The same with such aids.
@@ -67,17 +90,16 @@ pub(super) async fn run_in(
     events: mpsc::Sender<AttemptEvent>,
 ) -> Result<Outcome, SpoolError> {
     let own_result = SpoolWriter::in_memory(MAX_OWN_RESULT)?;
-    let whole = read_whole(plan, input);
-    let plan = whole.as_ref().unwrap_or(plan);
+    let whole = is_read_whole(input);
     let started = clock::now();
     let refused = |reason| Observed { ended: Ended::Refused(reason), ..Observed::default() };
     let observed = if cancel.is_cancelled() {
         Observed { ended: Ended::Stopped(Reason::Cancelled), ..Observed::default() }
     } else {
-        match ahead::start_in(aids.pool, plan).await {
-            Ok((jail, pipes)) => {
+        match aids.start(plan, future, whole).await {
+            Ok((jail, pipes, first)) => {
                 let task = Task { plan, aids, cancel: &cancel, events: &events };
-                task.observe(jail, pipes, input.reader()).await
+                task.observe(jail, pipes, (first, input.reader())).await
             }
             Err(error) => refused(Reason::CouldNotStart { stage: None, what: crate::error_chain(&error) }),
         }
@@ -91,17 +113,13 @@ const PACKED: [&[u8]; 2] = [b"BZh", b"\xfd7zXZ\0"];
 /// Below so many bytes nothing is gained by reading an object as it comes.
 const SMALL: u64 = 1 << 20;
 
-/// The plan with the word for an input that R reads whole before it makes an object of it.
-fn read_whole(plan: &LaunchPlan, input: &Spooled) -> Option<LaunchPlan> {
+/// Whether R reads this input whole before it makes an object of it.
+fn is_read_whole(input: &Spooled) -> bool {
     let starts_with = |magic: &&[u8]| {
         let mut head = [0; 6];
         head.get_mut(..magic.len()).is_some_and(|head| input.file().read_exact_at(head, 0).is_ok() && head == *magic)
     };
-    (input.size() < SMALL || PACKED.iter().any(starts_with)).then(|| {
-        let mut plan = plan.clone();
-        plan.spec.command.environment.push(("P2P_WHOLE".to_owned(), "yes".to_owned()));
-        plan
-    })
+    input.size() < SMALL || PACKED.iter().any(starts_with)
 }
 
 /// What an attempt has to do with.
@@ -136,7 +154,7 @@ impl Default for Observed {
 }
 
 impl Task<'_> {
-    async fn observe(&self, jail: Jail, pipes: Pipes, input: Reader) -> Observed {
+    async fn observe(&self, jail: Jail, pipes: Pipes, (first, input): (String, Reader)) -> Observed {
         let (mut frames, mut text) = (FramesSeen::default(), Text::default());
         // The task is stopped by a cancellation, and by frames that leave nothing to wait for.
         let stop = self.cancel.child_token();
@@ -158,7 +176,7 @@ impl Task<'_> {
         };
         let (reports, fed, _, _) = tokio::join!(
             watching,
-            until(&over, Duration::ZERO, pump_input(input, pipes.input)),
+            until(&over, Duration::ZERO, pump_input(first, input, pipes.input)),
             until(&over, DRAIN, reading),
             until(&over, DRAIN, pump_text(pipes.text, self.plan.max_text, &mut text)),
         );

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use p2p_jail::spec::Command;
 
-use crate::{ids::FutureId, runner::RInstallation};
+use crate::{ids::FutureId, runner::RInstallation, sandbox::LaunchPlan};
 
 /// The R script that the task runs, see its first lines. The planner shows it to the task at [`SCRIPT_PATH`], as a file
 /// of its own, so that no path of the host is shared for it.
@@ -96,7 +96,7 @@ pub fn command(r: &RInstallation, job: &Job<'_>) -> Command {
     set("HOME", path(job.home));
     set("LANG", "C.UTF-8".to_owned());
     set("LD_LIBRARY_PATH", path(&r.home.join("lib")));
-    set("P2P_FUTURE", job.future.to_string());
+    set(FUTURE, job.future.to_string());
     set("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned());
     // The script switches the compiler on when it comes to the user's code.
     set("R_ENABLE_JIT", "0".to_owned());
@@ -115,6 +115,35 @@ pub fn command(r: &RInstallation, job: &Job<'_>) -> Command {
     ONE_THREAD.iter().for_each(|name| set(name, "1".to_owned()));
     Command { argv, environment, directory: PathBuf::from(job.home) }
 }
+
+/// The same for an R that is started before its future is known: it waits for [`first_line`] on its fd 0.
+pub(super) fn ahead_of_its_future(plan: &LaunchPlan) -> LaunchPlan {
+    let mut plan = plan.clone();
+    plan.spec.watch.waits = true;
+    let environment = &mut plan.spec.command.environment;
+    environment.retain(|(name, _)| name != FUTURE);
+    environment.push((AHEAD.to_owned(), YES.to_owned()));
+    plan
+}
+
+/// What goes before the bytes of a future to an R that waits for it: what is otherwise in its environment.
+pub(super) fn first_line(future: &FutureId, whole: bool) -> String {
+    format!("{} {future}\n", if whole { YES } else { "no" })
+}
+
+/// The plan with the word for an input that R reads whole before it makes an object of it.
+pub(super) fn reading_whole(plan: &LaunchPlan) -> LaunchPlan {
+    let mut plan = plan.clone();
+    plan.spec.command.environment.push((WHOLE.to_owned(), YES.to_owned()));
+    plan
+}
+
+/// The variables by which the script is told of its input: the future's name, that it is to be read whole, and that both are in
+/// its first line.
+const FUTURE: &str = "P2P_FUTURE";
+const WHOLE: &str = "P2P_WHOLE";
+const AHEAD: &str = "P2P_AHEAD";
+const YES: &str = "yes";
 
 /// Seven eighths of the memory: the rest is for R itself, its small objects and what it did not allocate through R.
 pub(super) fn heap_mib(memory: u64) -> u64 {
@@ -166,6 +195,12 @@ mod tests {
                 "TZ=UTC",
             ]
         );
+    }
+
+    #[test]
+    fn an_r_that_waits_is_told_the_same_in_its_first_line() {
+        let future = "f-1".parse().unwrap();
+        assert_eq!([first_line(&future, true), first_line(&future, false)], ["yes f-1\n", "no f-1\n"]);
     }
 
     #[test]

@@ -25,10 +25,7 @@ use p2p_jail::{
 };
 use tokio::{
     io::{AsyncWriteExt, Interest},
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, pipe},
-    },
+    net::{UnixStream, unix::pipe},
     process::{Child, Command},
     time::{sleep, timeout},
 };
@@ -81,9 +78,14 @@ pub(crate) struct Jail {
     child: Child,
     /// The control socket.
     control: UnixStream,
+    /// The stages in force, as far as they were heard.
+    stages: Vec<(Stage, String)>,
+    /// Whether it was heard that the command runs.
+    runs: bool,
 }
 
 /// Our ends of the task's pipes.
+#[derive(Debug)]
 pub(crate) struct Pipes {
     /// To the task's fd 0.
     pub(crate) input: pipe::Sender,
@@ -136,7 +138,7 @@ impl Waiting {
 
     /// Whether it still waits.
     pub(crate) fn is_alive(&mut self) -> bool {
-        matches!(self.jail.child.try_wait(), Ok(None))
+        self.jail.is_alive()
     }
 
     /// Hands it the task. `None` if it did not take it: then nothing of the task has run, and nothing will.
@@ -169,9 +171,7 @@ impl Waiting {
 
     /// Asks it to end, and returns what to wait for.
     pub(crate) fn dismiss(self) -> Child {
-        let Jail { child, control } = self.jail;
-        drop(control);
-        child
+        self.jail.dismiss()
     }
 }
 
@@ -218,7 +218,7 @@ impl Jail {
             .kill_on_drop(kill_on_drop)
             .spawn()
             .map_err(|source| StartError::Execute { program: program.display().to_string(), source })?;
-        Ok(Self { child, control })
+        Ok(Self { child, control, stages: Vec::new(), runs: false })
     }
 
     async fn send_spec(&mut self, plan: &LaunchPlan, ends: &TaskEnds) -> Result<(), StartError> {
@@ -234,6 +234,39 @@ impl Jail {
         control.write_all(bytes.get(sent..).unwrap_or_default()).await.map_err(StartError::Deaf)
     }
 
+    /// Asks it to end, and returns what to wait for.
+    pub(crate) fn dismiss(self) -> Child {
+        let Self { child, control, .. } = self;
+        drop(control);
+        child
+    }
+
+    /// Whether the program runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Hears the reports of a task that waits for what it is to do, until its command runs.
+    ///
+    /// # Errors
+    /// That it never will, in words.
+    pub(crate) async fn until_it_runs(&mut self) -> Result<(), String> {
+        let mut nobody_asks = |_| Err("it asks, which nobody wants to hear".to_owned());
+        match hear(&self.control, &mut self.stages, &mut nobody_asks).await? {
+            Heard::Running => self.runs = true,
+            Heard::Last(report) => return Err(format!("{report:?}")),
+        }
+        Ok(())
+    }
+
+    /// Tells a task that waits that it begins: its times count from now on.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub(crate) async fn begin(&mut self) -> io::Result<()> {
+        self.control.write_all(&[0]).await
+    }
+
     /// Hears the reports until the last one. When `stop` is cancelled, the task is stopped; a `p2p-jail` that does not do
     /// so in time, or that lets the task go on beyond its wall time limit, is killed, and the task with it.
     pub(crate) async fn watch(
@@ -242,9 +275,9 @@ impl Jail {
         stop: &CancellationToken,
         mut running: impl FnMut() + Send,
     ) -> Reports {
-        let Self { mut child, control } = self;
+        let Self { mut child, control, mut stages, runs } = self;
         let (reader, mut writer) = control.into_split();
-        let (mut stages, mut witness) = (Vec::new(), None);
+        let mut witness = None;
         let explains = plan.spec.confinement.seccomp.as_ref().is_some_and(|seccomp| seccomp.explain.is_some());
         let mut asks = |listener| {
             let started = explains.then(|| Witness::start(listener, &plan.spec, &plan.root)).transpose();
@@ -256,8 +289,19 @@ impl Jail {
             let _ = writer.shutdown().await;
             sleep(STOP_PATIENCE).await;
         };
+        let hearing = async {
+            if runs {
+                running();
+            }
+            loop {
+                match hear(reader.as_ref(), &mut stages, &mut asks).await? {
+                    Heard::Running => running(),
+                    Heard::Last(report) => return Ok(report),
+                }
+            }
+        };
         let last = tokio::select! {
-            last = hear(reader, &mut stages, &mut running, &mut asks) => last,
+            last = hearing => last,
             () = asked => Err(format!("it did not stop the task within {} s", STOP_PATIENCE.as_secs())),
             () = overdue(plan.spec.watch.wall_time_ms) => Err("it did not hold the time limit".to_owned()),
         };
@@ -282,25 +326,32 @@ async fn overdue(wall_time_ms: Option<u64>) {
     }
 }
 
+/// A report that says how far a task is.
+enum Heard {
+    /// The command runs.
+    Running,
+    /// It is over, or will never be.
+    Last(Report),
+}
+
 async fn hear(
-    from: OwnedReadHalf,
+    from: &UnixStream,
     stages: &mut Vec<(Stage, String)>,
-    running: &mut (impl FnMut() + Send),
     asks: &mut (impl FnMut(OwnedFd) -> Result<(), String> + Send),
-) -> Result<Report, String> {
+) -> Result<Heard, String> {
     loop {
-        let (report, descriptor) = next_report(&from).await?;
+        let (report, descriptor) = next_report(from).await?;
         match report {
             Report::Asks => asks(descriptor.ok_or("nothing came with what it asks on")?)?,
             Report::Stage(stage, detail, _) if stages.len() < MAX_STAGES => stages.push((stage, detail)),
             Report::Stage(..) => return Err("it reports without end".to_owned()),
-            Report::Running { .. } => running(),
-            last @ (Report::Refused { .. } | Report::Ended { .. }) => return Ok(last),
+            Report::Running { .. } => return Ok(Heard::Running),
+            last @ (Report::Refused { .. } | Report::Ended { .. }) => return Ok(Heard::Last(last)),
         }
     }
 }
 
-async fn next_report(from: &OwnedReadHalf) -> Result<(Report, Option<OwnedFd>), String> {
+async fn next_report(from: &UnixStream) -> Result<(Report, Option<OwnedFd>), String> {
     let lost = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof => "it ended without a last report".to_owned(),
         _ => error.to_string(),
@@ -314,13 +365,12 @@ async fn next_report(from: &OwnedReadHalf) -> Result<(Report, Option<OwnedFd>), 
 }
 
 /// Fills the buffer; returns the descriptor that came with its bytes, if one did.
-async fn read_exact(from: &OwnedReadHalf, buffer: &mut [u8]) -> io::Result<Option<OwnedFd>> {
-    let socket: &UnixStream = from.as_ref();
+async fn read_exact(from: &UnixStream, buffer: &mut [u8]) -> io::Result<Option<OwnedFd>> {
     let (mut filled, mut descriptor) = (0, None);
     while filled < buffer.len() {
         let rest = buffer.get_mut(filled..).unwrap_or_default();
         let (read, mut fds) =
-            socket.async_io(Interest::READABLE, || p2p_jail::explain::receive(socket.as_fd(), rest)).await?;
+            from.async_io(Interest::READABLE, || p2p_jail::explain::receive(from.as_fd(), rest)).await?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

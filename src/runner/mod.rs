@@ -22,6 +22,7 @@ mod r_installation;
 mod rds;
 mod replay;
 mod streams;
+mod warm;
 mod workbench;
 
 pub use attempt::run;

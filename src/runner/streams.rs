@@ -157,11 +157,14 @@ fn keep(bytes: &[u8], most: u64, text: &mut Text) {
     text.tail.drain(..text.tail.len().saturating_sub(TAIL));
 }
 
-/// Writes the future to the task. A task that does not read it to its end is none of our business.
+/// Writes the future to the task, behind a first line if it waits for one. A task that does not read it to its end is none of our business.
 ///
 /// # Errors
 /// What reading the future says.
-pub(crate) async fn pump_input(mut from: Reader, mut to: pipe::Sender) -> io::Result<()> {
+pub(crate) async fn pump_input(first: String, mut from: Reader, mut to: pipe::Sender) -> io::Result<()> {
+    if to.write_all(first.as_bytes()).await.is_err() {
+        return Ok(());
+    }
     let fed = usize::try_from(from.left()).unwrap_or(FED).clamp(CHUNK, FED);
     if fed > CHUNK {
         let _ = fcntl(to.as_fd(), FcntlArg::F_SETPIPE_SZ(i32::try_from(fed).unwrap_or(i32::MAX)));

@@ -6,10 +6,11 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use p2p_jail::spec::Usage;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,10 +19,11 @@ use super::{
     ahead::Pool,
     attempt::{self, Aids},
     command,
-    command::heap_mib,
+    command::{ahead_of_its_future, heap_mib},
     interrupted,
     outcome::Text,
     replay,
+    warm::Warm,
 };
 use crate::{
     clock,
@@ -34,6 +36,9 @@ use crate::{
 /// The task's home and its folder for temporary files, as the profiles have them.
 const HOME: &str = "/home/task";
 const TEMPORARY: &str = "/tmp";
+
+/// When a future is under way, so that starting R for the one that probably follows does not slow it down.
+const SETTLED: Duration = Duration::from_millis(250);
 
 /// How long one of the small R programs may take, in milliseconds.
 const SMALL_SERVICE_MS: u64 = 60_000;
@@ -132,7 +137,8 @@ pub struct Shown {
 /// A place to evaluate futures in.
 #[derive(Debug)]
 pub struct Workbench {
-    /// Ended before the control groups go, which are the sandbox's.
+    /// Both ended before the control groups go, which are the sandbox's.
+    warm: Option<Arc<Warm>>,
     pool: Option<Arc<Pool>>,
     ready: Ready,
     r: RInstallation,
@@ -175,6 +181,7 @@ impl Workbench {
         };
         let time_zone = clock::time_zone();
         Self {
+            warm: None,
             pool: None,
             ready,
             r,
@@ -200,19 +207,29 @@ impl Workbench {
     }
 
     /// From now on keeps some jails ready for futures, of which at most `slots` are evaluated at a time, and has the folders of
-    /// control groups removed even if this program is killed. For workers: each future is evaluated sooner, at the price of
-    /// some memory between two.
+    /// control groups removed even if this program is killed. After a future, the slot's next R is started, and waits for so
+    /// long; never if that is zero. For workers: each future is evaluated sooner, at the price of some memory between two.
     ///
     /// # Errors
     /// [`WorkbenchError::Sandbox`], if no task could be planned.
-    pub async fn kept_ready(mut self, slots: usize) -> Result<Self, WorkbenchError> {
+    pub async fn kept_ready(mut self, slots: usize, keep_warm: Duration) -> Result<Self, WorkbenchError> {
         let plan = self.plan(Mode::Run, &fresh_name()?, 0)?;
         self.ready.machine().sweep_after_death();
         self.pool = Pool::new(&plan, slots).map(Arc::new);
         if let Some(pool) = &self.pool {
             pool.fill().await;
         }
+        self.warm = (!keep_warm.is_zero()).then(|| Arc::new(Warm::new(self.pool.clone(), keep_warm)));
         Ok(self)
+    }
+
+    /// Says that a future is on its way to this slot, or probably will be: R is started meanwhile, if none waits already.
+    pub fn expect(&self, slot: usize) {
+        let Some(warm) = &self.warm else { return };
+        // Why there is no plan, the future itself will learn.
+        if let Ok(plan) = fresh_name().and_then(|id| Ok(self.plan(Mode::Run, &id, slot)?)) {
+            warm.expect(slot, ahead_of_its_future(&plan));
+        }
     }
 
     /// The largest future that is taken, in bytes.
@@ -288,9 +305,19 @@ impl Workbench {
         plan.max_result = plan.max_result.min(self.max_result).min(client_max);
         let busy = self.pool.as_ref().map(Pool::begin);
         let (pool, relief) = (self.pool.as_deref(), self.relief.as_ref());
-        let aids = Aids { pool, relief, spool_directory: &self.spool_directory };
-        let outcome = attempt::run_in(&aids, &plan, future, id, cancel, events).await;
+        let warm = self.warm.as_deref().map(|warm| (warm, slot));
+        let aids = Aids { pool, warm, relief, spool_directory: &self.spool_directory };
+        let attempt = attempt::run_in(&aids, &plan, future, id, cancel, events);
+        tokio::pin!(attempt);
+        let outcome = match timeout(SETTLED, &mut attempt).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.expect(slot);
+                attempt.await
+            }
+        };
         drop(busy);
+        self.expect(slot);
         Ok(outcome?)
     }
 

@@ -61,6 +61,7 @@ pub(super) enum SlotEnd {
 
 impl<N: Network, W: Wormhole> Slot<N, W> {
     pub(super) async fn serve(self) -> SlotEnd {
+        self.workbench.expect(self.number);
         match (&self.job.via, &self.routes.libp2p, &self.routes.wormhole) {
             (Via::Libp2p { node, ticket }, Some(transfer), _) => {
                 let invitation = Invitation {

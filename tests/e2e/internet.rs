@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::world::{Running, Who, World, eventually, stderr, stdout};
+use crate::world::{Process, Running, Who, World, below, eventually, is_gone, stderr, stdout};
 
 const VISITOR: &str = include_str!("internet/visitor.py");
 const INTERNET: &str = "203.0.113.9";
@@ -215,35 +215,6 @@ fn nobody_near_can_send_to_a_task() {
     task.wait_for("that was all");
     assert!(task.log().contains("got reached internet"), "{}", task.log());
     assert!(!task.log().contains("near"), "{}", task.log());
-}
-
-/// A process, by number and start, as numbers are used again.
-type Process = (i32, String);
-
-/// All processes below that one, with their parents and names.
-fn below(pid: i32) -> Vec<(Process, i32, String)> {
-    let read = |entry: std::io::Result<fs::DirEntry>| -> Option<(Process, i32, String)> {
-        let number = entry.ok()?.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
-        let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
-        let fields: Vec<&str> = rest.split(' ').collect();
-        Some(((number, fields[19].to_owned()), fields[1].parse().ok()?, name.to_owned()))
-    };
-    let all: Vec<_> = fs::read_dir("/proc").unwrap().filter_map(read).collect();
-    let (mut found, mut parents) = (Vec::new(), vec![pid]);
-    while let Some(parent) = parents.pop() {
-        for process in all.iter().filter(|(_, of, _)| *of == parent) {
-            parents.push(process.0.0);
-            found.push(process.clone());
-        }
-    }
-    found
-}
-
-fn is_gone((pid, start): &Process) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    fields.is_empty() || fields.starts_with('Z') || fields.split(' ').nth(19) != Some(start)
 }
 
 /// A task that talks to the internet, the processes that this takes, the monitor's and pasta's numbers.

@@ -21,6 +21,7 @@ mod public_board;
 mod servers;
 mod submit;
 mod task_user;
+mod warm;
 mod way;
 mod world;
 mod wormhole_client;

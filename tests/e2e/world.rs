@@ -300,6 +300,35 @@ pub(crate) fn processes_with(argument: &str) -> Vec<i32> {
     fs::read_dir("/proc").unwrap().filter_map(has).collect()
 }
 
+/// A process, by number and start, as numbers are used again.
+pub(crate) type Process = (i32, String);
+
+/// All processes below that one, with their parents and names.
+pub(crate) fn below(pid: i32) -> Vec<(Process, i32, String)> {
+    let read = |entry: std::io::Result<fs::DirEntry>| -> Option<(Process, i32, String)> {
+        let number = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split(' ').collect();
+        Some(((number, fields[19].to_owned()), fields[1].parse().ok()?, name.to_owned()))
+    };
+    let all: Vec<_> = fs::read_dir("/proc").unwrap().filter_map(read).collect();
+    let (mut found, mut parents) = (Vec::new(), vec![pid]);
+    while let Some(parent) = parents.pop() {
+        for process in all.iter().filter(|(_, of, _)| *of == parent) {
+            parents.push(process.0.0);
+            found.push(process.clone());
+        }
+    }
+    found
+}
+
+pub(crate) fn is_gone((pid, start): &Process) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    fields.is_empty() || fields.starts_with('Z') || fields.split(' ').nth(19) != Some(start)
+}
+
 pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

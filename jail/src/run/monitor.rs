@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::clock;
-use crate::control::Control;
+use crate::control::{Control, Heard};
 use crate::failure::Failure;
 use crate::run::census::{Processes, kill_descendants};
 use crate::run::group::Group;
@@ -56,6 +56,8 @@ pub(crate) struct Monitor<'a> {
     tmpfs: Vec<OwnedFd>,
     processes: Option<OwnedFd>,
     watch: Option<Watch<'a>>,
+    /// The command waits, or will, for what it is to do.
+    waits: bool,
     failure: Option<Failure>,
     stopped: Option<Stop>,
     exit: Option<Exit>,
@@ -78,6 +80,7 @@ impl<'a> Monitor<'a> {
             tmpfs: Vec::new(),
             processes: None,
             watch: None,
+            waits: spec.watch.waits,
             failure: None,
             stopped: None,
             exit: None,
@@ -100,7 +103,7 @@ impl<'a> Monitor<'a> {
             if ended || !notes {
                 self.reap();
             }
-            if (control && self.control.wants_an_end()) || self.control.is_deaf() {
+            if (control && self.is_to_end()) || self.control.is_deaf() {
                 self.stopped = Some(Stop::Asked);
             } else if self.exit.is_none() && self.stopped.is_none() {
                 self.look();
@@ -115,6 +118,7 @@ impl<'a> Monitor<'a> {
     /// that are left take less time than being woken up for each.
     fn wait(&self) -> [bool; 4] {
         let due = match &self.watch {
+            Some(_) if self.waits => None,
             Some(watch) => watch.due(),
             None => Some(self.deadline),
         };
@@ -212,8 +216,22 @@ impl<'a> Monitor<'a> {
         }
     }
 
+    /// Hears the supervisor: the byte with which the task begins, once; everything else is an end.
+    fn is_to_end(&mut self) -> bool {
+        match (self.control.heard(), &mut self.watch) {
+            (Heard::Nothing, _) => false,
+            (Heard::Byte, Some(watch)) if self.waits => {
+                self.waits = false;
+                watch.begin();
+                false
+            }
+            (Heard::Byte | Heard::End, _) => true,
+        }
+    }
+
     fn look(&mut self) {
         match &mut self.watch {
+            Some(_) if self.waits => {}
             Some(watch) => self.stopped = watch.look(),
             None if clock::now() >= self.deadline => {
                 let what = format!("not in force after {} s", SETTING_UP.as_secs());
@@ -304,7 +322,7 @@ impl<'a> Monitor<'a> {
         let counted = self.group.is_some_and(|group| group.cpu_ms().is_some());
         Usage {
             wall_ms: watch.wall_ms(),
-            cpu_ms: if counted { watch.cpu_ms() } else { ended_cpu_ms().max(self.cpu_ms) },
+            cpu_ms: if counted { watch.cpu_ms() } else { watch.since_it_began(ended_cpu_ms()).max(self.cpu_ms) },
             peak_memory: watch.peak().max(self.group.and_then(Group::memory).map_or(0, |memory| memory.most)),
             refused_processes: self.group.map_or(0, Group::refused_processes),
             full_tmpfs: watch.full(),

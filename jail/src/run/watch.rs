@@ -80,6 +80,13 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Begins to count anew: the command knows now what it is to do.
+    pub(crate) fn begin(&mut self) {
+        self.cpu_before = self.all_cpu_ms();
+        self.began = clock::now();
+        (self.next, self.next_objects) = (self.began, self.began);
+    }
+
     /// When to look next, at the latest; `None` for never.
     pub(crate) fn due(&self) -> Option<Duration> {
         let samples = self.limits.memory.is_some() || self.limits.cpu_time_ms.is_some();
@@ -180,8 +187,17 @@ impl<'a> Watch<'a> {
 
     /// Milliseconds of processor time, of what lives and of what has been waited for.
     pub(crate) fn cpu_ms(&self) -> u64 {
+        self.since_it_began(self.all_cpu_ms())
+    }
+
+    /// So much processor time without what was used before it began to count.
+    pub(crate) fn since_it_began(&self, cpu_ms: u64) -> u64 {
+        cpu_ms.saturating_sub(self.cpu_before)
+    }
+
+    fn all_cpu_ms(&self) -> u64 {
         if let Some(counted) = self.group.and_then(Group::cpu_ms) {
-            return counted.saturating_sub(self.cpu_before);
+            return counted;
         }
         let alive: u64 = self.processes.list().into_iter().map(|pid| self.processes.cpu_ms(pid)).sum();
         alive + ended_cpu_ms()

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 /// watch shrinks with what is left, down to a millisecond.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Watch {
+    /// Whether the command is started before it is known what for. It then waits for that on its fd 0, with all of its layers in
+    /// force; times count, and what is watched here is held, from the one byte that the supervisor writes on the control
+    /// socket once the command runs.
+    pub waits: bool,
     /// Milliseconds from the start of the command.
     pub wall_time_ms: Option<u64>,
     /// Milliseconds of CPU time, all processes of the task together, those that ended included.

@@ -132,12 +132,9 @@ fn confinement() -> impl Strategy<Value = Confinement> {
 
 fn watch() -> impl Strategy<Value = Watch> {
     let limit = || option::of(any::<u64>());
-    (limit(), limit(), limit(), vec(path(), 0..4)).prop_map(|(wall_time_ms, cpu_time_ms, memory, tmpfs)| Watch {
-        wall_time_ms,
-        cpu_time_ms,
-        memory,
-        tmpfs,
-    })
+    (any::<bool>(), limit(), limit(), limit(), vec(path(), 0..4)).prop_map(
+        |(waits, wall_time_ms, cpu_time_ms, memory, tmpfs)| Watch { waits, wall_time_ms, cpu_time_ms, memory, tmpfs },
+    )
 }
 
 fn control_group() -> impl Strategy<Value = ControlGroup> {

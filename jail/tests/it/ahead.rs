@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Write;
 use std::process::Command as Program;
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -147,5 +149,65 @@ fn bytes_of_another_build_end_it() {
         let mut monitor = Waiting::start(starter, &bytes);
         monitor.process.wait().unwrap();
         assert!(message::read::<Report>(&mut monitor.control).is_err());
+    }
+}
+
+#[test]
+fn a_command_that_waits_has_its_times_from_the_byte_on() {
+    for starter in starters() {
+        // More processor time, and more time, than it may have for its task.
+        let busy = "i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; echo 7100022; read line;";
+        let limits = |spec: &mut Spec| {
+            spec.watch.waits = true;
+            (spec.watch.wall_time_ms, spec.watch.cpu_time_ms) = (Some(400), Some(150));
+        };
+        let mut spec = shell(starter, &format!("{busy} exit 7"));
+        limits(&mut spec);
+        let mut jail = Jail::start(starter, &spec);
+        jail.running();
+        sleep(Duration::from_secs(2));
+        assert!(jail.process.try_wait().unwrap().is_none(), "it waits");
+        jail.control.write_all(&[0]).unwrap();
+        jail.feed(b"the task\n");
+        let finished = jail.finish();
+        let (exit, stopped, usage) = finished.ended();
+        assert_eq!((exit, stopped), (Exit::Code(7), None), "{finished:?}");
+        assert!(usage.wall_ms < 2000 && usage.cpu_ms < 150, "{usage:?}");
+
+        for (does, limit) in [("sleep 7100022", Stop::WallTime), ("while :; do :; done", Stop::CpuTime)] {
+            let mut spec = shell(starter, &format!("read line; {does}"));
+            limits(&mut spec);
+            let mut jail = Jail::start(starter, &spec);
+            jail.running();
+            jail.control.write_all(&[0]).unwrap();
+            jail.feed(b"the task\n");
+            let (_, stopped, usage) = jail.finish().ended();
+            assert_eq!(stopped, Some(limit), "{usage:?}");
+        }
+        assert!(!is_running("7100022"));
+    }
+}
+
+#[test]
+fn a_command_that_waits_ends_with_the_control_socket_and_with_a_second_byte() {
+    for starter in starters() {
+        let mut spec = shell(starter, "sleep 7100023");
+        spec.watch.waits = true;
+        let ends: [fn(&mut Jail); 3] = [
+            |jail| jail.ask(),
+            |jail| {
+                jail.control.write_all(&[0]).unwrap();
+                jail.ask();
+            },
+            |jail| jail.control.write_all(&[0, 0]).unwrap(),
+        ];
+        for end in ends {
+            let mut jail = Jail::start(starter, &spec);
+            jail.running();
+            eventually("it runs", || is_running("7100023"));
+            end(&mut jail);
+            assert_eq!(jail.finish().ended().1, Some(Stop::Asked));
+            assert!(!is_running("7100023"));
+        }
     }
 }

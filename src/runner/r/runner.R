@@ -1,6 +1,7 @@
 # p2p-worker: what R does in the sandbox. One process, one job, then the end.
 #
 #   run   fd 0: the RDS of a Future         frames: B, P ..., R with the RDS of its FutureResult
+#         (with P2P_AHEAD: behind a line that says what P2P_WHOLE and P2P_FUTURE would)
 #   make  fd 0: R code as UTF-8 text        frames: R with the RDS of a Future that does what `Rscript -e` does
 #   name  fd 0: the RDS of a Future         frames: R with its uuid as text
 #   show  fd 0: the RDS of a FutureResult   frames: R with what `Rscript` would have printed, as records
@@ -18,9 +19,10 @@ eval(parse(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)[1L]
 local({
   mode <- commandArgs(trailingOnly = TRUE)[1L]
   announced <- Sys.getenv("P2P_FUTURE")
-  whole <- nzchar(Sys.getenv("P2P_WHOLE"))
+  whole <- Sys.getenv("P2P_WHOLE") == "yes"
+  ahead <- Sys.getenv("P2P_AHEAD") == "yes"
   allowed <- Sys.getenv("P2P_LIMITS")
-  Sys.unsetenv(c("P2P_FUTURE", "P2P_WHOLE", "P2P_LIMITS", "R_ENABLE_JIT"))
+  Sys.unsetenv(c("P2P_FUTURE", "P2P_WHOLE", "P2P_AHEAD", "P2P_LIMITS", "R_ENABLE_JIT"))
   process <- Sys.getpid()
   frames <- if (file.exists("/dev/fd/3")) "/dev/fd/3" else "/proc/self/fd/3"
   # No start-up file of package future, one core, whatever package parallel or parallelly think of the machine.
@@ -69,8 +71,26 @@ local({
 
   # ---- input ----
 
+  # Opened once: a second connection would miss what the first has read in advance.
+  input <- function() {
+    if (is.null(from)) from <<- file("stdin", "rb", raw = TRUE)
+    from
+  }
+  from <- NULL
+
+  # Waits for the line that says which future comes.
+  await_first_line <- function() {
+    line <- raw()
+    while (length(byte <- readBin(input(), "raw", 1L)) > 0L && byte != as.raw(10L)) line <- c(line, byte)
+    # Nobody needs this process.
+    if (length(byte) == 0L) quit(save = "no", status = 0L, runLast = FALSE)
+    words <- strsplit(rawToChar(line), " ", fixed = TRUE)[[1L]]
+    whole <<- words[1L] == "yes"
+    announced <<- words[2L]
+  }
+
   read_input <- function() {
-    from <- file("stdin", "rb", raw = TRUE)
+    from <- input()
     on.exit(close(from))
     chunks <- list()
     while (length(chunk <- readBin(from, "raw", 4194304L)) > 0L) chunks[[length(chunks) + 1L]] <- chunk
@@ -98,7 +118,7 @@ local({
   # are not, because R cannot look ahead in a pipe: who sends them says so.
   read_object <- function() {
     if (whole) return(decode(read_input()))
-    from <- gzcon(file("stdin", "rb", raw = TRUE))
+    from <- gzcon(input())
     on.exit(close(from))
     unserialize(from)
   }
@@ -347,10 +367,12 @@ local({
   }
 
   run <- function() {
+    has_future <- requireNamespace("future", quietly = TRUE)
+    if (ahead) await_first_line()
     started <- Sys.time()
     uuid <- split_uuid(announced)
     attempt <- function() {
-      if (!requireNamespace("future", quietly = TRUE)) refuse("package future cannot be loaded there")
+      if (!has_future) refuse("package future cannot be loaded there")
       future <- tryCatch(read_object(), error = function(e) {
         refuse("what arrived cannot be read as RDS: ", conditionMessage(e))
       })

@@ -33,6 +33,7 @@ pub(super) fn confinement(profile: &Profile, task: &Task, machine: &Machine, wor
 
 pub(super) fn watch(profile: &Profile, machine: &Machine, world: &World) -> Watch {
     Watch {
+        waits: false,
         wall_time_ms: Some(milliseconds(profile.limits.wall_time)),
         cpu_time_ms: Some(milliseconds(profile.limits.cpu_time)),
         memory: Some(memory_limit(profile, machine)),

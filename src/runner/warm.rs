@@ -1,0 +1,163 @@
+//! R processes that run already, each in its sandbox, with package future loaded, and wait for the first line of their fd 0:
+//! starting R, which takes most of the time of a small future, is off the way from a future to its evaluation.
+//!
+//! Each serves one future and no other, so futures share no more than they do without: nothing of a future has run in it
+//! before. It is started when a future is on its way, and again when a future has ended, because another one probably
+//! follows; it is ended when none has come for a while.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+
+use super::{
+    ahead::{self, Pool, end_all},
+    jail::{Jail, Pipes},
+};
+use crate::sandbox::LaunchPlan;
+
+/// How long a sandbox may take until R is executed in it, and one that is not needed to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Those that wait: at most one for each slot.
+#[derive(Debug)]
+pub(super) struct Warm {
+    pool: Option<Arc<Pool>>,
+    keep: Duration,
+    waiting: Mutex<HashMap<usize, Waiting>>,
+    next: AtomicU64,
+}
+
+/// One of them, or one that is being started.
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    plan: LaunchPlan,
+    ready: oneshot::Receiver<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    jail: Jail,
+    pipes: Pipes,
+}
+
+impl Warm {
+    /// None yet; each will wait for that long at most.
+    pub(super) fn new(pool: Option<Arc<Pool>>, keep: Duration) -> Self {
+        Self { pool, keep, waiting: Mutex::default(), next: AtomicU64::new(0) }
+    }
+
+    /// Has one wait for a future of this slot under this plan, if none does. One that cannot be started is no failure: the
+    /// future's own start says what is wrong.
+    pub(super) fn expect(self: &Arc<Self>, slot: usize, plan: LaunchPlan) {
+        let mut waiting = self.waiting();
+        if waiting.get(&slot).is_some_and(|waiting| waiting.is_for(&plan)) {
+            return;
+        }
+        let (tell, ready) = oneshot::channel();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(begin(self.pool.clone(), plan.clone(), tell));
+        let replaced = waiting.insert(slot, Waiting { number, plan, ready });
+        drop(waiting);
+        replaced.into_iter().for_each(Waiting::dismiss);
+        let (warm, keep) = (Arc::downgrade(self), self.keep);
+        tokio::spawn(async move {
+            sleep(keep).await;
+            if let Some(warm) = warm.upgrade() {
+                warm.forget(slot, number);
+            }
+        });
+    }
+
+    /// The one that waits for a future of this slot, if it is for such a plan. It has been told that it begins.
+    pub(super) async fn take(&self, slot: usize, plan: &LaunchPlan) -> Option<(Jail, Pipes)> {
+        let waiting = self.waiting().remove(&slot)?;
+        if !waiting.is_for(plan) {
+            waiting.dismiss();
+            return None;
+        }
+        let Running { mut jail, pipes } = timeout(PATIENCE, waiting.ready).await.ok()?.ok()?;
+        (jail.is_alive() && jail.begin().await.is_ok()).then_some((jail, pipes))
+    }
+
+    fn forget(&self, slot: usize, number: u64) {
+        let mut waiting = self.waiting();
+        if waiting.get(&slot).is_some_and(|waiting| waiting.number == number) {
+            let forgotten = waiting.remove(&slot);
+            drop(waiting);
+            forgotten.into_iter().for_each(Waiting::dismiss);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<usize, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Whether a task under this plan would be started in the same way.
+    fn is_for(&self, plan: &LaunchPlan) -> bool {
+        self.plan.spec == plan.spec && self.plan.jail == plan.jail
+    }
+
+    /// Ends it, in a while.
+    fn dismiss(self) {
+        tokio::spawn(async move {
+            if let Ok(running) = self.ready.await {
+                running.end().await;
+            }
+        });
+    }
+}
+
+impl Running {
+    /// Ends it, so that it has tidied up after itself.
+    async fn end(self) {
+        let mut child = self.jail.dismiss();
+        if timeout(PATIENCE, child.wait()).await.is_err() {
+            let _ = child.kill().await;
+        }
+    }
+}
+
+/// Starts one, and hands it over once R is executed.
+async fn begin(pool: Option<Arc<Pool>>, plan: LaunchPlan, to: oneshot::Sender<Running>) {
+    let started = async {
+        let (mut jail, pipes) =
+            ahead::start_in(pool.as_deref(), &plan).await.map_err(|error| crate::error_chain(&error))?;
+        jail.until_it_runs().await?;
+        Ok::<_, String>(Running { jail, pipes })
+    };
+    match timeout(PATIENCE, started).await {
+        Ok(Ok(running)) => {
+            if let Err(unwanted) = to.send(running) {
+                unwanted.end().await;
+            }
+        }
+        failed => {
+            let why = failed.map_or_else(|_| "it takes too long".to_owned(), |failed| failed.err().unwrap_or_default());
+            tracing::debug!(why, "no R can be started ahead");
+        }
+    }
+    if let Some(pool) = pool {
+        pool.fill().await;
+    }
+}
+
+impl Drop for Warm {
+    fn drop(&mut self) {
+        let ended = |(_, mut waiting): (usize, Waiting)| Some(waiting.ready.try_recv().ok()?.jail.dismiss());
+        let ending = self.waiting().drain().filter_map(ended).collect();
+        end_all(ending);
+    }
+}

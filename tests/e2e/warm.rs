@@ -1,0 +1,119 @@
+//! R that is started before its future is there: used once, not kept for long, and gone with its worker.
+
+use std::{thread::sleep, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::world::{Process, Running, Who, World, below, eventually, is_gone, stderr, stdout};
+
+/// When R was started, in clock ticks since the machine was (proc_pid_stat(5)), and what an earlier future left.
+const WHEN: &str = "fields <- strsplit(sub('.*) ', '', readLines('/proc/self/stat')), ' ')[[1]]
+    left <- c(exists('left'), !is.null(getOption('left')), nzchar(Sys.getenv('LEFT')), file.exists('/tmp/left'))
+    left <- left || exists('.Random.seed', envir = globalenv())
+    cat(fields[20], any(left), '\\n')
+    assign('left', 1, envir = globalenv()); options(left = 1); Sys.setenv(LEFT = 1); writeLines('1', '/tmp/left')
+    invisible(runif(1))";
+
+/// The R processes of a worker.
+fn r_of(worker: &Running) -> Vec<Process> {
+    below(worker.pid()).into_iter().filter(|(_, _, name)| name == "R").map(|(process, ..)| process).collect()
+}
+
+/// The one R that waits for a future.
+fn waiting(worker: &Running) -> Process {
+    eventually("an R waits for a future", || r_of(worker).len() == 1);
+    r_of(worker).remove(0)
+}
+
+/// Evaluates a future; when its R was started, having found nothing of another future.
+fn started(world: &World) -> String {
+    let said = stdout(&world.evaluate(WHEN));
+    let start = said.trim_end().strip_suffix(" FALSE").unwrap_or_else(|| panic!("{said:?}"));
+    start.trim().to_owned()
+}
+
+fn futures_follow_each_other(who: Who, driver: &str) {
+    let world = World::new(who);
+    let mut worker = world.worker(&["--sandbox", driver]);
+    started(&world);
+    for _ in 0..2 {
+        // The start is seen from inside as from outside, so it is this one that has the next future.
+        let next = waiting(&worker);
+        assert_eq!(started(&world), next.1, "{}", worker.log());
+        eventually("nobody has it after that", || is_gone(&next));
+    }
+    // One that was killed is missed by nobody.
+    let killed = waiting(&worker);
+    kill(Pid::from_raw(killed.0), Signal::SIGKILL).unwrap();
+    eventually("it is gone", || is_gone(&killed));
+    assert_ne!(started(&world), killed.1);
+    // A worker that leaves takes it with it.
+    let last = waiting(&worker);
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.wait(), Some(0), "{}", worker.log());
+    eventually("it is gone", || is_gone(&last));
+}
+
+#[test]
+fn each_r_that_waited_serves_one_future() {
+    futures_follow_each_other(Who::Me, "jail");
+}
+
+#[test]
+fn so_it_is_for_an_ordinary_user() {
+    futures_follow_each_other(Who::Ordinary, "jail");
+}
+
+#[test]
+fn so_it_is_with_bubblewrap() {
+    futures_follow_each_other(Who::Ordinary, "bubblewrap");
+}
+
+#[test]
+fn a_killed_worker_leaves_none() {
+    let world = World::new(Who::Me);
+    let mut worker = world.worker(&[]);
+    started(&world);
+    let next = waiting(&worker);
+    worker.signal(Signal::SIGKILL);
+    worker.wait();
+    eventually("it is gone", || is_gone(&next));
+}
+
+#[test]
+fn none_waits_for_longer_than_it_is_kept_and_where_none_is_wanted_none_does() {
+    let world = World::new(Who::Me);
+    let worker = world.worker(&["--keep-warm", "3 s"]);
+    started(&world);
+    let next = waiting(&worker);
+    eventually("it is gone", || is_gone(&next) && r_of(&worker).is_empty());
+    started(&world);
+    drop(worker);
+
+    let worker = world.worker(&["--keep-warm", "0 s"]);
+    for _ in 0..2 {
+        started(&world);
+        worker.wait_for(" delivered future=");
+        assert!(r_of(&worker).is_empty(), "{}", worker.log());
+    }
+}
+
+/// The limits hold for the future, not for the time in which there was none.
+#[test]
+fn the_time_limit_begins_with_the_future() {
+    let world = World::new(Who::Me);
+    let profile = world.profile("brief.toml", "wall_time = \"8 s\"");
+    let worker = world.worker(&["--profile", &profile]);
+    started(&world);
+    let next = waiting(&worker);
+    sleep(Duration::from_secs(9));
+    assert!(!is_gone(&next), "{}", worker.log());
+    assert_eq!(started(&world), next.1);
+    waiting(&worker);
+    let stopped = world.evaluate("Sys.sleep(60)");
+    assert_eq!(stopped.status.code(), Some(4), "{stopped:?}");
+    assert!(stderr(&stopped).contains("time limit of 8 s"), "{stopped:?}");
+}
