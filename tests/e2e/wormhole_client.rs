@@ -68,8 +68,7 @@ pub(crate) fn plain(line: &str) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-/// The hello and everything from the last request on: on a slow machine a request is repeated, and about one exchange of keys
-/// with wormhole-william in 256 fails, after which all of it is.
+/// The hello and everything from the last request on: on a slow machine a request is repeated.
 pub(crate) fn last_sequence(lines: &[String]) -> Vec<&str> {
     let is_message = |line: &&String| line.starts_with("when=");
     let last = lines.iter().rposition(|line| line.contains("type=request")).unwrap();
