@@ -16,7 +16,7 @@ use p2p_worker::{
     ids::{ClaimCode, FutureId, PeerName},
     proto::message::{Message, Protocols, Received, Role, Via},
     spool::Spooled,
-    wormhole::{self, Code, Phase, Program, Progress, Wormhole, WormholeConfig, WormholeError},
+    wormhole::{Code, Phase, Program, Progress, Wormhole, WormholeConfig},
 };
 use tokio::{process::Child, sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -30,8 +30,6 @@ use crate::{
 
 /// How long our lines are valid.
 const VALIDITY: Duration = Duration::from_secs(60);
-/// How many exchanges of keys in a row may fail.
-const MOST_SPOILT: u32 = 4;
 /// The largest result that is taken, in bytes.
 const MOST: u64 = 1 << 20;
 
@@ -129,23 +127,12 @@ impl Client {
         .map(Samples::of);
         // The first one is slower, whoever resolves it.
         for run in 0..=runs {
-            let times = self.run_that_goes_well().await?;
+            let times = self.run().await?;
             if run > 0 {
                 steps.iter_mut().zip(times).for_each(|(samples, took)| samples.add(took));
             }
         }
         Ok(steps.into())
-    }
-
-    /// wormhole-william fails to agree on a key with other programs about once in 180 times. Such a future is another one's turn.
-    async fn run_that_goes_well(&mut self) -> Result<[Duration; 5], Failure> {
-        for _ in 0..MOST_SPOILT {
-            match self.run().await {
-                Err(error) if is_spoilt(&*error) => progress("a code was spoilt; the future is left out"),
-                result => return result,
-            }
-        }
-        Err(format!("{MOST_SPOILT} codes in a row were spoilt").into())
     }
 
     /// One future the whole way.
@@ -227,8 +214,4 @@ impl Client {
         sent?;
         steps
     }
-}
-
-fn is_spoilt(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(error.downcast_ref(), Some(WormholeError::Failed(wormhole::Failure::Password)))
 }

@@ -110,13 +110,21 @@ fn everything_comes_back_as_from_a_plain_r() {
 /// R 4.6 and package future 1.75 where this was written, on both sides.
 #[test]
 fn everything_comes_back_to_a_newer_r_and_why_something_does_not() {
-    let stage = Stage::with_peers(Who::Me, PeersR::OfTheTestRoot);
-    let worker = stage.worker(&["--root", test_root().to_str().unwrap()]);
-    everything_comes_back(&stage, &worker);
-    let killed = stage.value("tools::pskill(Sys.getpid(), 9)", &[]);
-    assert!(killed.starts_with("got FutureInterruptError: ") && killed.contains("ended by signal SIGKILL"), "{killed}");
-    let refused = stage.value("1", &[("PEER_SENDS", "other")]);
-    assert!(refused.starts_with("got FutureLaunchError: ") && refused.contains("another future arrived"), "{refused}");
+    for who in [Who::Me, Who::Ordinary] {
+        let stage = Stage::with_peers(who, PeersR::OfTheTestRoot);
+        let worker = stage.worker(&["--root", test_root().to_str().unwrap()]);
+        everything_comes_back(&stage, &worker);
+        let killed = stage.value("tools::pskill(Sys.getpid(), 9)", &[]);
+        assert!(
+            killed.starts_with("got FutureInterruptError: ") && killed.contains("ended by signal SIGKILL"),
+            "{killed}"
+        );
+        let refused = stage.value("1", &[("PEER_SENDS", "other")]);
+        assert!(
+            refused.starts_with("got FutureLaunchError: ") && refused.contains("another future arrived"),
+            "{refused}"
+        );
+    }
 }
 
 fn everything_comes_back(stage: &Stage, worker: &Running) {
@@ -138,37 +146,41 @@ fn everything_comes_back(stage: &Stage, worker: &Running) {
 
 #[test]
 fn a_newer_r_gives_what_the_worker_of_future_p2p_gave() {
-    let stage = Stage::new(Who::Me);
-    let worker = stage.worker(&["--root", test_root().to_str().unwrap()]);
-    let recorded = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-    let names = ["value", "error", "output", "seed", "progress"];
-    let futures: Vec<PathBuf> = names.iter().map(|name| recorded(&format!("{name}.future.rds"))).collect();
-    let mut client = stage.client(&futures, &[]);
-    assert_eq!(client.wait(), Some(0), "{}\n{}", client.log(), worker.log());
-    let pairs: Vec<_> = names
-        .iter()
-        .map(|name| (stage.path(&format!("{name}.result.rds")), recorded(&format!("{name}.result.rds"))))
-        .collect();
-    assert_eq!(differences(&stage.wormholes, &pairs), [""; 0], "{}", client.log());
+    for who in [Who::Me, Who::Ordinary] {
+        let stage = Stage::new(who);
+        let worker = stage.worker(&["--root", test_root().to_str().unwrap()]);
+        let recorded = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        let names = ["value", "error", "output", "seed", "progress"];
+        let futures: Vec<PathBuf> = names.iter().map(|name| recorded(&format!("{name}.future.rds"))).collect();
+        let mut client = stage.client(&futures, &[]);
+        assert_eq!(client.wait(), Some(0), "{}\n{}", client.log(), worker.log());
+        let pairs: Vec<_> = names
+            .iter()
+            .map(|name| (stage.path(&format!("{name}.result.rds")), recorded(&format!("{name}.result.rds"))))
+            .collect();
+        assert_eq!(differences(&stage.wormholes, &pairs), [""; 0], "{}", client.log());
+    }
 }
 
 #[test]
 fn the_lines_of_one_future_are_those_of_future_p2p() {
-    let stage = Stage::new(Who::Me);
-    let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
-    let worker = stage.worker(&["--via", "wormhole"]);
-    let got = stage.value("paste('forty', 'two')", &[]);
-    assert_eq!(got, "got value: \"forty two\"", "{}", worker.log());
-    worker.wait_for("delivered");
-    // Hellos come whenever a client asks who is there, with keys behind those of R peers that these ignore.
-    let hello = plain(&listener.wait_for("type=worker"));
-    assert!(hello.starts_with("when=TIME,expires=TIME,type=worker,from=PEER,protocols=wormhole"), "{hello}");
-    let is_of_it =
-        |line: &&str| line.starts_with("when=") && !line.contains("type=worker") && !line.contains("type=client");
-    let log = listener.log();
-    let lines: Vec<String> = log.lines().filter(is_of_it).map(plain).collect();
-    let golden = include_str!("../data/r-client-with-worker.transcript");
-    assert_eq!(last_sequence(&lines)[1..], golden.lines().collect::<Vec<_>>(), "{log}");
+    for who in [Who::Me, Who::Ordinary] {
+        let stage = Stage::new(who);
+        let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
+        let worker = stage.worker(&["--via", "wormhole"]);
+        let got = stage.value("paste('forty', 'two')", &[]);
+        assert_eq!(got, "got value: \"forty two\"", "{}", worker.log());
+        worker.wait_for("delivered");
+        // Hellos come whenever a client asks who is there, with keys behind those of R peers that these ignore.
+        let hello = plain(&listener.wait_for("type=worker"));
+        assert!(hello.starts_with("when=TIME,expires=TIME,type=worker,from=PEER,protocols=wormhole"), "{hello}");
+        let is_of_it =
+            |line: &&str| line.starts_with("when=") && !line.contains("type=worker") && !line.contains("type=client");
+        let log = listener.log();
+        let lines: Vec<String> = log.lines().filter(is_of_it).map(plain).collect();
+        let golden = include_str!("../data/r-client-with-worker.transcript");
+        assert_eq!(last_sequence(&lines)[1..], golden.lines().collect::<Vec<_>>(), "{log}");
+    }
 }
 
 #[test]
@@ -198,63 +210,71 @@ fn what_a_limit_ended_or_never_began_is_reported_by_rs_own_code() {
 
 #[test]
 fn a_withdrawn_future_is_stopped_and_its_client_told() {
-    let stage = Stage::new(Who::Me);
-    let worker = stage.worker(&[]);
-    let marker = format!("8{:05}{:03}", stage.world.port(), std::process::id() % 1000);
-    let cue = stage.path("cue");
-    let future = stage.future("endless", &format!("system('sleep {marker}')"));
-    let client = stage.client(&[future], &[("PEER_CUE", cue.to_str().unwrap())]);
-    eventually("the task runs", || !processes_with(&marker).is_empty());
-    fs::write(&cue, "now").unwrap();
-    eventually("the task is gone", || processes_with(&marker).is_empty());
-    let got = client.wait_for("got ");
-    assert!(got.starts_with("got FutureInterruptError") && got.contains("the future was cancelled"), "{got}");
-    assert_eq!(stage.value("'next'", &[]), "got value: \"next\"", "{}", worker.log());
+    for who in [Who::Me, Who::Ordinary] {
+        let stage = Stage::new(who);
+        let worker = stage.worker(&[]);
+        let marker = format!("8{:05}{:03}", stage.world.port(), std::process::id() % 1000);
+        let cue = stage.path("cue");
+        let future = stage.future("endless", &format!("system('sleep {marker}')"));
+        let client = stage.client(&[future], &[("PEER_CUE", cue.to_str().unwrap())]);
+        eventually("the task runs", || !processes_with(&marker).is_empty());
+        fs::write(&cue, "now").unwrap();
+        eventually("the task is gone", || processes_with(&marker).is_empty());
+        let got = client.wait_for("got ");
+        assert!(got.starts_with("got FutureInterruptError") && got.contains("the future was cancelled"), "{got}");
+        assert_eq!(stage.value("'next'", &[]), "got value: \"next\"", "{}", worker.log());
+    }
 }
 
 #[test]
 fn ours_and_a_worker_of_future_p2p_share_the_futures_of_r_clients() {
-    const EACH: usize = 3;
-    let stage = Stage::new(Who::Me);
-    let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
-    let theirs = stage.wormholes.worker(&stage.alice, PERSONAL, &[]);
-    let state = stage.world.path("another").display().to_string();
-    let ours = [stage.worker(&[]), stage.worker(&["--state", &state])];
-    let mut clients = Vec::new();
-    for client in 0..3 {
-        let make = |number: usize| stage.future(&format!("f-{client}-{number}"), &format!("{client} * 10 + {number}"));
-        let futures: Vec<PathBuf> = (0..EACH).map(make).collect();
-        clients.push(stage.client(&futures, &[]));
+    for who in [Who::Me, Who::Ordinary] {
+        const EACH: usize = 3;
+        let stage = Stage::new(who);
+        let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
+        let theirs = stage.wormholes.worker(&stage.alice, PERSONAL, &[]);
+        let state = stage.world.path("another").display().to_string();
+        let ours = [stage.worker(&[]), stage.worker(&["--state", &state])];
+        let mut clients = Vec::new();
+        for client in 0..3 {
+            let make =
+                |number: usize| stage.future(&format!("f-{client}-{number}"), &format!("{client} * 10 + {number}"));
+            let futures: Vec<PathBuf> = (0..EACH).map(make).collect();
+            clients.push(stage.client(&futures, &[]));
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.wait(), Some(0), "{}", client.log());
+            let got: Vec<String> =
+                client.log().lines().filter(|line| line.starts_with("got ")).map(str::to_owned).collect();
+            let expected: Vec<String> = (0..EACH).map(|one| format!("got value: {}", number * 10 + one)).collect();
+            assert_eq!(got, expected);
+        }
+        // A client is served before the sender's log says so.
+        let count = |log: String, what: &str| log.lines().filter(|line| line.contains(what)).count();
+        let all = || {
+            count(theirs.log(), "sent ") + ours.iter().map(|worker| count(worker.log(), " delivered ")).sum::<usize>()
+        };
+        eventually("each future has been resolved", || all() >= 3 * EACH);
+        assert_eq!(all(), 3 * EACH, "and once");
+        let board = listener.log();
+        let offers_of_ours = board.lines().filter(|line| line.contains("type=offer") && line.contains("peer=")).count();
+        assert!(
+            offers_of_ours <= 2 * 3 * EACH,
+            "{offers_of_ours} offers of two workers for {} futures:\n{board}",
+            3 * EACH
+        );
     }
-    for (number, client) in clients.iter_mut().enumerate() {
-        assert_eq!(client.wait(), Some(0), "{}", client.log());
-        let got: Vec<String> =
-            client.log().lines().filter(|line| line.starts_with("got ")).map(str::to_owned).collect();
-        let expected: Vec<String> = (0..EACH).map(|one| format!("got value: {}", number * 10 + one)).collect();
-        assert_eq!(got, expected);
-    }
-    // A client is served before the sender's log says so.
-    let count = |log: String, what: &str| log.lines().filter(|line| line.contains(what)).count();
-    let all =
-        || count(theirs.log(), "sent ") + ours.iter().map(|worker| count(worker.log(), " delivered ")).sum::<usize>();
-    eventually("each future has been resolved", || all() >= 3 * EACH);
-    assert_eq!(all(), 3 * EACH, "and once");
-    let board = listener.log();
-    let offers_of_ours = board.lines().filter(|line| line.contains("type=offer") && line.contains("peer=")).count();
-    assert!(
-        offers_of_ours <= 2 * 3 * EACH,
-        "{offers_of_ours} offers of two workers for {} futures:\n{board}",
-        3 * EACH
-    );
 }
 
 #[test]
 fn without_a_mailbox_server_a_worker_leaves_futures_to_others_for_a_while() {
-    let stage = Stage::new(Who::Me);
-    let worker = stage.worker(&["--wormhole-mailbox", "ws://127.0.0.1:1/v1"]);
-    let _client = stage.client(&[stage.future("f", "1")], &[]);
-    let said = worker.wait_for("no mailbox server for wormholes; this slot takes none for half a minute");
-    assert!(said.contains("the mailbox server: "), "{said}");
+    for who in [Who::Me, Who::Ordinary] {
+        let stage = Stage::new(who);
+        let worker = stage.worker(&["--wormhole-mailbox", "ws://127.0.0.1:1/v1"]);
+        let _client = stage.client(&[stage.future("f", "1")], &[]);
+        let said = worker.wait_for("no mailbox server for wormholes; this slot takes none for half a minute");
+        assert!(said.contains("the mailbox server: "), "{said}");
+    }
 }
 
 #[test]
@@ -327,7 +347,15 @@ fn signal(pid: i32, signal: Signal) {
 /// All of them at the same time, as each takes the minute that a worker waits.
 #[test]
 fn clients_that_fall_silent_leave_the_worker_free_and_are_told_if_they_come_back() {
-    let stage = Stage::new(Who::Me);
+    std::thread::scope(|scope| {
+        for who in [Who::Me, Who::Ordinary] {
+            scope.spawn(move || clients_fall_silent(who));
+        }
+    });
+}
+
+fn clients_fall_silent(who: Who) {
+    let stage = Stage::new(who);
     let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
     let worker = stage.worker(&["--slots", "3"]);
     let futures = [
@@ -361,34 +389,36 @@ fn clients_that_fall_silent_leave_the_worker_free_and_are_told_if_they_come_back
 /// Whoever reads the board can come first. He cannot read anything, and is no more than a delay unless he keeps at it.
 #[test]
 fn strangers_who_take_the_code_are_named_in_the_log_and_the_client_is_served_or_told() {
-    let stage = Stage::new(Who::Me);
-    let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
-    let worker = stage.worker(&[]);
-    let stranger = |code: &str| {
-        let mut command = Command::new(stage.wormholes.william());
-        let nameplate = code.split('-').next().unwrap();
-        command.args(["send", "--hide-progress", &format!("--code={nameplate}-no-idea"), "--text", "mine"]);
-        command.env("WORMHOLE_RELAY_URL", &stage.wormholes.mailbox);
-        assert_ne!(Running::start(command).wait(), Some(0), "it does not know the password");
-    };
-    let failures = || worker.log().matches("the future did not come; trying again").count();
+    for who in [Who::Me, Who::Ordinary] {
+        let stage = Stage::new(who);
+        let listener = stage.wormholes.listen(&stage.alice, "personal/future.p2p");
+        let worker = stage.worker(&[]);
+        let stranger = |code: &str| {
+            let mut command = Command::new(stage.wormholes.william());
+            let nameplate = code.split('-').next().unwrap();
+            command.args(["send", "--hide-progress", &format!("--code={nameplate}-no-idea"), "--text", "mine"]);
+            command.env("WORMHOLE_RELAY_URL", &stage.wormholes.mailbox);
+            assert_ne!(Running::start(command).wait(), Some(0), "it does not know the password");
+        };
+        let failures = || worker.log().matches("the future did not come; trying again").count();
 
-    let cue = stage.path("cue");
-    let late = stage.client(&[stage.future("late", "'late'")], &[("PEER_LATE", cue.to_str().unwrap())]);
-    stranger(&Transfer::of(&late, &listener).code);
-    eventually("the worker tries again", || failures() == 1);
-    fs::write(&cue, "now").unwrap();
-    assert_eq!(late.wait_for("got "), "got value: \"late\"", "{}", worker.log());
+        let cue = stage.path("cue");
+        let late = stage.client(&[stage.future("late", "'late'")], &[("PEER_LATE", cue.to_str().unwrap())]);
+        stranger(&Transfer::of(&late, &listener).code);
+        eventually("the worker tries again", || failures() == 1);
+        fs::write(&cue, "now").unwrap();
+        assert_eq!(late.wait_for("got "), "got value: \"late\"", "{}", worker.log());
 
-    let silent = stage.client(&[stage.future("silent", "1")], &[("PEER_SENDS", "nothing")]);
-    let code = Transfer::of(&silent, &listener).code;
-    for tried in 2..=3 {
+        let silent = stage.client(&[stage.future("silent", "1")], &[("PEER_SENDS", "nothing")]);
+        let code = Transfer::of(&silent, &listener).code;
+        for tried in 2..=3 {
+            stranger(&code);
+            eventually("the worker tries again", || failures() == tried);
+        }
         stranger(&code);
-        eventually("the worker tries again", || failures() == tried);
+        let told = silent.wait_for("got ");
+        assert!(told.starts_with("got FutureLaunchError: "), "{told}");
+        assert!(told.contains("somebody who does not know the password used the code first"), "{told}");
+        assert_eq!(stage.value("'next'", &[]), "got value: \"next\"", "{}", worker.log());
     }
-    stranger(&code);
-    let told = silent.wait_for("got ");
-    assert!(told.starts_with("got FutureLaunchError: "), "{told}");
-    assert!(told.contains("somebody who does not know the password used the code first"), "{told}");
-    assert_eq!(stage.value("'next'", &[]), "got value: \"next\"", "{}", worker.log());
 }

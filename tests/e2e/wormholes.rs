@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -15,6 +15,7 @@ use crate::{
 
 /// An account of the board, and how the system's ssh signs in to it.
 pub(crate) struct Account {
+    name: String,
     /// The configuration for ssh, by which `board` and `pipe.board` are the board.
     config: PathBuf,
     key: PathBuf,
@@ -187,9 +188,12 @@ impl Wormholes {
 
     /// A worker of ours as this account, which has joined.
     pub(crate) fn our_worker(&self, world: &World, account: &Account, arguments: &[&str]) -> Running {
-        let state = account.key.with_extension("state");
+        // Its own, as it may be another's process than that of the account's peers.
+        let (key, owner) = (world.path(&account.name), fs::metadata(world.home()).unwrap());
+        fs::copy(&account.key, &key).unwrap();
+        chown(&key, Some(owner.uid()), Some(owner.gid())).unwrap();
         let mut command = world.command(&["--board", &world.board(), "--accept-new", "--identity"]);
-        command.arg(&account.key).arg("--state").arg(&state).args(arguments).env("P2P_WORKER_LOG", "info");
+        command.arg(&key).arg("--state").arg(key.with_extension("state")).args(arguments).env("P2P_WORKER_LOG", "info");
         self.for_ours(&mut command);
         let worker = Running::start(command);
         worker.wait_for("joined the cluster");
@@ -247,6 +251,6 @@ impl Wormholes {
             self.folder.path().join("known_hosts").display(),
         );
         fs::write(&config, text).unwrap();
-        Account { config, key: own }
+        Account { name: name.to_owned(), config, key: own }
     }
 }

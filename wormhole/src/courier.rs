@@ -122,7 +122,7 @@ impl Transfer<'_> {
         let their_relays = if *relayed { self.resolve(&theirs, ours).await? } else { Vec::new() };
         let road = Road::new(listening, *reach, &theirs.direct(), ours, &their_relays);
         let words = self.meeting.transit_key().and_then(|key| Words::new(role, &key));
-        let words = words.ok_or_else(|| Failure::Fault("the system has no random bits".to_owned()))?;
+        let words = words.ok_or_else(failure::no_random_bits)?;
         Ok(Agreed { road, words, size })
     }
 

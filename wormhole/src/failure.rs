@@ -20,6 +20,11 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     bounded(&text)
 }
 
+/// The system's source of randomness failed.
+pub(crate) fn no_random_bits() -> Failure {
+    Failure::Fault("the system has no random bits".to_owned())
+}
+
 /// What a mailbox server's complaint means to the owner.
 pub(crate) fn of_server(said: &str) -> Failure {
     if said.contains("crowded") {

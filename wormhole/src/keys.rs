@@ -1,4 +1,4 @@
-//! The exchange of keys by a password that both peers know (SPAKE2), and what is made of its outcome.
+//! The exchange of keys by a password that both peers know, and what is made of its outcome.
 //!
 //! Source: magic-wormhole-protocols, `client-protocol.md`.
 
@@ -7,9 +7,9 @@ use hkdf::Hkdf;
 use p2p_wormhole_contract::message::Failure;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use spake2::{Ed25519Group, Identity, Password, Spake2};
+use zeroize::Zeroizing;
 
-use crate::{failure, hex};
+use crate::{failure, hex, spake2};
 
 const NONCE: usize = 24;
 const TAG: usize = 16;
@@ -22,40 +22,60 @@ struct Pake {
 }
 
 /// An exchange that has begun.
-pub(crate) struct Exchange(Spake2<Ed25519Group>);
+pub(crate) struct Exchange(spake2::Side);
 
 /// Begins an exchange within an application, and makes our message.
 pub(crate) fn begin(password: &str, application: &str) -> Result<(Exchange, Vec<u8>), Failure> {
-    let (password, identity) = (Password::new(password), Identity::new(application.as_bytes()));
-    let (state, message) = Spake2::start_symmetric(&password, &identity);
-    let message = serde_json::to_vec(&Pake { pake_v1: hex::encode(&message) });
-    Ok((Exchange(state), message.map_err(|error| Failure::Fault(failure::chain(&error)))?))
+    let side = spake2::Side::begin(password.as_bytes(), application.as_bytes());
+    let side = side.ok_or_else(failure::no_random_bits)?;
+    let message = serde_json::to_vec(&Pake { pake_v1: hex::encode(&side.message()) });
+    Ok((Exchange(side), message.map_err(|error| Failure::Fault(failure::chain(&error)))?))
 }
 
 impl Exchange {
-    /// The secret of both, by the peer's message. Whether the peer knew the password, the first sealed message shows.
-    pub(crate) fn finish(self, theirs: &[u8]) -> Result<Secret, Failure> {
+    /// What both may have, by the peer's message. Whether the peer knew the password, the first sealed message shows.
+    pub(crate) fn finish(self, theirs: &[u8]) -> Result<Outcome, Failure> {
         let no_key = || Failure::Protocol("a message that is no part of an exchange of keys".to_owned());
         let pake: Pake = serde_json::from_slice(theirs).map_err(|_| no_key())?;
         let theirs = hex::decode(&pake.pake_v1).ok_or_else(no_key)?;
-        let secret = self.0.finish(&theirs).map_err(|_| Failure::Password)?;
-        Ok(Secret(secret.try_into().map_err(|_| no_key())?))
+        let spake2::Keys { key, cut } = self.0.finish(&theirs).ok_or(Failure::Password)?;
+        Ok(Outcome { right: Secret(key), cut: cut.map(Secret) })
     }
 }
 
-/// A secret key. It is not shown by `Debug`, as it has none.
-pub(crate) struct Secret([u8; 32]);
+/// The secret of both, if both knew the password; once in 256 times it depends on the peer's library which one that is.
+pub(crate) struct Outcome {
+    right: Secret,
+    /// That of a peer with gospake2, where it is another.
+    cut: Option<Secret>,
+}
+
+impl Outcome {
+    /// Whether no message of the peer's is needed to tell.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.cut.is_none()
+    }
+
+    /// The secret by which the peer sealed this message; the right one if there is no message, or neither opens it.
+    pub(crate) fn settle(self, side: &str, phase: &str, sealed: Option<&[u8]>) -> Secret {
+        let opens = |secret: &Secret| sealed.is_some_and(|sealed| secret.open(side, phase, sealed).is_some());
+        self.cut.filter(opens).unwrap_or(self.right)
+    }
+}
+
+/// A secret key. It is not shown by `Debug`, as it has none, and wiped when dropped.
+pub(crate) struct Secret(Zeroizing<[u8; 32]>);
 
 impl Secret {
     /// A key for one purpose (HKDF-SHA256). `None` cannot happen with keys as short as these.
     pub(crate) fn derive(&self, purpose: &[u8]) -> Option<Self> {
-        let mut key = [0; 32];
-        Hkdf::<Sha256>::new(None, &self.0).expand(purpose, &mut key).ok()?;
+        let mut key = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, &*self.0).expand(purpose, &mut *key).ok()?;
         Some(Self(key))
     }
 
     pub(crate) fn bytes(&self) -> [u8; 32] {
-        self.0
+        *self.0
     }
 
     /// The cipher for the message that one side sends in one phase.
@@ -63,7 +83,7 @@ impl Secret {
         let mut purpose = b"wormhole:phase:".to_vec();
         purpose.extend(Sha256::digest(side.as_bytes()));
         purpose.extend(Sha256::digest(phase.as_bytes()));
-        Some(XSalsa20Poly1305::new(&Key::from(self.derive(&purpose)?.0)))
+        Some(XSalsa20Poly1305::new(&Key::from(self.derive(&purpose)?.bytes())))
     }
 
     /// A message of ours: nonce, tag and text. `None` without random bits.
@@ -95,7 +115,7 @@ mod tests {
     fn who_knows_the_password_can_read_and_nobody_else() {
         let (ours, to_them) = begin("7-a", "x").unwrap();
         let (theirs, to_us) = begin("7-a", "x").unwrap();
-        let (us, them) = (ours.finish(&to_us).unwrap(), theirs.finish(&to_them).unwrap());
+        let (us, them) = (ours.finish(&to_us).unwrap().right, theirs.finish(&to_them).unwrap().right);
         let sealed = us.seal("us", "0", b"hello").unwrap();
         assert_eq!(them.open("us", "0", &sealed).unwrap(), b"hello");
         assert!(them.open("us", "1", &sealed).is_none());
@@ -104,7 +124,24 @@ mod tests {
             assert!(them.open("us", "0", &sealed[..length]).is_none());
         }
         let (stranger, _) = begin("7-b", "x").unwrap();
-        assert!(stranger.finish(&to_them).unwrap().open("us", "0", &sealed).is_none());
+        assert!(stranger.finish(&to_them).unwrap().right.open("us", "0", &sealed).is_none());
+    }
+
+    #[test]
+    fn the_secret_is_the_one_that_the_peer_has() {
+        let secret = |byte| Secret(Zeroizing::new([byte; 32]));
+        let settled = |sealed: Option<&[u8]>| {
+            let outcome = Outcome { right: secret(1), cut: Some(secret(2)) };
+            assert!(!outcome.is_certain());
+            outcome.settle("them", "version", sealed).bytes()
+        };
+        let sealed_by = |byte| secret(byte).seal("them", "version", b"{}").unwrap();
+        assert_eq!(settled(Some(&sealed_by(1))), [1; 32]);
+        assert_eq!(settled(Some(&sealed_by(2))), [2; 32]);
+        // Somebody who does not know the password, somebody who says nothing.
+        assert_eq!(settled(Some(&sealed_by(3))), [1; 32]);
+        assert_eq!(settled(Some(b"")), [1; 32]);
+        assert_eq!(settled(None), [1; 32]);
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Mailbox {
 
     async fn greet(socket: WebSocketStream<Async<TcpStream>>, application: &str) -> Result<Self, Failure> {
         let mut side = [0; 5];
-        getrandom::fill(&mut side).map_err(|_| Failure::Fault("the system has no random bits".to_owned()))?;
+        getrandom::fill(&mut side).map_err(|_| failure::no_random_bits())?;
         let mut this = Self { socket, side: hex::encode(&side), nameplate: None, mailbox: None };
         let Word::Welcome { welcome } = this.hear().await? else {
             return Err(Failure::Mailbox("it does not say welcome".to_owned()));

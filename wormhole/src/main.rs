@@ -24,6 +24,7 @@ mod meeting;
 mod pipes;
 mod receive;
 mod send;
+mod spake2;
 mod time;
 mod transit;
 

@@ -18,6 +18,11 @@ use crate::{
 const APPLICATION: &str = "lothar.com/wormhole/text-or-file-xfer";
 /// How long the mailbox server has to take our last letter.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long we wait for the peer's first sealed letter before we send ours, where only that shows which secret it has. All
+/// known programs but this one send it at once, so only two of ours ever wait that long.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The name of the first sealed letter.
+const VERSION: &str = "version";
 /// The most letters of one peer.
 const MOST_LETTERS: usize = 32;
 
@@ -51,18 +56,19 @@ impl Place {
                 break letter;
             }
         };
-        let secret = exchange.finish(&theirs.body()?)?;
-        let versions = json!({ "app_versions": {} }).to_string();
-        let sealed = secret.seal(mailbox.side(), "version", versions.as_bytes());
-        mailbox.add("version", &sealed.ok_or_else(no_random_bits)?).await?;
+        let outcome = exchange.finish(&theirs.body()?)?;
         let peer = theirs.side;
-        let version = loop {
-            let letter = mailbox.next().await?;
-            if letter.side == peer && letter.phase == "version" {
-                break letter.body()?;
-            }
+        let early =
+            if outcome.is_certain() { None } else { within(PATIENCE, version_of(mailbox, &peer)).await.transpose()? };
+        let secret = outcome.settle(&peer, VERSION, early.as_deref());
+        let versions = json!({ "app_versions": {} }).to_string();
+        let sealed = secret.seal(mailbox.side(), VERSION, versions.as_bytes());
+        mailbox.add(VERSION, &sealed.ok_or_else(failure::no_random_bits)?).await?;
+        let version = match early {
+            Some(version) => version,
+            None => version_of(mailbox, &peer).await?,
         };
-        secret.open(&peer, "version", &version).ok_or(Failure::Password)?;
+        secret.open(&peer, VERSION, &version).ok_or(Failure::Password)?;
         mailbox.release().await?;
         Ok(Agreement { secret, peer })
     }
@@ -82,6 +88,16 @@ impl Place {
         };
         if let Some(mailbox) = self.mailbox {
             mailbox.leave(mood).await;
+        }
+    }
+}
+
+/// The first sealed letter of this side. Cancel-safe.
+async fn version_of(mailbox: &mut Mailbox, side: &str) -> Result<Vec<u8>, Failure> {
+    loop {
+        let letter = mailbox.next().await?;
+        if letter.side == side && letter.phase == VERSION {
+            return letter.body();
         }
     }
 }
@@ -114,7 +130,7 @@ impl Meeting {
         let phase = self.written.to_string();
         let sealed = self.agreement.secret.seal(self.mailbox.side(), &phase, letter.to_string().as_bytes());
         self.written += 1;
-        self.mailbox.add(&phase, &sealed.ok_or_else(no_random_bits)?).await
+        self.mailbox.add(&phase, &sealed.ok_or_else(failure::no_random_bits)?).await
     }
 
     /// The next letter. A letter that says that the peer gives up is an error. Cancel-safe.
@@ -162,8 +178,4 @@ impl Meeting {
             }
         }
     }
-}
-
-fn no_random_bits() -> Failure {
-    Failure::Fault("the system has no random bits".to_owned())
 }

@@ -115,15 +115,10 @@ join <- function(host, cluster) {
   list(me = me, user = user, board = open_pipe(host, topic))
 }
 
-# Sends or receives by wormhole; whether it went well. Where its key is not that of the other side, which happens once in 256
-# times (wormhole/README.md, "Known of others"), it tries again, as our side does; not where a test has strangers on the way.
+# Sends or receives by wormhole; whether it went well.
 wormhole <- function(arguments, input = NULL) {
-  for (attempt in seq_len(if (nzchar(Sys.getenv("PEER_LATE"))) 1L else 3L)) {
-    said <- suppressWarnings(system2(Sys.getenv("PEER_WORMHOLE"), arguments, input = input, stdout = FALSE, stderr = TRUE))
-    if (is.null(attr(said, "status"))) return(TRUE)
-    if (!any(grepl("decrypt message failed", said, fixed = TRUE))) break
-    note("wormhole has another key, and tries again: ", arguments[1])
-  }
+  said <- suppressWarnings(system2(Sys.getenv("PEER_WORMHOLE"), arguments, input = input, stdout = FALSE, stderr = TRUE))
+  if (is.null(attr(said, "status"))) return(TRUE)
   note("wormhole failed: ", arguments[1], ": ", paste(said, collapse = " "))
   FALSE
 }

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use p2p_worker::wormhole::{Failure, Phase, Program, Progress, Reach, Wormhole, WormholeError};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{Peer, Running, Way, World, code, eventually, parsed, quiet, run, with_luck};
+use crate::world::{Peer, Running, Way, World, code, eventually, parsed, quiet, run};
 
 const LARGE: u64 = 256 * 1024 * 1024;
 
@@ -44,21 +44,16 @@ fn we_cancel_in_the_middle_and_the_peer_hears_it() {
     let payload = world.spooled(LARGE);
     for (number, peer) in (0..).step_by(2).zip([Peer::William, Peer::Python]) {
         let ours = world.ours(Way::Direct);
-        let result = with_luck(peer, number, |code| {
-            let mut sender = world.sender(peer, code, &file);
-            let cancel = CancellationToken::new();
-            let result = run(ours.receive(&parsed(code), LARGE, world.folder.path(), cancelling(&cancel), &cancel));
-            assert!(!sender.ends(), "{peer:?}: {}", sender.log());
-            result.map(drop)
-        });
+        let (code, next) = (code(number), code(number + 1));
+        let mut sender = world.sender(peer, &code, &file);
+        let cancel = CancellationToken::new();
+        let result = run(ours.receive(&parsed(&code), LARGE, world.folder.path(), cancelling(&cancel), &cancel));
+        assert!(!sender.ends(), "{peer:?}: {}", sender.log());
         assert!(matches!(result, Err(WormholeError::Cancelled)), "{result:?}");
-        let result = with_luck(peer, number + 1, |code| {
-            let (mut receiver, _) = world.receiver(peer, code);
-            let cancel = CancellationToken::new();
-            let result = run(ours.send(&parsed(code), &payload, cancelling(&cancel), &cancel));
-            assert!(!receiver.ends(), "{peer:?}: {}", receiver.log());
-            result
-        });
+        let (mut receiver, _) = world.receiver(peer, &next);
+        let cancel = CancellationToken::new();
+        let result = run(ours.send(&parsed(&next), &payload, cancelling(&cancel), &cancel));
+        assert!(!receiver.ends(), "{peer:?}: {}", receiver.log());
         assert!(matches!(result, Err(WormholeError::Cancelled)), "{result:?}");
     }
 }
@@ -84,15 +79,12 @@ fn a_peer_is_killed_in_the_middle() {
     let lost = |result| matches!(result, Err(WormholeError::Failed(Failure::Lost { size: LARGE, .. })));
     for (number, peer) in (0..).step_by(2).zip([Peer::William, Peer::Python]) {
         let (ours, never) = (world.ours(Way::Direct), CancellationToken::new());
-        let result = with_luck(peer, number, |code| {
-            let sender = world.sender(peer, code, &file);
-            run(ours.receive(&parsed(code), LARGE, world.folder.path(), killing(&sender), &never)).map(drop)
-        });
-        assert!(lost(result), "{peer:?} sends");
-        let result = with_luck(peer, number + 1, |code| {
-            let (receiver, _) = world.receiver(peer, code);
-            run(ours.send(&parsed(code), &payload, killing(&receiver), &never))
-        });
+        let (code, next) = (code(number), code(number + 1));
+        let sender = world.sender(peer, &code, &file);
+        let result = run(ours.receive(&parsed(&code), LARGE, world.folder.path(), killing(&sender), &never));
+        assert!(lost(result.map(drop)), "{peer:?} sends");
+        let (receiver, _) = world.receiver(peer, &next);
+        let result = run(ours.send(&parsed(&next), &payload, killing(&receiver), &never));
         assert!(lost(result), "{peer:?} receives");
     }
 }

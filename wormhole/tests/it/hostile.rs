@@ -5,7 +5,7 @@ use std::time::Duration;
 use p2p_worker::wormhole::{Failure, Offered, Patience, Phase, Program, Wormhole, WormholeError};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{PATIENCE, Peer, Running, Way, World, code, parsed, quiet, run, with_luck};
+use crate::world::{PATIENCE, Peer, Running, Way, World, code, parsed, quiet, run};
 
 /// A world in which each peer gets the next code.
 struct Scene {
@@ -93,17 +93,15 @@ fn folders_and_texts_and_large_files_of_real_peers_are_refused() {
             (&[large.to_str().unwrap()], Failure::TooLarge { size: 251, limit: 250 }),
         ];
         for (arguments, expected) in offers {
-            let refused = with_luck(peer, scene.number(), |code| {
-                let arguments = [&["send", "--hide-progress", "--code", code], arguments].concat();
-                let mut sender = Running::start(match peer {
-                    Peer::William => world.william(&arguments, world.folder.path()),
-                    Peer::Python => world.python(&arguments),
-                });
-                let (ours, never) = (world.ours(Way::Direct), CancellationToken::new());
-                let result = run(ours.receive(&parsed(code), 250, world.folder.path(), quiet, &never));
-                assert!(!sender.ends(), "{peer:?} knows that it was refused: {}", sender.log());
-                result
+            let code = code(scene.number());
+            let arguments = [&["send", "--hide-progress", "--code", &code], arguments].concat();
+            let mut sender = Running::start(match peer {
+                Peer::William => world.william(&arguments, world.folder.path()),
+                Peer::Python => world.python(&arguments),
             });
+            let (ours, never) = (world.ours(Way::Direct), CancellationToken::new());
+            let refused = run(ours.receive(&parsed(&code), 250, world.folder.path(), quiet, &never));
+            assert!(!sender.ends(), "{peer:?} knows that it was refused: {}", sender.log());
             assert_eq!(failure(refused.expect_err("refused")), expected, "{peer:?}");
         }
     }
@@ -164,7 +162,7 @@ fn mailbox_servers_that_do_one_thing_wrong() {
         assert!(matches!(failed, Failure::Mailbox(_)), "{mode}: {failed:?}");
     }
     assert_eq!(failure(with("mute", SHORT)), Failure::TimedOut { phase: Phase::Mailbox, after_ms: 1500 });
-    for mode in ["short", "a key of nobody"] {
+    for mode in ["short", "a key of nobody", "reflection"] {
         assert_eq!(failure(with(mode, PATIENCE)), Failure::Password);
     }
     let no_key = failure(with("no key", PATIENCE));

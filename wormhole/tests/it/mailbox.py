@@ -3,6 +3,7 @@ import json
 import sys
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from spake2 import SPAKE2_Symmetric
 from twisted.internet import reactor
 
 MODE = sys.argv[-1]
@@ -41,8 +42,10 @@ class Server(WebSocketServerProtocol):
         elif kind == "release":
             self.say(type="released")
         elif kind == "add" and message["phase"] == "pake":
-            # Its own message back, as if the peer had drawn the same: the key is known to nobody here.
-            self.from_peer("pake", b"{}" if MODE == "no key" else bytes.fromhex(message["body"]))
+            # That of somebody who does not know the password, but for "reflection": its own back.
+            stranger = json.dumps({"pake_v1": SPAKE2_Symmetric(b"x").start().hex()}).encode()
+            pakes = {"no key": b"{}", "reflection": bytes.fromhex(message["body"])}
+            self.from_peer("pake", pakes.get(MODE, stranger))
             self.from_peer("version", b"short" if MODE == "short" else b"x" * 100)
 
 

@@ -16,7 +16,7 @@ use nix::{
 };
 use p2p_worker::{
     spool::{SpoolWriter, Spooled},
-    wormhole::{Code, Failure, Patience, Program, Progress, Reach, WormholeConfig, WormholeError},
+    wormhole::{Code, Patience, Program, Progress, Reach, WormholeConfig},
 };
 
 use crate::servers;
@@ -229,24 +229,6 @@ fn noise() -> impl std::io::Read {
 /// The code of one test: its number is the nameplate.
 pub(crate) fn code(nameplate: u32) -> String {
     format!("{nameplate:04}-32543fbc7bc7-f")
-}
-
-/// Tries with the code of this nameplate, and with those of others where the key exchange with wormhole-william fails.
-///
-/// One in 256 does (README.md, "Known of others"), whoever the other side is: Debian's 1.0.6 and Python's magic-wormhole 0.24 took each other for
-/// somebody who does not know the password in 11 of 1,999 exchanges with the right one.
-pub(crate) fn with_luck<T>(
-    peer: Peer,
-    nameplate: u32,
-    mut attempt: impl FnMut(&str) -> Result<T, WormholeError>,
-) -> Result<T, WormholeError> {
-    for again in 0..3 {
-        match attempt(&code(nameplate + 1000 * again)) {
-            Err(WormholeError::Failed(Failure::Password)) if peer == Peer::William => {}
-            result => return result,
-        }
-    }
-    attempt(&code(nameplate + 3000))
 }
 
 pub(crate) fn parsed(code: &str) -> Code {
