@@ -34,7 +34,7 @@ use ::libp2p::{
     tcp, yamux,
 };
 use tokio::{
-    sync::{Mutex as AsyncMutex, mpsc, oneshot},
+    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::{
@@ -110,6 +110,7 @@ pub struct Node {
     incoming: AsyncMutex<mpsc::Receiver<(PeerId, libp2p::Stream)>>,
     allowed: Allowed,
     listening: Listening,
+    moves: watch::Receiver<u64>,
     connections: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
@@ -170,9 +171,11 @@ impl Node {
         listen(&mut swarm, &config.listen, &listening).await?;
         let (commands, command_queue) = mpsc::channel(BACKLOG);
         let connections = Arc::default();
+        let (moved, moves) = watch::channel(0);
         let driver = Driver {
             swarm,
             listening: Arc::clone(&listening),
+            moved,
             connections: Arc::clone(&connections),
             dialling: HashMap::new(),
         };
@@ -184,6 +187,7 @@ impl Node {
             incoming: AsyncMutex::new(incoming_queue),
             allowed,
             listening,
+            moves,
             connections,
             _task: AbortOnDropHandle::new(tokio::spawn(driver.run(command_queue))),
         })
@@ -206,6 +210,10 @@ impl Network for Node {
     fn addresses(&self) -> Vec<Address> {
         let listening = lock(&self.listening).clone();
         tellable(listening, self.loopback).iter().filter_map(|address| address.to_string().parse().ok()).collect()
+    }
+
+    fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.clone()
     }
 
     async fn dial(&self, peer: &NodeId, addresses: &[Address], by: By) -> Result<(Self::Stream, Way), NetworkError> {

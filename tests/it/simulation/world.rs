@@ -421,6 +421,8 @@ impl World {
         for action in actions {
             match action {
                 claim::Action::Say(message, expires) => self.say(worker, &message, expires),
+                // A dial goes to whoever accepted, wherever it is.
+                claim::Action::Moved(_) => {}
                 claim::Action::Stop(_) => unreachable!("nobody speaks by wormhole here"),
                 claim::Action::Start(job) => {
                     let (node, _) = invitation(&job);
