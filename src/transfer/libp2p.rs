@@ -43,7 +43,7 @@ use tokio_util::{
 };
 
 pub use key::NodeKey;
-pub use listen::Listen;
+pub use listen::{Listen, announced};
 
 use self::{
     driver::Driver,
@@ -80,6 +80,8 @@ pub struct NodeConfig {
     pub key: NodeKey,
     /// Where it listens.
     pub listen: Listen,
+    /// Where it can be reached besides, as through a router that passes a port on; told before the others.
+    pub announce: Vec<Address>,
     /// Whether loopback addresses are told to others even when there are other ones.
     pub loopback: bool,
     /// How long a dial may take, over all addresses: 10 s.
@@ -93,6 +95,7 @@ impl Default for NodeConfig {
         Self {
             key: NodeKey::Ephemeral,
             listen: Listen::No,
+            announce: Vec::new(),
             loopback: false,
             dial: Duration::from_secs(10),
             idle: Duration::from_secs(60),
@@ -104,6 +107,7 @@ impl Default for NodeConfig {
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
+    announce: Vec<Address>,
     loopback: bool,
     dial: Duration,
     commands: mpsc::Sender<Command>,
@@ -181,6 +185,7 @@ impl Node {
         };
         Ok(Self {
             id,
+            announce: config.announce,
             loopback: config.loopback,
             dial: config.dial,
             commands,
@@ -209,7 +214,12 @@ impl Network for Node {
 
     fn addresses(&self) -> Vec<Address> {
         let listening = lock(&self.listening).clone();
-        tellable(listening, self.loopback).iter().filter_map(|address| address.to_string().parse().ok()).collect()
+        let mut told = self.announce.clone();
+        let found = tellable(listening, self.loopback);
+        let found = found.iter().filter_map(|address| address.to_string().parse().ok());
+        told.extend(found.filter(|address| !self.announce.contains(address)));
+        told.truncate(MAX_ADDRESSES);
+        told
     }
 
     fn moves(&self) -> watch::Receiver<u64> {

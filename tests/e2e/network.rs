@@ -62,6 +62,22 @@ fn a_slow_and_lossy_network_makes_things_slow_and_no_more() {
 }
 
 #[test]
+fn a_client_listens_where_it_is_told_and_says_where_else_it_is() {
+    let hosts = Hosts::new(1);
+    let worker = hosts.worker("w1");
+    let place = ["--listen", "4001", "--announce", "10.77.0.99:4001"];
+    let mut client = Running::start(hosts.submit(&[&place[..], &["--json", "-e", "Sys.sleep(3); 'found'"]].concat()));
+    eventually("it runs", || count(&client, "running") == 1);
+    assert!(hosts.has_port("client", 4001), "{}", client.log());
+    let another = hosts.submit(&[&place[..], &["-e", "1"]].concat()).output().unwrap();
+    let said = String::from_utf8_lossy(&another.stderr);
+    assert!(another.status.code() == Some(5) && said.contains("4001"), "{another:?}");
+    // Nobody is at the address that was announced first; the others are tried as well.
+    assert_eq!(client.wait(), Some(0), "{}\n{}", client.log(), worker.log());
+    assert_eq!(printed(&client), "[1] \"found\"\n");
+}
+
+#[test]
 fn while_the_board_is_away_what_runs_goes_on_and_is_delivered() {
     let mut hosts = Hosts::new(1);
     let worker = hosts.worker("w1");

@@ -112,6 +112,8 @@ pub(super) struct Fate {
     pub(super) gave_up: bool,
     pub(super) ended: Timestamp,
     pub(super) offers: u64,
+    /// How often its request was on the board.
+    pub(super) requests: u64,
     pub(super) first_offer: Option<Timestamp>,
     ticket: Option<Ticket>,
 }
@@ -320,6 +322,11 @@ impl World {
                 fate.offers += 1;
                 fate.first_offer.get_or_insert(now);
             }
+        }
+        if let Message::Request { future, .. } = message
+            && let Some(fate) = self.fates.get_mut(&(from - self.plan.workers, future.clone()))
+        {
+            fate.requests += 1;
         }
         if !self.peers[from].connected {
             return;
