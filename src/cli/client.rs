@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, Status,
     common::{BoardArgs, LimitArgs, PlaceArgs, cancel_on_interrupt, cluster_of},
-    transfers::{TransferArgs, Transfers},
+    transfers::{ListenArgs, Listening, TransferArgs, Transfers},
 };
 use crate::{
     board::{Board, SshBoard},
@@ -37,6 +37,8 @@ pub(super) struct Args {
     #[command(flatten)]
     transfers: TransferArgs,
     #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
     limits: LimitArgs,
 }
 
@@ -46,6 +48,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let place = args.place.resolve()?;
     let (board, cluster) = args.board.resolve_unattended(&place)?;
     let (max_future, max_result) = args.limits.resolve(&place.file)?;
+    let listening = args.listen.resolve(&place.file)?;
     let transfers = args.transfers.resolve(&place.file).await?;
     let attempts = args.attempts.unwrap_or(DEFAULT_ATTEMPTS);
     let stop = CancellationToken::new();
@@ -62,7 +65,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let limits = (max_result, attempts);
     let connect = {
         let members = members.clone();
-        async move { connect(&board, cluster, args.folder, limits, transfers, members).await.map_err(no_board) }
+        async move { connect(&board, cluster, args.folder, limits, (transfers, listening), members).await.map_err(no_board) }
     };
     let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
     match Box::pin(stdio::serve(settings, input, output, stop, members, connect)).await {
@@ -78,11 +81,11 @@ async fn connect(
     cluster: Option<ClusterName>,
     spool_directory: PathBuf,
     (max_result, max_attempts): (u64, u32),
-    transfers: Transfers,
+    (transfers, listening): (Transfers, Listening),
     members: Members,
 ) -> Result<Connected, Failure> {
     // Listening takes no part of the time that signing in takes.
-    let (user, ways) = tokio::join!(board.user(), transfers.of_client());
+    let (user, ways) = tokio::join!(board.user(), transfers.of_client(listening));
     let (user, (transfer, wormhole)) = (user?, ways?);
     let cluster = cluster_of(cluster, &user)?;
     let topic = cluster.topic(&user).map_err(|error| Failure::new(Status::Usage, error))?;

@@ -7,7 +7,11 @@ use crate::{
     client::{Wormholes, listening_transfer},
     config::ConfigFile,
     error_chain,
-    transfer::{Transfer, TransferError, libp2p::Node},
+    ids::Address,
+    transfer::{
+        Transfer, TransferError,
+        libp2p::{Listen, Node, announced},
+    },
     wormhole::{Layer, Program, WormholeConfig, WormholeError},
 };
 
@@ -37,6 +41,39 @@ pub(super) struct TransferArgs {
     wormhole_relay: Option<String>,
 }
 
+/// Where workers find a client.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct ListenArgs {
+    /// Where workers reach this client by libp2p: PORT of UDP and TCP on every interface, or ADDRESS:PORT, which may be
+    /// repeated; one client at a time can have a port [default: every interface, free ports]
+    #[arg(long, value_name = "[ADDRESS:]PORT", env = "P2P_WORKER_LISTEN", value_delimiter = ',')]
+    listen: Vec<String>,
+    /// An address that workers are told besides, as that of a router that passes the port of --listen on; may be repeated
+    #[arg(long, value_name = "ADDRESS:PORT", env = "P2P_WORKER_ANNOUNCE", value_delimiter = ',')]
+    announce: Vec<String>,
+}
+
+impl ListenArgs {
+    /// Where to listen, and what to tell besides.
+    pub(super) fn resolve(&self, file: &ConfigFile) -> Result<Listening, Failure> {
+        let typed = |typed: &[String], file: &Option<Vec<String>>| match (typed, file) {
+            ([], Some(file)) => file.clone(),
+            (typed, _) => typed.to_vec(),
+        };
+        let usage = |error| Failure::new(Status::Usage, error);
+        let listen = Listen::from_words(&typed(&self.listen, &file.listen)).map_err(usage)?;
+        let announce = announced(&typed(&self.announce, &file.announce)).map_err(usage)?;
+        Ok(Listening { listen, announce })
+    }
+}
+
+/// Where a client listens, and what it tells besides.
+#[derive(Debug, Clone)]
+pub(super) struct Listening {
+    listen: Listen,
+    announce: Vec<Address>,
+}
+
 /// The transfers that there are; at least one.
 #[derive(Debug, Clone)]
 pub(super) struct Transfers {
@@ -48,8 +85,11 @@ pub(super) struct Transfers {
 
 impl Transfers {
     /// A client's ways to workers. It listens only if somebody may come.
-    pub(super) async fn of_client(self) -> Result<(Option<Transfer<Node>>, Option<Wormholes>), TransferError> {
-        let transfer = if self.libp2p { Some(listening_transfer().await?) } else { None };
+    pub(super) async fn of_client(
+        self,
+        Listening { listen, announce }: Listening,
+    ) -> Result<(Option<Transfer<Node>>, Option<Wormholes>), TransferError> {
+        let transfer = if self.libp2p { Some(listening_transfer(listen, announce).await?) } else { None };
         Ok((transfer, self.wormhole.map(|config| Wormholes::new(Program::new(config)))))
     }
 }
@@ -160,6 +200,21 @@ mod tests {
         assert_eq!(config.relay.to_string(), "tcp:c:3");
         assert_eq!(TransferArgs::default().via(&file).unwrap(), Via::Wormhole);
         assert_eq!(TransferArgs::default().via(&ConfigFile::default()).unwrap(), Via::Auto);
+    }
+
+    #[test]
+    fn where_a_client_listens_is_typed_or_in_the_file() {
+        let file = file("listen = [\"4001\"]\nannounce = [\"203.0.113.7:4001\"]\n");
+        let found = ListenArgs::default().resolve(&file).unwrap();
+        assert_eq!((found.listen, found.announce.len()), (Listen::Port(4001), 2));
+        let typed = ListenArgs { listen: vec!["4002".to_owned()], announce: Vec::new() };
+        assert_eq!(typed.resolve(&file).unwrap().listen, Listen::Port(4002));
+        let nothing = ListenArgs::default().resolve(&ConfigFile::default()).unwrap();
+        assert_eq!((nothing.listen, nothing.announce.len()), (Listen::Everywhere, 0));
+        for (listen, announce) in [("70000", "203.0.113.7:1"), ("4001", "here")] {
+            let typed = ListenArgs { listen: vec![listen.to_owned()], announce: vec![announce.to_owned()] };
+            assert_eq!(typed.resolve(&file).unwrap_err().status, Status::Usage);
+        }
     }
 
     #[test]

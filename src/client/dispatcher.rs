@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::AbortHandle,
     time::{sleep, timeout},
 };
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     board::BoardEvent,
     clock,
-    ids::{ClaimCode, FutureId, NodeId, PeerName, Ticket},
+    ids::{Address, ClaimCode, FutureId, NodeId, PeerName, Ticket},
     proto::{
         message::{Message, Protocols},
         posting::{Action, Event, Postings, Route},
@@ -91,6 +91,9 @@ pub(super) struct Dispatcher<N: Network> {
     /// Why the board is away, and whether for good.
     lost: String,
     is_lost: bool,
+    /// Where this client can be reached, and what tells when that may have changed.
+    at: Vec<Address>,
+    moves: Option<watch::Receiver<u64>>,
 }
 
 impl<N: Network> Dispatcher<N> {
@@ -99,7 +102,9 @@ impl<N: Network> Dispatcher<N> {
         let speaks = Protocols { libp2p: setup.transfer.is_some(), wormhole: setup.wormhole.is_some() };
         let postings = Postings::new(setup.me.clone(), setup.max_attempts).speaking(speaks);
         let (open, lost, wormholes) = (HashMap::new(), "it was closed".to_owned(), TaskTracker::new());
-        (Self { setup, postings, open, passages, runs: 0, wormholes, lost, is_lost: false }, passed)
+        let network = setup.transfer.as_ref().map(Transfer::network);
+        let (at, moves) = (network.map_or_else(Vec::new, Network::addresses), network.map(Network::moves));
+        (Self { setup, postings, open, passages, runs: 0, wormholes, lost, is_lost: false, at, moves }, passed)
     }
 
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Command>, mut passed: mpsc::Receiver<Passed>) {
@@ -120,6 +125,7 @@ impl<N: Network> Dispatcher<N> {
                     }
                     None => self.lose_board().await,
                 },
+                () = moved(&mut self.moves) => self.look_where_we_are().await,
                 Some((future, run, passage)) = passed.recv() => self.passed(future, run, passage).await,
                 () = sleep(wakeup.unwrap_or_default()), if wakeup.is_some() => self.step(Event::Tick).await,
             }
@@ -131,6 +137,15 @@ impl<N: Network> Dispatcher<N> {
         self.setup.link.leave().await;
         self.wormholes.close();
         let _ = timeout(FAREWELL, self.wormholes.wait()).await;
+    }
+
+    /// This machine may have been carried to another network.
+    async fn look_where_we_are(&mut self) {
+        let Some(network) = self.setup.transfer.as_ref().map(Transfer::network) else { return };
+        let before = std::mem::replace(&mut self.at, network.addresses());
+        if self.at.iter().any(|address| !before.contains(address)) {
+            self.step(Event::Moved).await;
+        }
     }
 
     async fn obey(&mut self, order: Command) {
@@ -381,4 +396,14 @@ impl<N: Network> Dispatcher<N> {
             let _ = open.events.try_send(event);
         }
     }
+}
+
+/// Waits until this machine's addresses may have changed; for ever where nothing tells. Cancel-safe.
+async fn moved(moves: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = moves
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }

@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     board::Link,
-    ids::{FutureId, PeerName},
+    ids::{Address, FutureId, PeerName},
     sandbox::Provenance,
     spool::Spooled,
     transfer::{
@@ -112,12 +112,13 @@ pub enum ClientError {
     Twice,
 }
 
-/// The transfer of a client: a libp2p node with a key for this once, which listens everywhere on free ports.
+/// The transfer of a client: a libp2p node with a key for this once, which listens there and tells workers of these addresses
+/// besides.
 ///
 /// # Errors
 /// [`TransferError::Network`].
-pub async fn listening_transfer() -> Result<Transfer<Node>, TransferError> {
-    let config = NodeConfig { listen: Listen::Everywhere, loopback: true, ..NodeConfig::default() };
+pub async fn listening_transfer(listen: Listen, announce: Vec<Address>) -> Result<Transfer<Node>, TransferError> {
+    let config = NodeConfig { listen, announce, loopback: true, ..NodeConfig::default() };
     Ok(Transfer::new(Arc::new(Node::start(config).await?), TransferConfig::default()))
 }
 

@@ -53,6 +53,8 @@ pub struct ConfigFile {
     pub root: Option<PathBuf>,
     pub task_user: Option<String>,
     pub via: Option<String>,
+    pub listen: Option<Vec<String>>,
+    pub announce: Option<Vec<String>>,
     pub wormhole_mailbox: Option<String>,
     pub wormhole_relay: Option<String>,
     pub slots: Option<usize>,

@@ -215,7 +215,7 @@ async fn start_client(path: &Path, port: u16) -> Result<(Client, JoinHandle<()>)
     let setup = client::Setup {
         me: PeerName::of_this_process(&me),
         link: board.join(&topic).await?,
-        transfer: Some(client::listening_transfer().await?),
+        transfer: Some(client::listening_transfer(crate::transfer::libp2p::Listen::Everywhere, Vec::new()).await?),
         wormhole: None,
         spool_directory: state,
         max_result: DEFAULT_MAX_BYTES,

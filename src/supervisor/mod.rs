@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     board::{BoardEvent, Link},
     clock,
+    ids::Address,
     proto::claim::{Action, Claims, Counters, Event, Job, Key, Settings},
     runner::Workbench,
     transfer::{Network, Transfer},
@@ -128,6 +129,8 @@ pub async fn run<N: Network, W: Wormhole>(setup: Setup<N, W>, shutdown: Shutdown
 struct Taken {
     key: Key,
     number: usize,
+    /// Where its client is.
+    at: watch::Sender<Vec<Address>>,
     withdrawn: CancellationToken,
 }
 
@@ -246,6 +249,7 @@ impl<N: Network, W: Wormhole> Dispatcher<N, W> {
                     let _ = self.outgoing.send(message.to_line(&clock::local_time(), expires)).await;
                 }
                 Action::Start(job) => self.start(job),
+                Action::Moved(job) => self.moved(job),
                 Action::Stop(key) => self.withdraw(&key),
             }
         }
@@ -255,10 +259,12 @@ impl<N: Network, W: Wormhole> Dispatcher<N, W> {
         let key = job.key.clone();
         let Some(number) = self.free.pop() else { return };
         let (withdrawn, by) = (CancellationToken::new(), job.via.transfer());
+        let (at, moves) = watch::channel(job.at.clone());
         tracing::info!(future = %key.future, client = %key.client, by, "accepted");
         let slot = Slot {
             number,
             job,
+            moves,
             routes: Arc::clone(&self.routes),
             workbench: Arc::clone(&self.workbench),
             news: self.news.clone(),
@@ -267,7 +273,20 @@ impl<N: Network, W: Wormhole> Dispatcher<N, W> {
             stop: self.stop.child_token(),
         };
         let task = self.running.spawn(slot.serve());
-        self.taken.insert(task.id(), Taken { key, number, withdrawn });
+        self.taken.insert(task.id(), Taken { key, number, at, withdrawn });
+    }
+
+    /// A client has said where it is now; whether it is there, the handshake shows.
+    fn moved(&self, Job { key, at, .. }: Job) {
+        let Some(taken) = self.taken.values().find(|taken| taken.key == key) else { return };
+        taken.at.send_if_modified(|before| {
+            let is_new = *before != at;
+            if is_new {
+                tracing::info!(future = %key.future, client = %key.client, "the client has other addresses");
+                *before = at;
+            }
+            is_new
+        });
     }
 
     /// A client has said on the board that it no longer wants what we have of it.

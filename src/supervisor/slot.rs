@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use p2p_jail::spec::Usage;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Routes, by_wormhole::Claim, session::Session};
 use crate::{
     error_chain,
+    ids::Address,
     proto::{
         claim::{Event, Job},
         message::Via,
@@ -35,6 +36,8 @@ const EVENT_QUEUE: usize = 4;
 pub(super) struct Slot<N: Network, W> {
     pub(super) number: usize,
     pub(super) job: Job,
+    /// Where its client is, when that changes.
+    pub(super) moves: watch::Receiver<Vec<Address>>,
     pub(super) routes: Arc<Routes<N, W>>,
     pub(super) workbench: Arc<Workbench>,
     /// To the dispatcher.
@@ -72,7 +75,7 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
                     max_future: self.workbench.max_future(),
                     spool_directory: self.workbench.spool_directory().to_owned(),
                 };
-                self.by_libp2p(transfer.fetch(invitation)).await
+                self.by_libp2p(transfer.fetch_from(invitation, self.moves.clone())).await
             }
             (Via::Wormhole { code }, _, Some(wormhole)) => {
                 let claim = Claim {

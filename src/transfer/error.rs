@@ -44,6 +44,14 @@ pub enum NetworkError {
         /// What libp2p said.
         reason: String,
     },
+    /// Nobody can dial this.
+    #[error(
+        "cannot tell others to come to {address:?}: write ADDRESS:PORT, with an IP address, or a libp2p address like /ip4/203.0.113.7/udp/4001/quic-v1"
+    )]
+    Announce {
+        /// What was typed.
+        address: String,
+    },
     /// The node cannot be made at all.
     #[error("cannot start libp2p: {0}")]
     Start(String),

@@ -34,7 +34,7 @@ use ::libp2p::{
     tcp, yamux,
 };
 use tokio::{
-    sync::{Mutex as AsyncMutex, mpsc, oneshot},
+    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::{
@@ -43,7 +43,7 @@ use tokio_util::{
 };
 
 pub use key::NodeKey;
-pub use listen::Listen;
+pub use listen::{Listen, announced};
 
 use self::{
     driver::Driver,
@@ -80,6 +80,8 @@ pub struct NodeConfig {
     pub key: NodeKey,
     /// Where it listens.
     pub listen: Listen,
+    /// Where it can be reached besides, as through a router that passes a port on; told before the others.
+    pub announce: Vec<Address>,
     /// Whether loopback addresses are told to others even when there are other ones.
     pub loopback: bool,
     /// How long a dial may take, over all addresses: 10 s.
@@ -93,6 +95,7 @@ impl Default for NodeConfig {
         Self {
             key: NodeKey::Ephemeral,
             listen: Listen::No,
+            announce: Vec::new(),
             loopback: false,
             dial: Duration::from_secs(10),
             idle: Duration::from_secs(60),
@@ -104,12 +107,14 @@ impl Default for NodeConfig {
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
+    announce: Vec<Address>,
     loopback: bool,
     dial: Duration,
     commands: mpsc::Sender<Command>,
     incoming: AsyncMutex<mpsc::Receiver<(PeerId, libp2p::Stream)>>,
     allowed: Allowed,
     listening: Listening,
+    moves: watch::Receiver<u64>,
     connections: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
@@ -170,20 +175,24 @@ impl Node {
         listen(&mut swarm, &config.listen, &listening).await?;
         let (commands, command_queue) = mpsc::channel(BACKLOG);
         let connections = Arc::default();
+        let (moved, moves) = watch::channel(0);
         let driver = Driver {
             swarm,
             listening: Arc::clone(&listening),
+            moved,
             connections: Arc::clone(&connections),
             dialling: HashMap::new(),
         };
         Ok(Self {
             id,
+            announce: config.announce,
             loopback: config.loopback,
             dial: config.dial,
             commands,
             incoming: AsyncMutex::new(incoming_queue),
             allowed,
             listening,
+            moves,
             connections,
             _task: AbortOnDropHandle::new(tokio::spawn(driver.run(command_queue))),
         })
@@ -205,7 +214,16 @@ impl Network for Node {
 
     fn addresses(&self) -> Vec<Address> {
         let listening = lock(&self.listening).clone();
-        tellable(listening, self.loopback).iter().filter_map(|address| address.to_string().parse().ok()).collect()
+        let mut told = self.announce.clone();
+        let found = tellable(listening, self.loopback);
+        let found = found.iter().filter_map(|address| address.to_string().parse().ok());
+        told.extend(found.filter(|address| !self.announce.contains(address)));
+        told.truncate(MAX_ADDRESSES);
+        told
+    }
+
+    fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.clone()
     }
 
     async fn dial(&self, peer: &NodeId, addresses: &[Address], by: By) -> Result<(Self::Stream, Way), NetworkError> {

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{
     io::DuplexStream,
-    sync::{Mutex as AsyncMutex, mpsc},
+    sync::{Mutex as AsyncMutex, mpsc, watch},
 };
 
 use super::{By, Network, NetworkError, Way};
@@ -64,6 +64,10 @@ impl Network for MemoryNode {
 
     fn addresses(&self) -> Vec<Address> {
         Vec::new()
+    }
+
+    fn moves(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
     }
 
     async fn dial(&self, peer: &NodeId, _: &[Address], by: By) -> Result<(DuplexStream, Way), NetworkError> {

@@ -1,6 +1,9 @@
 //! What the transfer needs of a network.
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 
 use super::NetworkError;
 use crate::ids::{Address, NodeId};
@@ -44,6 +47,9 @@ pub trait Network: Send + Sync + 'static {
 
     /// Where others can dial this node, best first; empty when it does not listen.
     fn addresses(&self) -> Vec<Address>;
+
+    /// Changes when [`Network::addresses`] may have changed.
+    fn moves(&self) -> watch::Receiver<u64>;
 
     /// Opens a stream to a node, and to no other one that may answer at these addresses, and says which way it goes.
     /// Bounded in time.

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
+    sync::watch,
     task::spawn_blocking,
     time::{Instant, Interval, sleep, timeout, timeout_at},
 };
@@ -62,11 +63,25 @@ impl<N: Network> Transfer<N> {
     /// [`TransferError::Stalled`], [`TransferError::ClientGone`], [`TransferError::Spool`] (a full disk),
     /// [`TransferError::Frame`], [`TransferError::Protocol`]. The client is told of each.
     pub async fn fetch(&self, invitation: Invitation) -> Result<(Spooled, Session), TransferError> {
+        let (_, stays) = watch::channel(invitation.addresses.clone());
+        self.fetch_from(invitation, stays).await
+    }
+
+    /// The same from a client that may move: whenever other addresses are said, a stream that is broken is dialled there at
+    /// once, beside the addresses of the invitation.
+    ///
+    /// # Errors
+    /// As [`Transfer::fetch`].
+    pub async fn fetch_from(
+        &self,
+        invitation: Invitation,
+        moves: watch::Receiver<Vec<Address>>,
+    ) -> Result<(Spooled, Session), TransferError> {
         let redials = Redials::new(self.config);
         let due = Instant::now() + self.config.payload;
         let way = self.ways.to(&invitation.client);
         let (network, config, cache) = (Arc::clone(&self.network), self.config, self.cache.clone());
-        let mut caller = Caller { network, config, invitation, due, redials, way, cache };
+        let mut caller = Caller { network, config, invitation, moves, due, redials, way, cache };
         let stream = caller.dial().await?;
         let mut call = caller.greet(stream, Stage::Fetch { held: None }).await;
         let mut partial = Partial::default();
@@ -148,6 +163,8 @@ pub(super) struct Caller<N: Network> {
     network: Arc<N>,
     pub(super) config: TransferConfig,
     pub(super) invitation: Invitation,
+    /// Where the client says it is now.
+    moves: watch::Receiver<Vec<Address>>,
     /// When the whole future must be here, however often the stream breaks.
     due: Instant,
     /// How often it may still dial again.
@@ -162,9 +179,24 @@ impl<N: Network> Caller<N> {
     /// Dials by the way that is kept, or by another one if that is not there.
     async fn dial(&mut self) -> Result<N::Stream, TransferError> {
         let by = By::First(self.way);
-        let (stream, way) = self.network.dial(&self.invitation.client, &self.invitation.addresses, by).await?;
+        let (stream, way) = self.network.dial(&self.invitation.client, &self.addresses(), by).await?;
         self.way = way;
         Ok(stream)
+    }
+
+    /// Where the client may be: as it said last and as it said first, in turns. Anybody can have said either, so neither may
+    /// leave no room for the other.
+    fn addresses(&self) -> Vec<Address> {
+        let (last, first) = (self.moves.borrow(), &self.invitation.addresses);
+        let mut both: Vec<Address> = Vec::new();
+        for place in 0..last.len().max(first.len()) {
+            for address in [last.get(place), first.get(place)].into_iter().flatten() {
+                if !both.contains(address) {
+                    both.push(address.clone());
+                }
+            }
+        }
+        both
     }
 
     fn stalled(&self) -> TransferError {
@@ -209,7 +241,7 @@ impl<N: Network> Caller<N> {
     ) -> Result<(ClientLink<N>, FromClient), TransferError> {
         let after = self.config.grace;
         let until = Instant::now() + after;
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut moves) = (FIRST_PAUSE, self.moves.clone());
         tracing::info!(client = %self.invitation.client, future = %self.invitation.future, %cause, "stream broken");
         while self.redials.take() {
             let attempt = async {
@@ -217,7 +249,15 @@ impl<N: Network> Caller<N> {
                 let stream = self.dial().await.map_err(|error| Interrupted::Broken(io::Error::other(error)))?;
                 self.greet(stream, stage).await
             };
-            match timeout_at(until, attempt).await {
+            let attempted = tokio::select! {
+                attempted = timeout_at(until, attempt) => attempted,
+                // Whoever moved is not where this attempt looks for it.
+                () = moved(&mut moves) => {
+                    pause = FIRST_PAUSE;
+                    continue;
+                }
+            };
+            match attempted {
                 Ok(Ok(call)) => return Ok(call),
                 Ok(Err(Interrupted::Failed(error))) => return Err(error),
                 Ok(Err(Interrupted::Broken(error))) => cause = error,
@@ -316,7 +356,7 @@ impl<N: Network> Caller<N> {
         trial: &mut Trial,
     ) -> Result<Option<(N::Stream, Way)>, Interrupted> {
         let mut beat = heartbeat(&self.config);
-        let (client, addresses) = (&self.invitation.client, &self.invitation.addresses);
+        let (client, addresses) = (&self.invitation.client, self.addresses());
         let mut dialling = None;
         while !receiving.is_whole() {
             let heard = tokio::select! {
@@ -345,7 +385,7 @@ impl<N: Network> Caller<N> {
             if dialling.is_none()
                 && let Some(way) = trial.note(arrived, left, Instant::now())
             {
-                dialling = Some(Box::pin(self.network.dial(client, addresses, By::Only(way))));
+                dialling = Some(Box::pin(self.network.dial(client, &addresses, By::Only(way))));
             }
         }
         Ok(None)
@@ -378,6 +418,13 @@ impl<N: Network> Caller<N> {
 enum Spooling<S> {
     Whole(Spooled, u64),
     Other(S),
+}
+
+/// Waits until other addresses are said; for ever when none will be. Cancel-safe.
+async fn moved(moves: &mut watch::Receiver<Vec<Address>>) {
+    if moves.changed().await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Waits for a dial, or for ever when there is none.

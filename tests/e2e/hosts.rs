@@ -156,6 +156,12 @@ impl Hosts {
         ip(&["address", "add", &format!("{address}/24"), "dev", "eth0"]);
     }
 
+    /// Whether a program on this machine has this UDP port.
+    pub(crate) fn has_port(&self, name: &str, port: u16) -> bool {
+        let table = fs::read_to_string(format!("/proc/{}/net/udp", self.machine(name).holder.pid())).unwrap();
+        table.contains(&format!(":{port:04X} "))
+    }
+
     /// A worker on its machine, with a state folder of its own, that has joined.
     pub(crate) fn worker(&self, name: &str) -> Running {
         let state = self.world.path(name);

@@ -1,6 +1,6 @@
 //! Friends on several machines, whose network is what networks are: slow, lossy, cut, and with changing addresses.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use serde_json::Value;
 
@@ -62,6 +62,22 @@ fn a_slow_and_lossy_network_makes_things_slow_and_no_more() {
 }
 
 #[test]
+fn a_client_listens_where_it_is_told_and_says_where_else_it_is() {
+    let hosts = Hosts::new(1);
+    let worker = hosts.worker("w1");
+    let place = ["--listen", "4001", "--announce", "10.77.0.99:4001"];
+    let mut client = Running::start(hosts.submit(&[&place[..], &["--json", "-e", "Sys.sleep(3); 'found'"]].concat()));
+    eventually("it runs", || count(&client, "running") == 1);
+    assert!(hosts.has_port("client", 4001), "{}", client.log());
+    let another = hosts.submit(&[&place[..], &["-e", "1"]].concat()).output().unwrap();
+    let said = String::from_utf8_lossy(&another.stderr);
+    assert!(another.status.code() == Some(5) && said.contains("4001"), "{another:?}");
+    // Nobody is at the address that was announced first; the others are tried as well.
+    assert_eq!(client.wait(), Some(0), "{}\n{}", client.log(), worker.log());
+    assert_eq!(printed(&client), "[1] \"found\"\n");
+}
+
+#[test]
 fn while_the_board_is_away_what_runs_goes_on_and_is_delivered() {
     let mut hosts = Hosts::new(1);
     let worker = hosts.worker("w1");
@@ -96,25 +112,54 @@ fn a_worker_that_falls_silent_is_replaced_and_told_so_when_it_is_back() {
     assert!(!first.log().contains(" delivered future="), "{}", first.log());
 }
 
+/// How soon after a move a result is there that waited for nothing else: a stream that is silent is noticed after 3.5 s, and
+/// whoever waits for the end of a deadline instead needs half a minute.
+const SOON: Duration = Duration::from_secs(15);
+
 #[test]
 fn a_worker_whose_address_changes_brings_its_result() {
     let hosts = Hosts::new(1);
     let worker = hosts.worker("w1");
-    let mut client = start(&hosts, "Sys.sleep(5); 'moved'");
+    let mut client = start(&hosts, "Sys.sleep(2); 'moved'");
     eventually("it runs", || count(&client, "running") == 1);
     hosts.move_to("w1", "10.77.0.91");
-    assert_eq!(client.wait(), Some(0), "{}\n{}", client.log(), worker.log());
+    let (status, took) = timed(|| client.wait());
+    assert_eq!(status, Some(0), "{}\n{}", client.log(), worker.log());
+    println!("a worker's result came {took:?} after its move");
+    assert!(took < SOON, "{took:?}\n{}\n{}", client.log(), worker.log());
     assert_eq!(printed(&client), "[1] \"moved\"\n");
     assert_eq!(worker.log().matches("accepted").count(), 1, "the same run: {}", worker.log());
 }
 
 #[test]
-fn a_client_whose_address_changes_gets_its_result() {
-    let hosts = Hosts::new(1);
-    let worker = hosts.worker("w1");
-    let mut client = start(&hosts, "Sys.sleep(5); 'moved'");
+fn a_client_whose_address_changes_gets_its_result_from_the_same_worker() {
+    let hosts = Hosts::new(2);
+    let workers = [hosts.worker("w1"), hosts.worker("w2")];
+    let mut client = start(&hosts, "Sys.sleep(2); 'moved'");
     eventually("it runs", || count(&client, "running") == 1);
     hosts.move_to("client", "10.77.0.92");
-    assert_eq!(client.wait(), Some(0), "{}\n{}", client.log(), worker.log());
+    let (status, took) = timed(|| client.wait());
+    let log = || format!("{}\n{}", client.log(), workers.iter().map(Running::log).collect::<String>());
+    assert_eq!(status, Some(0), "{}", log());
+    println!("a client's result came {took:?} after its move");
+    assert!(took < SOON, "{took:?}\n{}", log());
     assert_eq!(printed(&client), "[1] \"moved\"\n");
+    assert_eq!(count(&client, "accepted"), 1, "an idle worker is no reason to begin anew: {}", log());
+}
+
+#[test]
+fn a_client_that_moves_often_keeps_what_runs_for_it() {
+    let hosts = Hosts::new(2);
+    let workers = [hosts.worker("w1"), hosts.worker("w2")];
+    let mut client = start(&hosts, "for (i in 1:12) Sys.sleep(1); 'still there'");
+    eventually("it runs", || count(&client, "running") == 1);
+    let moves = || workers.iter().map(|worker| worker.log().matches("has other addresses").count()).sum::<usize>();
+    for address in ["10.77.0.93", "10.77.0.94"] {
+        let before = moves();
+        hosts.move_to("client", address);
+        eventually("the worker was told", || moves() > before);
+    }
+    assert_eq!(client.wait(), Some(0), "{}", client.log());
+    assert_eq!(printed(&client), "[1] \"still there\"\n");
+    assert_eq!(count(&client, "accepted"), 1, "{}", client.log());
 }

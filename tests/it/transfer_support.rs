@@ -170,6 +170,10 @@ impl<N: Network> Network for Breaking<N> {
         self.inner.addresses()
     }
 
+    fn moves(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.moves()
+    }
+
     async fn dial(&self, peer: &NodeId, addresses: &[Address], by: By) -> Result<(Self::Stream, Way), NetworkError> {
         let (stream, way) = self.inner.dial(peer, addresses, by).await?;
         Ok((self.wrap(stream), way))

@@ -116,6 +116,7 @@ impl Stage {
                     self.write('=', &format!("start {} {} {}", job.key.client, job.key.future, job.via));
                     self.jobs.push((job.key, job.via));
                 }
+                Action::Moved(job) => self.write('=', &format!("moved {} {}", job.key.client, job.key.future)),
                 Action::Stop(key) => self.write('=', &format!("stop {} {}", key.client, key.future)),
             }
         }

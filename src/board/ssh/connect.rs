@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -44,6 +44,8 @@ const MOST_ADDRESSES: usize = 16;
 pub(super) struct Connection {
     handle: client::Handle<Client>,
     pub(super) host: String,
+    /// The address of this machine from which it goes, to the first host.
+    pub(super) from: Option<IpAddr>,
     /// The connections that this one goes through, the nearest first.
     _through: Vec<client::Handle<Client>>,
 }
@@ -97,12 +99,16 @@ impl Connection {
     }
 
     async fn dial(config: &SshBoardConfig, target: &Target) -> Result<Self, BoardError> {
-        let mut through = Vec::new();
+        let (mut through, mut from) = (Vec::new(), None);
         let mut last: Option<(client::Handle<Client>, String)> = None;
         for stop in plan(config, target).await? {
             let Stop { host, known, files } = stop;
             let stream: Box<dyn Stream> = match &last {
-                None => Box::new(tcp(&host).await?),
+                None => {
+                    let stream = tcp(&host).await?;
+                    from = stream.local_addr().ok().map(|address| address.ip());
+                    Box::new(stream)
+                }
                 Some((hop, name)) => Box::new(tunnel(hop, name, &host).await?),
             };
             let said = Arc::new(OnceLock::new());
@@ -116,7 +122,7 @@ impl Connection {
             through.extend(last.replace((handle, host.known_as)).map(|(hop, _)| hop));
         }
         let (handle, host) = last.ok_or(BoardError::NoKey)?;
-        Ok(Self { handle, host, _through: through })
+        Ok(Self { handle, host, from, _through: through })
     }
 
     /// Runs a command to its end.

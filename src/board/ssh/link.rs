@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     SshBoardConfig,
     access::AccessCheck,
+    machine::Addresses,
     session::{Answer, Channel, Reading, Said, Session, Writing},
 };
 use crate::{
@@ -34,6 +35,8 @@ const MARK_RETURNS: Duration = Duration::from_secs(10);
 /// Waiting times between attempts to connect again: from the first to the last, twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LAST_WAIT: Duration = Duration::from_secs(60);
+/// The first waiting time when it was this machine whose address changed: others do not come back at the same time.
+const WAIT_AFTER_MOVE: Duration = Duration::from_millis(250);
 /// A connection that held for this long was a good one: after it, waiting starts from the beginning.
 const GOOD: Duration = Duration::from_secs(10);
 /// How long the last lines may take to be on the board, and then the end of the connection.
@@ -49,7 +52,7 @@ pub(super) async fn start(config: SshBoardConfig, topic: Topic) -> Result<Link, 
     let pipe = Pipe::open(&config, &topic).await?;
     let (events, incoming) = mpsc::channel(LINK_QUEUE);
     let (outgoing, lines) = mpsc::channel(LINK_QUEUE);
-    let keeper = Keeper { config, topic, events, lines };
+    let keeper = Keeper { config, topic, events, lines, addresses: Addresses::watch() };
     let carrier = tokio::spawn(keeper.run(pipe));
     Ok(Link { incoming, outgoing, carrier })
 }
@@ -60,6 +63,21 @@ struct Keeper {
     topic: Topic,
     events: mpsc::Sender<BoardEvent>,
     lines: mpsc::Receiver<String>,
+    /// Of this machine.
+    addresses: Addresses,
+}
+
+/// Why a connection is of no use any more.
+struct Broken {
+    reason: String,
+    /// This machine has another address now.
+    moved: bool,
+}
+
+impl From<String> for Broken {
+    fn from(reason: String) -> Self {
+        Self { reason, moved: false }
+    }
 }
 
 /// Nobody listens to the link any more, or it cannot be had again.
@@ -70,7 +88,7 @@ impl Keeper {
         let mut wait = FIRST_WAIT;
         loop {
             let began = Instant::now();
-            let Ok(reason) = self.carry(pipe).await else { return };
+            let Ok(Broken { reason, moved }) = self.carry(pipe).await else { return };
             tracing::warn!(topic = %self.topic, %reason, "the connection to the board broke");
             let told = tokio::select! {
                 told = self.events.send(BoardEvent::Lost(reason)) => told,
@@ -79,7 +97,9 @@ impl Keeper {
             if told.is_err() {
                 return;
             }
-            if began.elapsed() >= GOOD {
+            if moved {
+                wait = WAIT_AFTER_MOVE;
+            } else if began.elapsed() >= GOOD {
                 wait = FIRST_WAIT;
             }
             pipe = match Box::pin(self.open_again(&mut wait)).await {
@@ -89,12 +109,19 @@ impl Keeper {
         }
     }
 
-    /// Tries until it works, throwing away what is posted meanwhile.
+    /// Tries until it works, and at once when this machine has a new address, throwing away what is posted meanwhile.
     async fn open_again(&mut self, wait: &mut Duration) -> Result<Pipe, Over> {
-        let Self { config, topic, events, lines } = self;
+        let Self { config, topic, events, lines, addresses } = self;
         let attempts = async {
             loop {
-                sleep(jittered(*wait)).await;
+                tokio::select! {
+                    () = sleep(jittered(*wait)) => {}
+                    _ = addresses.new_one() => {
+                        *wait = WAIT_AFTER_MOVE;
+                        // It may not be of use this instant.
+                        sleep(jittered(*wait)).await;
+                    }
+                }
                 *wait = wait.saturating_mul(2).min(LAST_WAIT);
                 match Pipe::open(config, topic).await {
                     Ok(pipe) => return Ok(pipe),
@@ -118,15 +145,20 @@ impl Keeper {
     }
 
     /// Carries lines both ways until the connection breaks, and says why it did.
-    async fn carry(&mut self, pipe: Pipe) -> Result<String, Over> {
+    async fn carry(&mut self, pipe: Pipe) -> Result<Broken, Over> {
         let Pipe { session, mut read, mut write, splitter, early } = pipe;
-        let (events, left, mark) = (self.events.clone(), CancellationToken::new(), mark());
+        let (events, left, mark, from) = (self.events.clone(), CancellationToken::new(), mark(), session.from());
         let reading = read_lines(&mut read, splitter, early, Outlet::joined(events.clone()));
         // Not dropped before it is done: what it has taken would be lost.
         let mut writing = pin!(write_lines(&mut self.lines, &mut write, &left, &mark));
         let ended = tokio::select! {
-            reason = reading => reason,
-            broke = &mut writing => Ok(broke.map_or_else(|error| error_chain(&error), |()| "the link was left".to_owned())),
+            reason = reading => reason.map(Broken::from),
+            broke = &mut writing => {
+                Ok(broke.map_or_else(|error| error_chain(&error), |()| "the link was left".to_owned()).into())
+            }
+            address = self.addresses.gone(from) => {
+                Ok(Broken { reason: format!("this machine no longer has the address {address}"), moved: true })
+            }
             () = events.closed() => Err(Over),
         };
         if ended.is_err() {

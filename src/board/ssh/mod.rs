@@ -10,6 +10,7 @@ mod connect;
 mod identity;
 mod known_hosts;
 mod link;
+mod machine;
 mod program;
 mod prompt;
 mod remembered;

@@ -1,6 +1,6 @@
 //! A connection to a board, by our own SSH or by the system's: commands, and channels that carry a topic.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use russh::{ChannelReadHalf, ChannelWriteHalf, client::Msg};
 
@@ -39,6 +39,14 @@ impl Session {
         match self {
             Self::Own(connection) => &connection.host,
             Self::System(program) => program.host(),
+        }
+    }
+
+    /// From which address of this machine it goes, where that is known.
+    pub(super) fn from(&self) -> Option<IpAddr> {
+        match self {
+            Self::Own(connection) => connection.from,
+            Self::System(_) => None,
         }
     }
 

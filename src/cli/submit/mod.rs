@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, Status,
     common::{BoardArgs, LimitArgs, Output, PlaceArgs, SandboxArgs, cancel_on_interrupt, cluster_of},
-    transfers::TransferArgs,
+    transfers::{ListenArgs, TransferArgs},
 };
 use crate::{
     board::{Board, Link},
@@ -81,6 +81,8 @@ pub(super) struct Args {
     limits: LimitArgs,
     #[command(flatten)]
     transfers: TransferArgs,
+    #[command(flatten)]
+    listen: ListenArgs,
 }
 
 impl Args {
@@ -149,6 +151,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         std::fs::create_dir_all(folder)
             .map_err(|error| Failure::new(Status::Usage, format!("cannot make {}: {error}", folder.display())))?;
     }
+    let listening = args.listen.resolve(&place.file)?;
     let transfers = args.transfers.resolve(&place.file).await?;
     let workbench = args.sandbox.workbench(&place).await?.with_limits(max_future, max_result);
     let cancel = CancellationToken::new();
@@ -159,7 +162,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         () = cancel.cancelled() => return Err(Failure::new(Status::Stopped, "interrupted")),
     };
     let spool_directory = workbench.spool_directory().to_owned();
-    let (transfer, wormhole) = transfers.of_client().await?;
+    let (transfer, wormhole) = transfers.of_client(listening).await?;
     let (client, dispatcher) =
         Client::start(Setup { me, link, transfer, wormhole, spool_directory, max_result, max_attempts: attempts });
     let teller = Teller::new(args.json, args.show_worker, sources.len());

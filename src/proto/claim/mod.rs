@@ -7,7 +7,7 @@
 //! - Of many free workers one or two offer: each waits for a time of its own (`crowd`), and makes way for another one's
 //!   offer. An offer that comes to nothing holds nobody back for longer than [`YIELD`], and only a few times.
 //! - Only an accept for an offer of ours starts a task, and only once. Lines are forgeable, so what an accept leads to is
-//!   settled by the transfer's handshake, not here.
+//!   settled by the transfer's handshake, not here. The same accept once more says where the client is now.
 //! - An R client that has accepted waits for its result for ever. So an accept by wormhole is honoured even when we gave the
 //!   offer up not long ago, and when another accept of the same future came first, which may have been forged; the
 //!   result is announced until its client came for it (`debts`).
@@ -123,6 +123,8 @@ pub enum Action {
     Say(Message, Timestamp),
     /// Fetch, evaluate and deliver.
     Start(Job),
+    /// The client of this task that runs says that it is at these addresses now, which can be anybody's line.
+    Moved(Job),
     /// Its client no longer wants it: stop it, wherever it is.
     Stop(Key),
 }
@@ -375,7 +377,11 @@ impl Claims {
             Via::Libp2p { .. } if !ours.libp2p => self.count("accept via a transfer that was not offered"),
             Via::Wormhole { .. } if !ours.wormhole => self.count("accept via a transfer that was not offered"),
             _ if offered => self.start(job, actions),
-            Via::Libp2p { .. } => self.count("accept without an offer"),
+            Via::Libp2p { .. } => match self.running.get(&job.key) {
+                // Said again, because we may have missed it, or with the addresses that the client has now.
+                Some(running) if running.via == job.via => actions.push(Action::Moved(job)),
+                _ => self.count("accept without an offer"),
+            },
             Via::Wormhole { .. } => match self.running.get(&job.key) {
                 Some(running) if running.via == job.via => self.count("repeated accept"),
                 running => {

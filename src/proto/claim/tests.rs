@@ -72,6 +72,22 @@ fn clients_that_say_hello_are_answered_and_seldom() {
 }
 
 #[test]
+fn the_same_accept_once_more_says_where_the_client_is() {
+    let mut worker = claims(1);
+    let told = |actions: &[Action]| matches!(actions, [Action::Moved(job)] if job.at.len() == 1);
+    let again = |ticket: u8| {
+        let via = format!("via=libp2p://12D3KooWc/{}", Ticket([ticket; 16]));
+        let at = "at=/ip4/192.0.2.7/tcp/1";
+        line(format!("type=accept,from=c@h:1,to=worker@w:1,future=f-1,{via},{at}"), 10)
+    };
+    assert!(!told(&worker.handle(again(1), T0)), "it has nothing of this client");
+    worker.handle(request("c@h:1", "f-1"), T0);
+    assert_eq!(starts(&worker.handle(accept("c@h:1", "worker@w:1", "f-1"), T0)), 1);
+    assert!(told(&worker.handle(again(1), T0)));
+    assert_eq!(worker.handle(again(2), T0), [], "not with a ticket of another run");
+}
+
+#[test]
 fn a_request_is_offered_on_accepted_and_run_once() {
     let mut worker = claims(1);
     assert_eq!(offers(&worker.handle(request("c@h:1", "f-1"), T0)), ["c@h:1 f-1"]);

@@ -13,6 +13,8 @@
 //!   replaced is void, so that there is one result.
 //! - Who has a future by wormhole says on the board when its result can be fetched, and nothing before, however long it
 //!   takes. What may have been said while nobody listened is asked for ([`Action::Fetch`]).
+//! - A client that moved to other addresses says them in the accepts of the workers that have its futures, which it gives the
+//!   time to come there before it doubts them.
 //! - Offers are forgeable: only a worker that came, and so proved its node, counts as an attempt.
 //! - An offer for something that was never posted is counted and ignored.
 
@@ -71,6 +73,8 @@ pub enum Event {
     Joined,
     /// The connection to the board broke.
     Lost,
+    /// This client can be reached at other addresses than before.
+    Moved,
     /// A line came.
     Line(Vec<u8>),
     /// So many lines were passed over before they got here, being too long or too many at a time.
@@ -127,7 +131,7 @@ pub enum Action {
         /// Whether the worker said that it is there. Else it may have said so while nobody listened.
         said: bool,
     },
-    /// Post [`Postings::accept`] once more, with the ticket that there is.
+    /// Post [`Postings::accept`] once more, with the ticket that there is and the addresses of now.
     Confirm {
         /// The future.
         future: FutureId,
@@ -154,6 +158,10 @@ pub struct Postings {
     max_attempts: u32,
     speaks: Protocols,
     joined: bool,
+    /// The addresses changed, and the topic was not joined since, so nobody may have heard of it.
+    moved: bool,
+    /// Until when a worker that fell silent may be on its way to the new addresses.
+    settling: Timestamp,
     hello_due: Timestamp,
     posted: u64,
     postings: BTreeMap<FutureId, Posting>,
@@ -170,6 +178,8 @@ impl Postings {
             max_attempts,
             speaks: Protocols { libp2p: true, wormhole: false },
             joined: false,
+            moved: false,
+            settling: Timestamp::default(),
             hello_due: Timestamp::default(),
             posted: 0,
             postings: BTreeMap::new(),
@@ -190,13 +200,18 @@ impl Postings {
             Event::Joined => {
                 self.joined = true;
                 self.hello_due = now;
-                // What was said while the board was away is lost.
-                self.postings.values_mut().filter(|posting| posting.due.is_some()).for_each(|p| p.due = Some(now));
+                self.say_again(now, &mut actions);
                 self.ask_for_results(&mut actions);
             }
             Event::Lost => {
                 self.joined = false;
                 self.postings.values_mut().for_each(|posting| posting.second_best = None);
+            }
+            Event::Moved => {
+                self.moved = true;
+                if self.joined {
+                    self.tell_addresses(now, &mut actions);
+                }
             }
             Event::Line(line) => match Received::read(&line, now) {
                 Ok(received) => self.hear(received.message, now, &mut actions),
@@ -214,7 +229,8 @@ impl Postings {
             Event::Came(future) => self.came(&future, &mut actions),
             Event::Silent(future) => {
                 let posting = self.postings.get_mut(&future).filter(|posting| posting.worker.is_some());
-                posting.into_iter().for_each(|posting| posting.due = Some(now + ABSENCE));
+                let due = self.settling.max(now + ABSENCE);
+                posting.into_iter().for_each(|posting| posting.due = Some(due));
             }
             Event::Failed { future, came } => self.post_again(future, came, true, now, &mut actions),
             Event::CodeSpoilt(future) => self.post_again(future, false, false, now, &mut actions),
@@ -275,6 +291,27 @@ impl Postings {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The board is here, for the first time or again; what was said while it was away is lost.
+    fn say_again(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if std::mem::take(&mut self.moved) {
+            self.tell_addresses(now, actions);
+        }
+        for posting in self.postings.values_mut().filter(|posting| posting.due.is_some()) {
+            let on_its_way = posting.worker.as_ref().is_some_and(|taker| taker.came && !taker.in_doubt);
+            posting.due = if on_its_way { posting.due.max(Some(self.settling)) } else { Some(now) };
+        }
+    }
+
+    /// Tells the workers that have futures by libp2p where this client is now.
+    fn tell_addresses(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.settling = now + DOUBT;
+        for (future, posting) in &self.postings {
+            if let Some(taker) = posting.worker.as_ref().filter(|taker| !taker.is_by_wormhole()) {
+                actions.push(Action::Confirm { future: future.clone(), worker: taker.who.name.clone() });
+            }
+        }
     }
 
     fn count(&mut self, reason: &'static str) {

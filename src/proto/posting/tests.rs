@@ -202,6 +202,42 @@ fn what_is_withdrawn_or_done_is_forgotten() {
     assert_eq!(client.handle(Event::Withdraw(future()), T0), []);
 }
 
+fn confirms(actions: &[Action]) -> usize {
+    actions.iter().filter(|action| matches!(action, Action::Confirm { .. })).count()
+}
+
+#[test]
+fn a_client_that_moved_tells_who_has_its_futures_and_gives_them_time() {
+    let mut client = posted();
+    client.handle(offer("w@w:1", "f-1", OURS, T0), T0);
+    client.handle(Event::Came(future()), T0);
+    let said = client.handle(Event::Moved, T0);
+    assert_eq!((confirms(&said), requests(&said)), (1, 0), "if the board is still there, it is heard at once");
+    client.handle(Event::Lost, T0);
+    let late = T0 + DOUBT * 2;
+    assert_eq!(client.handle(Event::Silent(future()), late), []);
+    let said = client.handle(Event::Joined, late + ABSENCE * 2);
+    assert_eq!((confirms(&said), requests(&said)), (1, 0), "it may not have been heard: {said:?}");
+    let said = client.handle(Event::Tick, late + ABSENCE * 2 + DOUBT);
+    assert_eq!(requests(&said), 1, "it does not come: {said:?}");
+    let said = client.handle(Event::Joined, late + DOUBT * 3);
+    assert_eq!((confirms(&said), requests(&said)), (0, 1), "nothing moved since: {said:?}");
+}
+
+#[test]
+fn who_falls_silent_just_after_a_move_may_be_on_its_way() {
+    let mut client = posted();
+    client.handle(offer("w@w:1", "f-1", OURS, T0), T0);
+    client.handle(Event::Came(future()), T0);
+    client.handle(Event::Moved, T0);
+    client.handle(Event::Silent(future()), T0);
+    assert_eq!(client.next_wakeup(), Some(T0 + DOUBT));
+    client.handle(Event::Came(future()), T0 + ABSENCE);
+    assert_eq!(client.handle(Event::Tick, T0 + DOUBT), [], "it came");
+    client.handle(Event::Silent(future()), T0 + DOUBT);
+    assert_eq!(client.next_wakeup(), Some(T0 + DOUBT + ABSENCE), "as ever");
+}
+
 const BOTH: Protocols = Protocols { libp2p: true, wormhole: true };
 const WORMHOLE: &str = "protocols=wormhole";
 

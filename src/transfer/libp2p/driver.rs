@@ -9,14 +9,14 @@ use std::{
 };
 
 use libp2p::{
-    Swarm,
+    Multiaddr, Swarm,
     futures::StreamExt,
     swarm::{
         ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Behaviour, BehaviourEvent, Command, Listening, OnConnection, Target, listen, lock, streams::Opened};
 use crate::transfer::{NetworkError, Way};
@@ -25,6 +25,7 @@ use crate::transfer::{NetworkError, Way};
 pub(super) struct Driver {
     pub(super) swarm: Swarm<Behaviour>,
     pub(super) listening: Listening,
+    pub(super) moved: watch::Sender<u64>,
     pub(super) connections: Arc<AtomicUsize>,
     pub(super) dialling: HashMap<ConnectionId, Command>,
 }
@@ -70,6 +71,12 @@ impl Driver {
         }
     }
 
+    /// Changes where the node listens, and tells those who told others.
+    fn listen(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
+        change(&mut lock(&self.listening));
+        self.moved.send_modify(|moves| *moves = moves.wrapping_add(1));
+    }
+
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { connection_id, peer_id, endpoint, .. } => {
@@ -88,10 +95,12 @@ impl Driver {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, peer_id, .. } => {
                 tracing::debug!(address = %send_back_addr, peer = ?peer_id, %error, "connection refused");
             }
-            SwarmEvent::NewListenAddr { address, .. } => lock(&self.listening).push(address),
-            SwarmEvent::ExpiredListenAddr { address, .. } => lock(&self.listening).retain(|known| *known != address),
+            SwarmEvent::NewListenAddr { address, .. } => self.listen(|listening| listening.push(address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listen(|listening| listening.retain(|a| *a != address))
+            }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
-                lock(&self.listening).retain(|known| !addresses.contains(known));
+                self.listen(|listening| listening.retain(|known| !addresses.contains(known)));
                 tracing::warn!(?addresses, ?reason, "stopped listening");
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener"),

@@ -49,6 +49,33 @@ impl Listen {
     }
 }
 
+/// What a user writes for addresses at which others find this machine: IP addresses with a port, meaning QUIC and TCP, and libp2p
+/// addresses.
+///
+/// # Errors
+/// [`NetworkError::Announce`], also for an address or a port that leads nowhere.
+pub fn announced<T: AsRef<str>>(words: &[T]) -> Result<Vec<Address>, NetworkError> {
+    let one = |word: &T| {
+        let wrong = || NetworkError::Announce { address: word.as_ref().to_owned() };
+        let addresses = addresses_of(word.as_ref()).map_err(|_| wrong())?;
+        if addresses.iter().filter_map(diallable).all(|address| leads_somewhere(&address)) {
+            Ok(addresses)
+        } else {
+            Err(wrong())
+        }
+    };
+    Ok(words.iter().map(one).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().take(MAX_ADDRESSES).collect())
+}
+
+fn leads_somewhere(address: &Multiaddr) -> bool {
+    address.iter().all(|part| match part {
+        Protocol::Ip4(ip) => !ip.is_unspecified(),
+        Protocol::Ip6(ip) => !ip.is_unspecified(),
+        Protocol::Udp(port) | Protocol::Tcp(port) => port != 0,
+        _ => true,
+    })
+}
+
 /// The addresses that a word stands for.
 fn addresses_of(word: &str) -> Result<Vec<Address>, NetworkError> {
     let wrong = || cannot_listen(&word, "write a port, ADDRESS:PORT, or a libp2p address like /ip4/0.0.0.0/tcp/4001");
@@ -233,6 +260,20 @@ mod tests {
         for word in ["0", "65536", "example.org:4001", "/dns4/example.org/tcp/1", ""] {
             let error = on(&[word]).unwrap_err().to_string();
             assert!(error.contains("write a port"), "{word}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_announced_leads_somewhere() {
+        let told = announced(&["203.0.113.7:4001", "/ip6/2001:db8::1/tcp/4001"]).unwrap();
+        let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["/ip4/203.0.113.7/udp/4001/quic-v1", "/ip4/203.0.113.7/tcp/4001", "/ip6/2001:db8::1/tcp/4001"]
+        );
+        for word in ["0.0.0.0:4001", "[::]:4001", "203.0.113.7:0", "4001", "example.org:4001", "203.0.113.7", ""] {
+            let error = announced(&[word]).unwrap_err().to_string();
+            assert!(error.contains("ADDRESS:PORT"), "{word}: {error}");
         }
     }
 

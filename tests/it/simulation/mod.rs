@@ -32,6 +32,7 @@ fn plan(seed: u64, workers: usize, clients: usize) -> Plan {
 fn every_future_has_exactly_one_result_whatever_happens() {
     let seeds = seeds(300);
     let (many, mut doubted, mut replaced, mut lines) = (seeds.end - seeds.start > 50, 0, 0, 0);
+    let (mut offers, mut requests, mut most) = (0, 0, 0.0);
     for seed in seeds {
         let mut chance = Chance::new(seed ^ 0xfeed);
         let (workers, clients) = (chance.between(1, 8) as usize, chance.between(1, 5) as usize);
@@ -50,11 +51,19 @@ fn every_future_has_exactly_one_result_whatever_happens() {
         world.run(4 * HOUR);
         let unresolved = world.fates.values().filter(|fate| fate.gave_up).count();
         assert_eq!(unresolved, 0, "{}: given up", world.describe());
+        for fate in world.fates.values() {
+            let each = fate.offers as f64 / fate.requests.max(1) as f64;
+            assert!(each <= workers as f64, "{}: {} offers, {} requests", world.describe(), fate.offers, fate.requests);
+            most = f64::max(most, each);
+            (offers, requests) = (offers + fate.offers, requests + fate.requests);
+        }
         doubted += world.doubted;
         replaced += world.replaced;
         lines += world.lines;
     }
     println!("{lines} lines; workers were {doubted} times in doubt and {replaced} times replaced");
+    println!("{offers} offers for {requests} requests, at most {most:.1} for one");
+    assert!(offers <= 2 * requests, "{offers} offers for {requests} requests");
     assert!(!many || (doubted > replaced && replaced > 0), "there was too little trouble to show anything");
 }
 

@@ -112,6 +112,8 @@ pub(super) struct Fate {
     pub(super) gave_up: bool,
     pub(super) ended: Timestamp,
     pub(super) offers: u64,
+    /// How often its request was on the board.
+    pub(super) requests: u64,
     pub(super) first_offer: Option<Timestamp>,
     ticket: Option<Ticket>,
 }
@@ -321,6 +323,11 @@ impl World {
                 fate.first_offer.get_or_insert(now);
             }
         }
+        if let Message::Request { future, .. } = message
+            && let Some(fate) = self.fates.get_mut(&(from - self.plan.workers, future.clone()))
+        {
+            fate.requests += 1;
+        }
         if !self.peers[from].connected {
             return;
         }
@@ -421,6 +428,8 @@ impl World {
         for action in actions {
             match action {
                 claim::Action::Say(message, expires) => self.say(worker, &message, expires),
+                // A dial goes to whoever accepted, wherever it is.
+                claim::Action::Moved(_) => {}
                 claim::Action::Stop(_) => unreachable!("nobody speaks by wormhole here"),
                 claim::Action::Start(job) => {
                     let (node, _) = invitation(&job);
