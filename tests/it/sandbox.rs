@@ -312,6 +312,8 @@ fn doctor_and_show_tell_what_holds() {
     machine.look([Path::new("/opt")]);
     for driver in Driver::ALL {
         let shown = show(&strict, driver, &machine, &shares);
+        assert!(shown.refused.is_none(), "{shown:?}");
+        let shown = shown.text;
         assert_eq!(shown.contains("/opt  "), driver != Driver::None, "{shown}");
         assert!(shown.contains(driver.name()) && shown.contains("wall_time"), "{shown}");
         println!("{shown}");
