@@ -48,8 +48,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let mut nothing = Denials::default();
     let outcome = if args.explain {
         eprintln!("{EXPLAINED}");
-        let (id, idle) = future_of_code("invisible()", &workbench, &cancel).await?;
-        nothing = workbench.explain(&idle, &id, cancel.clone()).await?.denials.unwrap_or_default();
+        let (name, idle) = future_of_code("invisible()", &workbench, &cancel).await?;
+        nothing = workbench.explain(&idle, &name, cancel.clone()).await?.denials.unwrap_or_default();
         workbench.explain(&future, &id, cancel.clone()).await?
     } else {
         // Nobody looks at progress here; the queue's end is dropped, and so is what would go into it.
