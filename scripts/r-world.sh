@@ -13,17 +13,20 @@ in_root() {
     --setenv P2P_TEST_PROGRAM "${P2P_TEST_PROGRAM-}" "${settings[@]}" --die-with-parent --chdir /tmp/here "$@"
 }
 
-# start_board: a board with the account alice, whose key is in $folder/home; sets $board_port.
+# start_board [NAME]: a board with the account alice, whose key is in $folder/home, and its state in $folder/NAME; sets $board_port
+# and $board_pid.
 start_board() {
+  local state=$folder/${1-board}
   mkdir -p "$folder/home/.ssh" "$folder/library"
   chmod 700 "$folder/home/.ssh"
-  ssh-keygen -q -t ed25519 -N '' -C test -f "$folder/home/.ssh/id_ed25519"
-  "$programs/p2p-worker" board user add alice "$folder/home/.ssh/id_ed25519.pub" --state "$folder/board" >/dev/null
-  "$programs/p2p-worker" board --listen 127.0.0.1:0 --state "$folder/board" >"$folder/board.log" 2>&1 &
-  world+=($!)
-  await "$folder/board.log" 'board:'
-  board_port=$(sed -n 's/.*board:[^0-9]*127\.0\.0\.1[^0-9]*\([0-9]\{1,5\}\).*/\1/p' "$folder/board.log" | head -n 1)
-  [ -n "$board_port" ] || die "the board does not say its port: $(cat "$folder/board.log")"
+  [ -e "$folder/home/.ssh/id_ed25519" ] || ssh-keygen -q -t ed25519 -N '' -C test -f "$folder/home/.ssh/id_ed25519"
+  "$programs/p2p-worker" board user add alice "$folder/home/.ssh/id_ed25519.pub" --state "$state" >/dev/null
+  "$programs/p2p-worker" board --listen 127.0.0.1:0 --state "$state" >"$state.log" 2>&1 &
+  board_pid=$!
+  world+=("$board_pid")
+  await "$state.log" 'board:'
+  board_port=$(sed -n 's/.*board:[^0-9]*127\.0\.0\.1[^0-9]*\([0-9]\{1,5\}\).*/\1/p' "$state.log" | head -n 1)
+  [ -n "$board_port" ] || die "the board does not say its port: $(cat "$state.log")"
 }
 
 # start_worker NAME ARGUMENT...: a worker of alice's personal cluster that has joined; adds its process to $workers.
@@ -57,14 +60,36 @@ r_tests() {
   "
 }
 
-# real_tests FILTER: the same with a board and two workers.
+# real_tests FILTER: the same with a board and two workers; and, for what goes wrong, another board with one worker whose limits are small.
 real_tests() {
   start_board
   start_worker worker1 --profile strict
   start_worker worker2 --profile standard
   export P2P_TEST_PROGRAM=/tmp/programs/p2p-worker P2P_TEST_FLAGS="--board=127.0.0.1:$board_port --accept-new" P2P_TEST_WORKERS="$workers"
+  small_profile >"$folder/small.toml"
+  start_board frail
+  workers=
+  start_worker frail-worker --profile "$folder/small.toml" --slots 3
+  export P2P_TEST_FRAIL_PORT=$board_port P2P_TEST_FRAIL_BOARD=$board_pid P2P_TEST_FRAIL_WORKER="${workers# }" P2P_TEST_FRAIL_STATE=/tmp/here/frail
   r_tests "$1" || { tail -n 40 "$folder"/worker*.log; die "tests of future.libp2p failed"; }
   stop_world
+}
+
+# Limits that a test can reach in seconds.
+small_profile() {
+  cat <<'END'
+inherits = "strict"
+
+[limits]
+memory = "512 MiB"
+cpu_time = "3 s"
+wall_time = "20 s"
+file_size = "64 MiB"
+result = "1 MiB"
+
+[scratch]
+"/tmp" = { size = "32 MiB", files = 200, why = "R's tempdir()" }
+END
 }
 
 stop_world() {

@@ -53,6 +53,9 @@ greet <- function(client) {
       own_version(), protocol_version, or(clean(refused$version), "?"), client$program, or(clean(refused$protocol), "?")
     ), call. = FALSE)
   }
+  if (client$state == "dead" && identical(client$board$state, "gone")) {
+    stop(paste(sentence(clean(no_board(client))), sentence(clean(or(client$board$hint, "")))), call. = FALSE)
+  }
   if (client$state == "dead") {
     stop("p2p-worker cannot be used: ", client$death, ". If it is an old version, update it: ", client$program, call. = FALSE)
   }
@@ -227,13 +230,17 @@ declare_dead <- function(client) {
   client$state <- "dead"
   gone <- identical(client$board$state, "gone")
   settle_all(client, if (gone) {
-    list(kind = "failed", class = "board", reason = paste0("the board is gone: ", or(client$board$reason, client$death)),
+    list(kind = "failed", class = "board", reason = no_board(client),
       hint = or(client$board$hint, "The next future tries to reach it again"))
   } else {
     list(kind = "failed", class = "interrupted", reason = client$death,
       hint = paste0("The next future starts it again. ", run_again))
   })
   unlink(client$errors)
+}
+
+no_board <- function(client) {
+  paste0("the board ", or(client$board$board, ""), " is gone: ", sub("[.]+$", "", or(client$board$reason, client$death)))
 }
 
 how_it_ended <- function(client) {

@@ -220,10 +220,27 @@ made_by_worker <- function(future, result, where) {
   if (length(session) != 1L || !is.na(session) || length(conditions) != 1L) return(NULL)
   error <- conditions[[1L]][["condition"]]
   if (!inherits(error, "FutureError")) return(NULL)
-  reason <- paste0(sub("[.]+$", "", .subset2(error, "message")), " (", where, ")")
+  said <- worker_said(.subset2(error, "message"))
+  reason <- paste0(said$reason, " (", where, ")")
   if (inherits(error, "FutureInterruptError")) {
-    interrupted(explain(future, "was interrupted", reason, NULL), future)
+    interrupted(explain(future, "was interrupted", reason, or(said$hint, run_again)), future)
   } else {
-    failed(FutureLaunchError(explain(future, "could not be launched", reason, NULL), future = future))
+    failed(FutureLaunchError(explain(future, "could not be launched", reason, said$hint), future = future))
   }
+}
+
+# What a worker says of a task that ended without a result of its own, without the future's name, which is said anyway; and what to do.
+worker_said <- function(message) {
+  reason <- sub("^Future \\([^)]*\\) (was stopped|could not be started) on the worker: ", "", message)
+  missing <- regmatches(reason, regexec("there is no package called [^A-Za-z]([A-Za-z0-9.]+)", reason))[[1L]]
+  if (length(missing) == 2L) {
+    return(list(reason = paste0("the worker has no package ", sQuote(missing[2L], FALSE)),
+      hint = "It must be installed on the worker's machine, not only on this one"))
+  }
+  hint <- if (grepl("limit of .* reached|larger than the limit", reason)) {
+    "It takes less work or data in one future, or a worker that allows more"
+  } else if (grepl("the sandbox could not be set up", reason, fixed = TRUE)) {
+    "p2p-worker doctor, on the worker's machine, says what is in the way"
+  }
+  list(reason = sub("[.]+$", "", reason), hint = hint)
 }

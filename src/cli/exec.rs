@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{Output, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, print, print_reached},
+    common::{Output, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, future_of_code, print, print_reached},
 };
 use crate::{
     runner::{Ended, Reason, Workbench},
@@ -45,8 +45,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let cancel = CancellationToken::new();
     cancel_on_interrupt(cancel.clone())?;
     let (id, future) = args.source.read(&workbench, &cancel).await?;
+    let mut nothing = Denials::default();
     let outcome = if args.explain {
         eprintln!("{EXPLAINED}");
+        let (name, idle) = future_of_code("invisible()", &workbench, &cancel).await?;
+        nothing = workbench.explain(&idle, &name, cancel.clone()).await?.denials.unwrap_or_default();
         workbench.explain(&future, &id, cancel.clone()).await?
     } else {
         // Nobody looks at progress here; the queue's end is dropped, and so is what would go into it.
@@ -57,7 +60,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     print(outcome.text.for_log().as_bytes(), std::io::stderr())?;
     print_reached(&workbench.provenance_after(&outcome.usage))?;
     if args.explain {
-        explain(&workbench, outcome.denials.as_ref())?;
+        explain(&workbench, outcome.denials.as_ref(), &nothing)?;
     }
     match &outcome.ended {
         Ended::Refused(reason) => Err(Failure::new(Status::Sandbox, reason.to_string())),
@@ -67,8 +70,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Says what was denied, to stderr: it is about the run and no part of its output.
-fn explain(workbench: &Workbench, denials: Option<&Denials>) -> Result<(), Failure> {
-    let text = match denials.map(|denials| workbench.advise(denials)) {
+fn explain(workbench: &Workbench, denials: Option<&Denials>, nothing: &Denials) -> Result<(), Failure> {
+    let text = match denials.map(|denials| workbench.advise(denials, nothing)) {
         None => "nothing was watched: the task did not start\n".to_owned(),
         Some(text) if text.is_empty() => {
             format!("The profile {} denied nothing in this run.\n", workbench.provenance().profile)

@@ -41,6 +41,7 @@ enum Command {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let mut refused = None;
     let text = match args.command {
         Command::List { place } => {
             let machine = machine(&place.resolve()?)?;
@@ -57,8 +58,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             let shares = r.as_ref().map(|r| r.shares(&machine)).unwrap_or_default();
             machine.look(shares.iter().map(|share| share.from.as_path()));
             let note = r.map_or_else(|error| format!("\nWithout R: {}\n", error_chain(&error)), |_| String::new());
-            show(&profile, driver, &machine, &shares) + &note
+            let shown = show(&profile, driver, &machine, &shares);
+            refused = shown.refused;
+            shown.text + &note
         }
     };
-    print(text.as_bytes(), std::io::stdout())
+    print(text.as_bytes(), std::io::stdout())?;
+    // Why has been said; scripts see it by the exit status, which is that of a task that is to be run.
+    refused.map_or(Ok(()), |error| Err(Failure::silent(Failure::from(SandboxError::from(error)).status)))
 }

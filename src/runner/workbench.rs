@@ -337,10 +337,11 @@ impl Workbench {
         Ok(attempt::run(&plan, future, id, &self.spool_directory, cancel, events).await?)
     }
 
-    /// What was denied, in words, with the lines of a profile that would allow it.
+    /// What was denied beyond what was denied to a future that does nothing, in words, with the lines of a profile that would
+    /// allow it.
     #[must_use]
-    pub fn advise(&self, denials: &sandbox::Denials) -> String {
-        sandbox::advise(denials, self.ready.profile(), self.ready.machine())
+    pub fn advise(&self, denials: &sandbox::Denials, nothing: &sandbox::Denials) -> String {
+        sandbox::advise(denials, nothing, self.ready.profile(), self.ready.machine())
     }
 
     /// A result in place of one that cannot be had, for this reason.

@@ -58,6 +58,10 @@ impl SandboxError {
             Self::NotEnforced { .. } | Self::WithoutSandbox { .. } => true,
             // No p2p-jail, no /proc: nothing can be enforced. That tasks were to be root's is a mistake of the owner's.
             Self::Machine(error) => !matches!(error, MachineError::RootTasks),
+            Self::Plan(error) => matches!(
+                error,
+                PlanError::NoBubblewrap | PlanError::OldBubblewrap { .. } | PlanError::NoInternet { .. }
+            ),
             _ => false,
         }
     }

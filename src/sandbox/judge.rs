@@ -210,7 +210,13 @@ impl Judge<'_> {
 
     fn memory(&self) -> (String, Vec<Option<String>>) {
         let total = show_bytes(memory_limit(self.profile, self.machine));
-        let each = show_bytes(self.planned(Rlimit::AddressSpace).unwrap_or_default());
+        let each = |limit| show_bytes(self.planned(limit).unwrap_or_default());
+        let each = format!(
+            "each process: {} of address space, {} of stack, {} open files",
+            each(Rlimit::AddressSpace),
+            each(Rlimit::Stack),
+            self.planned(Rlimit::OpenFiles).unwrap_or_default()
+        );
         match self.grouped(Controller::Memory) {
             Some(groups) => {
                 // Version 1 can count swap with the memory; that a task asks for it (MADV_PAGEOUT) it cannot forbid.
@@ -218,16 +224,21 @@ impl Judge<'_> {
                     CgroupVersion::V2 => "no swap",
                     CgroupVersion::V1 => "swap counted with it",
                 };
-                let how = format!(
-                    "{total} in all, the kernel's for the task included, {swap}, {groups}; {each} of address space each"
-                );
-                (how, vec![self.limited("as", Rlimit::AddressSpace)])
+                let how = format!("{total} in all, the kernel's for the task included, {swap}, {groups}; {each}");
+                (how, self.of_each_process())
             }
-            None => (
-                format!("{total} in all, watched, what pipes hold included; {each} of address space each"),
-                self.watched_memory(),
-            ),
+            None => {
+                let wrong = self.of_each_process().into_iter().chain(self.watched_memory()).collect();
+                (format!("{total} in all, watched, what pipes hold included; {each}"), wrong)
+            }
         }
+    }
+
+    /// What is wrong with the limits of each process on what it can make the kernel keep.
+    fn of_each_process(&self) -> Vec<Option<String>> {
+        [("as", Rlimit::AddressSpace), ("stack", Rlimit::Stack), ("nofile", Rlimit::OpenFiles)]
+            .map(|(name, limit)| self.limited(name, limit))
+            .into()
     }
 
     /// What is wrong with a watch as the only limit: it counts what processes have mapped and what is in tmpfs.
@@ -235,7 +246,6 @@ impl Judge<'_> {
         let watched = self.plan.spec.watch.memory == Some(memory_limit(self.profile, self.machine));
         let sockets = self.allows("socketpair") || self.allows("socket");
         vec![
-            self.limited("as", Rlimit::AddressSpace),
             (!watched).then(|| "memory is not watched".to_owned()),
             // The ways to memory that the watch does not see.
             self.expect("mmap shared anonymous", &["EPERM"]),
@@ -285,7 +295,10 @@ impl Judge<'_> {
 
     fn disk(&self) -> (String, Vec<Option<String>>) {
         let external = matches!(self.plan.spec.container, Container::External(_));
-        let mut wrong = vec![self.limited("fsize", Rlimit::FileSize)];
+        // One byte is none, and no program that collects core dumps is started for it.
+        let dumps = self.facts.rlimit("core").is_none_or(|(soft, hard)| soft.max(hard) > 1);
+        let dumps = dumps.then(|| "core dumps are written".to_owned());
+        let mut wrong = vec![self.limited("fsize", Rlimit::FileSize), dumps];
         for path in ["/tmp", "/dev/shm"] {
             let Some(scratch) = self.profile.scratch.get(std::path::Path::new(path)) else { continue };
             let found = self.facts.space(path);
@@ -294,7 +307,8 @@ impl Judge<'_> {
             wrong.push((!size || !files).then(|| self.wrong_size(path)));
         }
         let files = if external { "files without limit of their own count as memory" } else { "files limited" };
-        (format!("writes go to memory alone, sizes limited, {files}"), wrong)
+        let size = show_bytes(self.planned(Rlimit::FileSize).unwrap_or_default());
+        (format!("writes go to memory alone, sizes limited, {files}; {size} each file, no core dumps"), wrong)
     }
 
     fn wrong_size(&self, path: &str) -> String {

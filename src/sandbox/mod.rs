@@ -40,7 +40,7 @@ pub use profile::{
     CallGroup, CallRule, EMBEDDED, LandlockPolicy, Limits, Place, Profile, ProfileError, Reach, Readable, Scratch,
     Surroundings, TASK_ID, Written, unsafe_to_share,
 };
-pub use show::{list, show};
+pub use show::{Shown, list, show};
 pub use syscalls::CallError;
 pub use task::{Share, Task};
 pub use units::{UnitError, parse_bytes, parse_duration, show_bytes, show_duration};

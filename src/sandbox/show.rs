@@ -8,7 +8,7 @@ use std::{
 use p2p_jail::spec::{Container, Mount};
 
 use super::{
-    Driver, EMBEDDED, Layer, Machine, Profile, ProfileError, Share, Surroundings, Task,
+    Driver, EMBEDDED, LaunchPlan, Layer, Machine, PlanError, Profile, ProfileError, Share, Surroundings, Task,
     driver::{landlock_in_words, memory_limit, nothing},
     profile::{CallRule, Reach},
     show_bytes, show_duration, uplink,
@@ -28,34 +28,54 @@ pub fn list(surroundings: &Surroundings) -> Result<String, ProfileError> {
     Ok(text)
 }
 
+/// A profile for people to read, and whether it can be run.
+#[derive(Debug)]
+pub struct Shown {
+    /// What it comes to.
+    pub text: String,
+    /// Why the driver cannot run it here, which the text says too.
+    pub refused: Option<PlanError>,
+}
+
 /// What the profile comes to with this driver on this machine, which must have been told to look at the profile's paths and
 /// at what R needs beside them.
 #[must_use]
-pub fn show(profile: &Profile, driver: Driver, machine: &Machine, shares: &[Share]) -> String {
+pub fn show(profile: &Profile, driver: Driver, machine: &Machine, shares: &[Share]) -> Shown {
     let mut text = String::new();
+    let plan = match driver {
+        Driver::None => None,
+        _ => Some(driver.plan(profile, &Task { shares: shares.to_vec(), ..nothing() }, machine)),
+    };
     // Writing to a String cannot fail.
-    let _ = write_all(&mut text, profile, driver, machine, shares);
-    text
+    let _ = write_all(&mut text, profile, driver, machine, shares, plan.as_ref());
+    Shown { text, refused: plan.and_then(Result::err) }
 }
 
-fn write_all(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine, shares: &[Share]) -> fmt::Result {
+fn write_all(
+    out: &mut String,
+    profile: &Profile,
+    driver: Driver,
+    machine: &Machine,
+    shares: &[Share],
+    plan: Option<&Result<LaunchPlan, PlanError>>,
+) -> fmt::Result {
     writeln!(out, "Profile {} with the driver {driver}\n{}\n", profile.name, profile.summary)?;
     layers(out, profile, driver, machine)?;
     limits(out, profile, machine)?;
-    network(out, profile)?;
-    if driver == Driver::None {
-        writeln!(out, "\nNo sandbox: of the limits only wall_time, text and result hold, and of the rest nothing.")?;
-        return Ok(());
-    }
-    match driver.plan(profile, &Task { shares: shares.to_vec(), ..nothing() }, machine) {
-        Ok(plan) => {
+    match plan {
+        None => {
+            writeln!(out, "\nNo sandbox: of the limits only wall_time, text and result hold, and of the rest nothing.")?;
+            return Ok(());
+        }
+        Some(Ok(plan)) => {
+            network(out, profile)?;
             files(out, profile, driver, machine, shares)?;
             variables(out, &plan.spec.command.environment)?;
             if let Container::External(external) = &plan.spec.container {
                 command_line(out, &external.argv)?;
             }
         }
-        Err(error) => writeln!(out, "\nThis driver cannot run it here: {error}")?,
+        Some(Err(error)) => writeln!(out, "\nThis driver cannot run it here: {error}")?,
     }
     calls(out, profile)
 }
@@ -80,10 +100,10 @@ fn layers(out: &mut String, profile: &Profile, driver: Driver, machine: &Machine
 }
 
 fn network(out: &mut String, profile: &Profile) -> fmt::Result {
-    if profile.reach == Reach::Internet {
-        writeln!(out, "\nNetwork\n  {}\n  not closed: {}", uplink::IN_WORDS, uplink::NOT_HELD)?;
+    match profile.reach {
+        Reach::Internet => writeln!(out, "\nNetwork\n  {}\n  not closed: {}", uplink::IN_WORDS, uplink::NOT_HELD),
+        Reach::None => writeln!(out, "\nNetwork\n  none, not even loopback"),
     }
-    Ok(())
 }
 
 fn limits(out: &mut String, profile: &Profile, machine: &Machine) -> fmt::Result {

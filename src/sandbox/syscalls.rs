@@ -41,6 +41,9 @@ pub enum CallError {
     },
 }
 
+/// The family of IPv4's sockets.
+pub(super) const AF_INET: u32 = 2;
+
 /// System calls of the older architectures, which the newer ones (`aarch64`, `riscv64`) never had.
 const ELSEWHERE: [&str; 46] = [
     "access",
@@ -147,7 +150,7 @@ const NEVER: [(&str, &str); 43] = {
 
 /// Values that rules may name (the generic Linux headers: x86, arm, riscv, loongarch, s390).
 const CONSTANTS: [(&str, u32); 42] = [
-    ("AF_INET", 2),
+    ("AF_INET", AF_INET),
     ("AF_INET6", 10),
     ("AF_UNIX", 1),
     ("CLONE_NEWNS", 0x0002_0000),

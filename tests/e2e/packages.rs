@@ -183,6 +183,9 @@ fn nothing_is_explained_without_a_sandbox() {
     assert!(stderr(&output).contains("without a sandbox nothing is denied"), "{output:?}");
     let quiet = exec(&world, &["--explain", "--profile", "strict"], "x <- 1");
     assert_eq!((quiet.status.code(), stdout(&quiet).as_str()), (Some(0), "done\n"), "{quiet:?}");
+    // R asks for sockets when it starts, and nobody has to allow that.
+    assert!(stderr(&quiet).contains("denied nothing of this code"), "{quiet:?}");
+    assert!(!stderr(&quiet).contains("inherits"), "{quiet:?}");
     let worker = world.command(&["--explain"]).output().unwrap();
     assert_eq!(worker.status.code(), Some(2), "no worker explains: {worker:?}");
 }
@@ -208,4 +211,18 @@ fn the_examples_can_be_used() {
         "{shown:?}"
     );
     assert!(stdout(&shown).contains("R and its packages"), "{shown:?}");
+    assert!(shown.status.success() && stdout(&shown).contains("Network\n  none, not even loopback\n"), "{shown:?}");
+    // A profile that cannot be run here is shown as such, with the status that running it would have.
+    let socket = world.folder.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (from, why) in [("/no/such/data", "does not exist on this machine"), (socket.to_str().unwrap(), "it is a socket")]
+    {
+        fs::write(&path, text.replace("/srv/data", from)).unwrap();
+        let why = format!("{from} {}{why}", if from == "/no/such/data" { "" } else { "cannot be shared with tasks: " });
+        let shown = world.command(&["profile", "show", path.to_str().unwrap()]).output().unwrap();
+        assert_eq!(shown.status.code(), Some(2), "{shown:?}");
+        assert!(stdout(&shown).contains(&format!("This driver cannot run it here: {why}")), "{shown:?}");
+        let run = exec(&world, &["--profile", path.to_str().unwrap()], "1");
+        assert!(run.status.code() == Some(2) && stderr(&run).contains(&why), "{run:?}");
+    }
 }

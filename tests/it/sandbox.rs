@@ -302,6 +302,13 @@ fn doctor_and_show_tell_what_holds() {
     let text = doctor.render();
     assert!(doctor.is_enforced() && doctor.verdict.strict_runs, "{text}");
     assert!(text.lines().count() <= 40 && text.starts_with("YES"), "{text}");
+    // Each limit that a profile has is there.
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for limit in ["4 GiB in all", "16 GiB of address space", "8 MiB of stack", "1024 open files", "2 GiB each file", "no core dumps",
+        "256 processes", "1 CPU by", "12 h of its time", "12 h on the clock", "16 MiB of text", "1 GiB of result"]
+    {
+        assert!(words.contains(limit), "{limit}: {text}");
+    }
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     let json: serde_json::Value = serde_json::from_str(&doctor.to_json().unwrap()).unwrap();
     assert_eq!(json["drivers"][0]["driver"], "jail");
@@ -312,6 +319,8 @@ fn doctor_and_show_tell_what_holds() {
     machine.look([Path::new("/opt")]);
     for driver in Driver::ALL {
         let shown = show(&strict, driver, &machine, &shares);
+        assert!(shown.refused.is_none(), "{shown:?}");
+        let shown = shown.text;
         assert_eq!(shown.contains("/opt  "), driver != Driver::None, "{shown}");
         assert!(shown.contains(driver.name()) && shown.contains("wall_time"), "{shown}");
         println!("{shown}");

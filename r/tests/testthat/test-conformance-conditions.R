@@ -83,6 +83,11 @@ under_every_plan("stdout is captured, dropped, or not captured", {
     1
   } %stdout% TRUE
   expect_identical(capture.output(invisible(v)), "said")
+  v %<-% {
+    cat("said\n")
+    1
+  } %stdout% FALSE
+  expect_identical(capture.output(invisible(v)), character())
   f <- future(cat("caf\u00e9 \u4e16\u754c\n"))
   expect_identical(enc2utf8(capture.output(value(f))), "caf\u00e9 \u4e16\u754c")
 })

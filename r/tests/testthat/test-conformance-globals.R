@@ -52,6 +52,20 @@ under_every_plan("globals: found, given by name and by value, none, missing", {
   expect_identical(value(f), 100)
 })
 
+under_every_plan("globals: one that is removed, here and there, before it is asked for", {
+  for (lazy in c(FALSE, TRUE)) {
+    a <- 42
+    f <- future({
+      a
+      a <- 3.14
+      rm(a)
+      a
+    }, lazy = lazy)
+    rm(a)
+    expect_identical(value(f), 42)
+  }
+})
+
 under_every_plan("globals: an object that a package does not export", {
   space <- asNamespace("utils")
   private <- setdiff(ls(space), getNamespaceExports("utils"))

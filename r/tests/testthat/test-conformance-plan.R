@@ -27,7 +27,7 @@ under_every_plan("plan(workers =) as a number, as a function, and invalid", {
   for (workers in list(0L, NA_integer_, TRUE, NA_character_, -1)) expect_error(use(workers = workers))
 })
 
-under_every_plan("plan(interrupts =) as it is, off and on, without a warning", {
+under_every_plan("plan(interrupts =) as it is, off and on, without a warning, and not NA", {
   current <- plan()
   expect_silent(plan(current))
   for (interrupts in c(FALSE, TRUE)) {
@@ -35,6 +35,7 @@ under_every_plan("plan(interrupts =) as it is, off and on, without a warning", {
     expect_identical(plan("backend")[["interrupts"]], interrupts)
     expect_identical(value(future(1)), 1)
   }
+  expect_error(plan(current, interrupts = NA))
 })
 
 under_every_plan("nested futures are sequential, unless a plan for them is given", {

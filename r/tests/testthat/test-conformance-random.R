@@ -27,6 +27,24 @@ under_every_plan("seeds: the same numbers under every plan, and the caller's kin
   }
 })
 
+under_every_plan("seeds by %seed%, streams of the caller's own", {
+  draw <- function(lazy) {
+    seed <- c(407L, 1420090545L, 65713854L, -990249945L, 1780737596L, -1213437427L, 1082168682L)
+    xs <- listenv::listenv()
+    for (i in 1:2) {
+      seed <- parallel::nextRNGStream(seed)
+      xs[[i]] %<-% sample(1e6, 1L) %lazy% lazy %seed% seed
+    }
+    as.list(xs)
+  }
+  before <- globalenv()[[".Random.seed"]]
+  mine <- lapply(c(FALSE, TRUE), draw)
+  expect_identical(globalenv()[[".Random.seed"]], before)
+  expect_identical(mine[[1L]], mine[[2L]])
+  plan(sequential)
+  expect_identical(draw(FALSE), mine[[1L]])
+})
+
 under_every_plan("random numbers without a seed are warned of", {
   f <- future(rnorm(1))
   expect_warning(value(f), class = "RngFutureWarning")

@@ -122,7 +122,10 @@ fn layers(doctor: &Doctor, out: &mut String) -> fmt::Result {
 impl Doctor {
     /// A detail without what is said again under *To do*.
     fn shortened(&self, detail: &str) -> String {
-        self.to_do.iter().zip(1..).fold(detail.to_owned(), |detail, (fix, number): (_, usize)| {
+        // Why there are no control groups is said above all layers.
+        let why = self.machine.limits.split_once("no control groups: ").map(|(_, why)| format!(" ({why})"));
+        let detail = why.map_or_else(|| detail.to_owned(), |why| detail.replace(&why, ""));
+        self.to_do.iter().zip(1..).fold(detail, |detail, (fix, number): (_, usize)| {
             detail
                 .replace(&format!("; {fix}"), &format!(" (to do: {number})"))
                 .replace(fix, &format!("to do: {number}"))

@@ -43,6 +43,12 @@ pub enum Driver {
     None,
 }
 
+/// A path, with where its links lead if that is elsewhere.
+fn with_links(path: &Path, real: &Path) -> String {
+    let really = if real == path { String::new() } else { format!(" (really {})", real.display()) };
+    format!("{}{really}", path.display())
+}
+
 /// Why a driver cannot make a plan of this profile and task on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -53,7 +59,7 @@ pub enum PlanError {
         path: PathBuf,
     },
     /// A path leads to something that is not safe to share.
-    #[error("{} (really {}) cannot be shared with tasks: {why}", path.display(), real.display())]
+    #[error("{} cannot be shared with tasks: {why}", with_links(path, real))]
     Unsafe {
         /// As written.
         path: PathBuf,

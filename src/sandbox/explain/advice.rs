@@ -22,11 +22,19 @@ use crate::{
 /// So many files of one folder are named as the folder.
 const MANY: usize = 4;
 
-/// What was denied and, where that can be, the profile that would allow it. Ends with a new line; empty if nothing was denied.
+/// What was denied beyond what R is denied in a run of nothing at all and, where that can be, the profile that would allow it.
+/// Ends with a new line; empty if nothing was denied.
 #[must_use]
-pub fn advise(denials: &Denials, profile: &Profile, machine: &Machine) -> String {
-    let mut advice = Advice { profile, machine, lines: Vec::new(), toml: Toml::default() };
-    for (denied, count) in gathered(denials, machine) {
+pub fn advise(denials: &Denials, nothing: &Denials, profile: &Profile, machine: &Machine) -> String {
+    let mut advice = Advice { profile, machine, lines: Vec::new(), toml: Toml::default(), usual: Vec::new() };
+    let (own, usual) = denials.beyond(nothing);
+    for denied in usual {
+        let (what, _) = advice.words(denied);
+        advice.usual.push(what);
+    }
+    // Only the task's own is to be allowed.
+    advice.toml = Toml::default();
+    for (denied, count) in gathered(&own, machine) {
         advice.take(&denied, count);
     }
     if advice.unwatched_sockets() {
@@ -61,6 +69,8 @@ struct Advice<'a> {
     machine: &'a Machine,
     lines: Vec<String>,
     toml: Toml,
+    /// What R is always denied.
+    usual: Vec<String>,
 }
 
 /// What would have to be in the profile.
@@ -77,14 +87,19 @@ struct Toml {
 impl Advice<'_> {
     fn take(&mut self, denied: &Denied, count: u64) {
         let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
-        let (what, how) = match denied {
+        let (what, how) = self.words(denied);
+        self.lines.push(format!("{what}, {times}: {how}"));
+    }
+
+    /// What it is, and how it was denied; what would allow it is added to the profile.
+    fn words(&mut self, denied: &Denied) -> (String, String) {
+        match denied {
             Denied::Call(number) => self.call(*number),
             Denied::Argument { call, argument, value } => self.argument(*call, *argument, *value),
             Denied::Absent { path, execute } => (show(path), self.absent(path, *execute)),
             Denied::ReadOnly(path) => (format!("writing {}", show(path)), self.read_only(path)),
             Denied::NoExecute(path) => (format!("executing {}", show(path)), self.no_execute(path)),
-        };
-        self.lines.push(format!("{what}, {times}: {how}"));
+        }
     }
 
     fn call(&mut self, number: i64) -> (String, String) {
@@ -168,16 +183,21 @@ impl Advice<'_> {
 
     fn in_words(&self, more: u64) -> String {
         let mut text = String::new();
-        if self.lines.is_empty() {
-            return text;
-        }
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "Denied by the profile {} in this run:", self.profile.name);
+        if !self.lines.is_empty() || more > 0 {
+            let _ = writeln!(text, "Denied by the profile {} in this run:", self.profile.name);
+        } else if !self.usual.is_empty() {
+            let _ = writeln!(text, "The profile {} denied nothing of this code.", self.profile.name);
+        }
         for line in &self.lines {
             let _ = writeln!(text, "  {line}");
         }
         if more > 0 {
             let _ = writeln!(text, "  and {more} times something else");
+        }
+        if !self.usual.is_empty() {
+            let usual = self.usual.join(", ");
+            let _ = writeln!(text, "R itself does without these, in every run, also of nothing: {usual}");
         }
         let toml = self.toml.write(&self.profile.name);
         if self.unwatched_sockets() {
@@ -272,7 +292,7 @@ mod tests {
     #[test]
     fn nothing_denied_nothing_said() {
         let strict = Profile::load("strict", &machine().surroundings).unwrap();
-        assert_eq!(advise(&Denials::default(), &strict, &machine()), "");
+        assert_eq!(advise(&Denials::default(), &Denials::default(), &strict, &machine()), "");
     }
 
     #[test]
@@ -288,7 +308,7 @@ mod tests {
         seen.push(Denied::NoExecute("/tmp/a.out".into()));
         seen.push(Denied::ReadOnly("/var/lib/thing/x".into()));
         seen.into_iter().for_each(|denied| denials.add(denied));
-        let text = advise(&denials, &strict, &machine());
+        let text = advise(&denials, &Denials::default(), &strict, &machine());
         let (_, toml) = text.split_once("the rest:\n\n").unwrap();
         let mine = Profile::parse("mine", toml, &surroundings).unwrap_or_else(|error| panic!("{error:?}\n{toml}"));
         assert!(mine.seccomp().allow.contains(&watch));
@@ -316,9 +336,25 @@ mod tests {
         ] {
             let mut denials = Denials::default();
             denials.add(denied);
-            let text = advise(&denials, &strict, &machine());
+            let text = advise(&denials, &Denials::default(), &strict, &machine());
             assert!(text.contains(part) && !text.contains("inherits"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_r_is_always_denied_is_not_the_codes_doing() {
+        let strict = Profile::load("strict", &machine().surroundings).unwrap();
+        let mut nothing = Denials::default();
+        let socket = Denied::Call(number("socket"));
+        [&socket, &socket, &absent("/opt/usual")].into_iter().for_each(|denied| nothing.add(denied.clone()));
+        let text = advise(&nothing, &nothing, &strict, &machine());
+        let usual = "R itself does without these, in every run, also of nothing: system call socket, /opt/usual\n";
+        assert_eq!(text, format!("The profile strict denied nothing of this code.\n{usual}"));
+        let mut more = nothing.clone();
+        more.add(socket);
+        let text = advise(&more, &nothing, &strict, &machine());
+        assert!(text.contains("system call socket, once: ") && text.contains("names = [\"socket\"]"), "{text}");
+        assert!(text.contains("of nothing: /opt/usual\n") && !text.contains("[files.read]"), "{text}");
     }
 
     #[test]
@@ -328,6 +364,6 @@ mod tests {
         denials.add(Denied::Call(3));
         assert_eq!((denials.seen.len(), denials.more), (200, 800));
         let strict = Profile::load("strict", &machine().surroundings).unwrap();
-        assert!(advise(&denials, &strict, &machine()).contains("and 800 times something else"));
+        assert!(advise(&denials, &Denials::default(), &strict, &machine()).contains("and 800 times something else"));
     }
 }

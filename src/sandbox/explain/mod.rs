@@ -60,6 +60,19 @@ pub struct Denials {
 }
 
 impl Denials {
+    /// What was denied more often than in a run of nothing at all, by so much; and of the rest, what there was.
+    fn beyond(&self, nothing: &Self) -> (Self, Vec<&Denied>) {
+        let mut own = Self { seen: BTreeMap::new(), more: self.more };
+        let mut usual = Vec::new();
+        for (denied, count) in &self.seen {
+            match count.saturating_sub(nothing.seen.get(denied).copied().unwrap_or_default()) {
+                0 => usual.push(denied),
+                count => drop(own.seen.insert(denied.clone(), count)),
+            }
+        }
+        (own, usual)
+    }
+
     fn add(&mut self, denied: Denied) {
         if self.seen.len() >= MOST && !self.seen.contains_key(&denied) {
             self.more = self.more.saturating_add(1);

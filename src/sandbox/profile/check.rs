@@ -6,11 +6,14 @@ use std::{
 };
 
 use super::{
-    Place, Profile, ProfileError,
+    Place, Profile, ProfileError, Reach,
     error::key_of,
     paths::{Surroundings, overlaps, unsafe_to_share},
 };
-use crate::sandbox::units::{show_bytes, show_duration};
+use crate::sandbox::{
+    syscalls::{self, AF_INET, Call},
+    units::{show_bytes, show_duration},
+};
 
 /// A value that cannot be, and the keys that made it so.
 struct Wrong {
@@ -46,6 +49,7 @@ pub(super) fn check(profile: &Profile, surroundings: &Surroundings) -> Result<()
     }
     let wrong =
         limits(profile).or_else(|| scratch(profile)).or_else(|| written(profile)).or_else(|| variables(profile));
+    let wrong = wrong.or_else(|| network(profile));
     match wrong {
         Some(Wrong { keys, what }) => Err(ProfileError::Contradiction { place: place(), keys, what }),
         None => Ok(()),
@@ -179,6 +183,19 @@ fn written(profile: &Profile) -> Option<Wrong> {
         }
     }
     None
+}
+
+/// A way to the internet that no system call could take.
+fn network(profile: &Profile) -> Option<Wrong> {
+    let allowed = |name: &str| profile.calls.iter().any(|group| group.names.iter().any(|call| call == name));
+    let denied = |call| profile.rules.iter().any(|rule| rule.denies(call, 0, AF_INET));
+    let of_inet = matches!(syscalls::call("socket"), Ok(Call::Number(call)) if !denied(call));
+    let usable = allowed("socket") && allowed("connect") && of_inet;
+    (profile.reach == Reach::Internet && !usable).then(|| {
+        let what = "network.reach = \"internet\" without sockets for it: inherit from \"standard\", which has sockets, and \
+                    add [syscalls.except.socket-family] with values = [\"AF_INET\"] and a why";
+        Wrong { keys: vec![key_of(&["network"], Path::new("reach"))], what: what.to_owned() }
+    })
 }
 
 fn variables(profile: &Profile) -> Option<Wrong> {

@@ -91,10 +91,9 @@ pub fn unsafe_to_share(path: &Path, surroundings: &Surroundings) -> Option<Strin
     if SYSTEM_SECRETS.iter().any(|secret| overlaps(path, Path::new(secret))) {
         return Some("keys and accounts of this machine are there".to_owned());
     }
-    if let Some(state) = surroundings.state.as_deref().filter(|state| overlaps(path, state)) {
-        return Some(format!("the worker's own keys are in {}", state.display()));
-    }
+    let state = surroundings.state.as_deref().filter(|state| overlaps(path, state));
     in_home(path, surroundings.home.as_deref().filter(|home| home.parent().is_some()))
+        .or_else(|| state.map(|state| format!("the worker's own keys are in {}", state.display())))
 }
 
 /// What of a home must not be shared: none whole, no secret of any, and of another user's nothing, unless the owner is the
@@ -109,7 +108,11 @@ fn in_home(path: &Path, own: Option<&Path>) -> Option<String> {
         None => (of_others()?, false),
     };
     if home.starts_with(path) {
-        let whose = if is_own { "your home folder is in it" } else { "it is a home folder" };
+        let whose = match (is_own, home == path) {
+            (true, true) => "it is your home folder",
+            (true, false) => "your home folder is in it",
+            (false, _) => "it is a home folder",
+        };
         return Some(format!("{whose}; share a folder in it instead"));
     }
     let first = path.strip_prefix(&home).ok()?.components().next()?;

@@ -125,6 +125,7 @@ fn contradictions_are_errors() {
         ("[limits]\nmemory = \"1 MiB\"", "R itself needs that much"),
         ("[limits]\ncpu_time = \"2 h\"", "can never be reached"),
         ("[limits]\nwall_time = \"0 s\"\ncpu_time = \"0 s\"", "at least 1 s"),
+        ("[network]\nreach = \"internet\"", "without sockets for it: inherit from \"standard\""),
         ("[limits]\nprocesses = 0", "less than 4"),
         ("[limits]\nresult = \"3 GiB\"", "R makes it in limits.memory"),
         ("[limits]\nstack = \"2 GiB\"", "leaves no room"),
@@ -209,6 +210,18 @@ fn what_is_not_safe_is_not_shared() {
 }
 
 #[test]
+fn why_a_home_is_not_shared_is_that_it_is_a_home() {
+    for (path, why) in [
+        ("/home/alice", "it is your home folder; share a folder in it instead"),
+        ("/home", "your home folder is in it; share a folder in it instead"),
+        ("/home/bob", "it is a home folder; share a folder in it instead"),
+        ("/home/alice/.local", "the worker's own keys are in /home/alice/.local/state/p2p-worker"),
+    ] {
+        assert_eq!(unsafe_to_share(Path::new(path), &surroundings()).as_deref(), Some(why), "{path}");
+    }
+}
+
+#[test]
 fn an_error_names_file_line_and_key() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
@@ -222,6 +235,7 @@ fn an_error_names_file_line_and_key() {
             "/root cannot be",
         ),
         ("inherits = \"strict\"\n[syscalls.allow.x]\nwhy = \"\"\nnames = [\"raed\"]", 2, "syscalls.allow.x"),
+        ("inherits = \"standard\"\n[network]\nreach = \"internet\"", 3, "socket-family"),
         ("summary = \"\"\ninherits = \"lax\"", 2, "lax"),
         ("inherits = \"strict\"\n[environment]\nLD_PRELOAD = \"x\"", 3, "LD_PRELOAD"),
     ] {
