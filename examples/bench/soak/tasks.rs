@@ -129,7 +129,8 @@ impl RInTwoMinds {
         let [share, include, doc, real] =
             [&real.share, &real.include, &real.doc, &real.home].map(|path| path.display().to_string());
         let code = format!(
-            "case $P2P_FUTURE in {prefix}*) exec /bin/sh -s ;; esac\n\
+            "[ -z \"$P2P_AHEAD\" ] || {{ read -r P2P_WHOLE P2P_FUTURE; unset P2P_AHEAD; export P2P_WHOLE P2P_FUTURE; }}\n\
+             case $P2P_FUTURE in {prefix}*) exec /bin/sh -s ;; esac\n\
              export R_HOME={real} LD_LIBRARY_PATH={real}/lib R_LIBS_SITE={} R_SHARE_DIR={share} \
              R_INCLUDE_DIR={include} R_DOC_DIR={doc}\nexec {real}/bin/exec/R \"$@\"\n",
             libraries.join(":"),

@@ -58,7 +58,8 @@ impl Worker {
     /// Starts it and waits until it has joined.
     pub(crate) async fn start(&mut self, world: &World) -> Result<Running, Failure> {
         let mut command = world.program_at(&self.program, "worker")?;
-        command.args(["--slots", &SLOTS.to_string(), "--profile"]).arg(&self.profile);
+        // What waits for the next future is not left behind, if it goes soon.
+        command.args(["--keep-warm", "2 s", "--slots", &SLOTS.to_string(), "--profile"]).arg(&self.profile);
         command.env("PATH", &self.path).env("TMPDIR", &self.temporary);
         let child = world.started(command).await?;
         let pid = child.id().ok_or("the worker has ended")?;
