@@ -7,7 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Status,
-    common::{Output, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, future_of_code, print, print_reached},
+    common::{
+        Output, PlaceArgs, SandboxArgs, Source, cancel_on_interrupt, conclude, future_of_code, print, print_reached,
+    },
 };
 use crate::{
     runner::{Ended, Reason, Workbench},

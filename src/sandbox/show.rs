@@ -64,7 +64,10 @@ fn write_all(
     limits(out, profile, machine)?;
     match plan {
         None => {
-            writeln!(out, "\nNo sandbox: of the limits only wall_time, text and result hold, and of the rest nothing.")?;
+            writeln!(
+                out,
+                "\nNo sandbox: of the limits only wall_time, text and result hold, and of the rest nothing."
+            )?;
             return Ok(());
         }
         Some(Ok(plan)) => {

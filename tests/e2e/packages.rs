@@ -215,7 +215,8 @@ fn the_examples_can_be_used() {
     // A profile that cannot be run here is shown as such, with the status that running it would have.
     let socket = world.folder.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    for (from, why) in [("/no/such/data", "does not exist on this machine"), (socket.to_str().unwrap(), "it is a socket")]
+    for (from, why) in
+        [("/no/such/data", "does not exist on this machine"), (socket.to_str().unwrap(), "it is a socket")]
     {
         fs::write(&path, text.replace("/srv/data", from)).unwrap();
         let why = format!("{from} {}{why}", if from == "/no/such/data" { "" } else { "cannot be shared with tasks: " });

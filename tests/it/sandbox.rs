@@ -304,9 +304,20 @@ fn doctor_and_show_tell_what_holds() {
     assert!(text.lines().count() <= 40 && text.starts_with("YES"), "{text}");
     // Each limit that a profile has is there.
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    for limit in ["4 GiB in all", "16 GiB of address space", "8 MiB of stack", "1024 open files", "2 GiB each file", "no core dumps",
-        "256 processes", "1 CPU by", "12 h of its time", "12 h on the clock", "16 MiB of text", "1 GiB of result"]
-    {
+    for limit in [
+        "4 GiB in all",
+        "16 GiB of address space",
+        "8 MiB of stack",
+        "1024 open files",
+        "2 GiB each file",
+        "no core dumps",
+        "256 processes",
+        "1 CPU by",
+        "12 h of its time",
+        "12 h on the clock",
+        "16 MiB of text",
+        "1 GiB of result",
+    ] {
         assert!(words.contains(limit), "{limit}: {text}");
     }
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

@@ -51,15 +51,26 @@ test_that("the code of a future is compiled as anywhere, also behind a future wi
   expect_identical(value(f), 3L)
 })
 
-test_that("cancel() frees the slot at once, and interrupts reach the remote process", {
+# Whether any process of this machine, those of tasks included, has these words as its command line.
+is_there <- function(words) {
+  read <- function(path) tryCatch(suppressWarnings(readBin(path, "raw", 200L)), error = function(e) raw())
+  said <- function(path) {
+    bytes <- read(path)
+    bytes[bytes == as.raw(0L)] <- charToRaw(" ")
+    trimws(rawToChar(bytes))
+  }
+  words %in% vapply(Sys.glob("/proc/[0-9]*/cmdline"), said, "")
+}
+
+test_that("cancel() frees the slot at once, and interrupts reach all processes of the remote task", {
   on.exit(plan(sequential))
   use_libp2p()
-  fs <- lapply(1:2, function(i) future({
-    system("sleep 600")
-    i
-  }))
+  naps <- c("sleep 86401", "sleep 86402")
+  fs <- lapply(naps, function(nap) future(system(paste0(nap, " & ", nap))))
   for (f in fs) expect_true(wait_until(is_running(f)))
+  for (nap in naps) expect_true(wait_until(function() is_there(nap)))
   for (f in fs) expect_lt(elapsed(cancel(f)), 1)
+  expect_true(wait_until(function() !any(vapply(naps, is_there, NA)), 20))
   expect_lt(elapsed(expect_identical(value(list(future(1), future(2))), list(1, 2))), 30)
 })
 
