@@ -1,13 +1,11 @@
 //! R that is started before its future is there: used once, not kept for long, and gone with its worker.
 
-use std::{thread::sleep, time::Duration};
-
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::world::{Process, Running, Who, World, below, eventually, is_gone, stderr, stdout};
+use crate::world::{Process, Running, Who, World, below, eventually, is_gone, stdout};
 
 /// When R was started, in clock ticks since the machine was (proc_pid_stat(5)), and what an earlier future left.
 const WHEN: &str = "fields <- strsplit(sub('.*) ', '', readLines('/proc/self/stat')), ' ')[[1]]
@@ -99,21 +97,4 @@ fn none_waits_for_longer_than_it_is_kept_and_where_none_is_wanted_none_does() {
         worker.wait_for(" delivered future=");
         assert!(r_of(&worker).is_empty(), "{}", worker.log());
     }
-}
-
-/// The limits hold for the future, not for the time in which there was none.
-#[test]
-fn the_time_limit_begins_with_the_future() {
-    let world = World::new(Who::Me);
-    let profile = world.profile("brief.toml", "wall_time = \"8 s\"");
-    let worker = world.worker(&["--profile", &profile]);
-    started(&world);
-    let next = waiting(&worker);
-    sleep(Duration::from_secs(9));
-    assert!(!is_gone(&next), "{}", worker.log());
-    assert_eq!(started(&world), next.1);
-    waiting(&worker);
-    let stopped = world.evaluate("Sys.sleep(60)");
-    assert_eq!(stopped.status.code(), Some(4), "{stopped:?}");
-    assert!(stderr(&stopped).contains("time limit of 8 s"), "{stopped:?}");
 }

@@ -130,9 +130,10 @@ async fn what_a_client_holds_is_told<S: Site>(site: &S) {
     hand.write(&encode_body(Kind::Data, &other[..100_000]).unwrap()).await;
     wait_for(&mut delivery, |event| matches!(event, DeliveryEvent::Receiving { .. }).then_some(())).await;
     // Another result, from its beginning: the first one is forgotten.
+    let ticket = delivery.ticket;
     let again = async || {
         let mut hand = pair.hand().await;
-        hand.say(&FromWorker::Hello(hello(delivery.ticket, Stage::Resume))).await;
+        hand.say(&FromWorker::Hello(hello(ticket, Stage::Resume))).await;
         let held = hand.until(|frame| match frame {
             Frame::Control(FromClient::Resume { held }) => Some(held),
             _ => None,
@@ -144,13 +145,10 @@ async fn what_a_client_holds_is_told<S: Site>(site: &S) {
     assert_eq!(told, held(&other[..100_000]));
     hand.say(&result_at(&result, 0)).await;
     hand.write(&encode_body(Kind::Data, &result[..200_000]).unwrap()).await;
-    let (mut hand, told) = loop {
-        // Until what was written has been read.
-        let (hand, told) = again().await;
-        if told.is_none_or(|told| told.size == 200_000) {
-            break (hand, told);
-        }
-    };
+    let has_come =
+        |event: &DeliveryEvent| matches!(event, DeliveryEvent::Receiving { bytes: 200_000, .. }).then_some(());
+    wait_for(&mut delivery, |event| has_come(event)).await;
+    let (mut hand, told) = again().await;
     assert_eq!(told, held(&result[..200_000]));
     hand.say(&result_at(&result, 200_000)).await;
     hand.write(&encode_body(Kind::Data, &result[200_000..]).unwrap()).await;

@@ -3,8 +3,6 @@
 use std::fs;
 use std::io::Write;
 use std::process::Command as Program;
-use std::thread::sleep;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -156,27 +154,30 @@ fn bytes_of_another_build_end_it() {
 fn a_command_that_waits_has_its_times_from_the_byte_on() {
     for starter in starters() {
         // More processor time, and more time, than it may have for its task.
-        let busy = "i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; echo 7100022; read line;";
+        let busy = "i=0; while [ $i -lt 1000000 ]; do i=$((i + 1)); done; sleep 7100024 & read line;";
         let limits = |spec: &mut Spec| {
             spec.watch.waits = true;
-            (spec.watch.wall_time_ms, spec.watch.cpu_time_ms) = (Some(400), Some(150));
+            (spec.watch.wall_time_ms, spec.watch.cpu_time_ms) = (Some(800), Some(500));
         };
         let mut spec = shell(starter, &format!("{busy} exit 7"));
         limits(&mut spec);
         let mut jail = Jail::start(starter, &spec);
         jail.running();
-        sleep(Duration::from_secs(2));
+        eventually("it waits", || is_running("7100024"));
         assert!(jail.process.try_wait().unwrap().is_none(), "it waits");
         jail.control.write_all(&[0]).unwrap();
         jail.feed(b"the task\n");
         let finished = jail.finish();
         let (exit, stopped, usage) = finished.ended();
         assert_eq!((exit, stopped), (Exit::Code(7), None), "{finished:?}");
-        assert!(usage.wall_ms < 2000 && usage.cpu_ms < 150, "{usage:?}");
+        assert!(usage.wall_ms < 800 && usage.cpu_ms < 500, "{usage:?}");
 
         for (does, limit) in [("sleep 7100022", Stop::WallTime), ("while :; do :; done", Stop::CpuTime)] {
             let mut spec = shell(starter, &format!("read line; {does}"));
             limits(&mut spec);
+            if limit == Stop::CpuTime {
+                spec.watch.wall_time_ms = Some(60_000);
+            }
             let mut jail = Jail::start(starter, &spec);
             jail.running();
             jail.control.write_all(&[0]).unwrap();
