@@ -306,17 +306,17 @@ fn doctor_and_show_tell_what_holds() {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for limit in [
         "in all, ",
-        "16 GiB of address space",
+        "2 GiB of address space",
         "8 MiB of stack",
-        "1024 open files",
-        "2 GiB each file",
+        "256 open files",
+        "512 MiB each file",
         "no core dumps",
-        "256 processes",
+        "64 processes",
         "1 CPU by",
-        "12 h of its time",
-        "12 h on the clock",
-        "16 MiB of text",
-        "1 GiB of result",
+        "30 min of its time",
+        "30 min on the clock",
+        "1 MiB of text",
+        "256 MiB of result",
     ] {
         assert!(words.contains(limit), "{limit}: {text}");
     }
