@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::process::Child;
+use tokio::{
+    process::Child,
+    time::{Instant, sleep},
+};
 
 use super::{
     PREFIX,
@@ -19,6 +22,11 @@ use crate::{
     programs,
     world::{World, patiently},
 };
+
+/// How many descriptors more than after its first task a worker may have: what waits for the next one has some.
+const MORE_DESCRIPTORS: f64 = 4.0;
+/// How long it may take to close them, and the connections to clients that were killed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Tasks at a time.
 pub(crate) const SLOTS: usize = 8;
@@ -98,7 +106,7 @@ impl Running {
 pub(crate) struct Figures {
     /// In KiB.
     pub(crate) resident: f64,
-    pub(crate) descriptors: f64,
+    descriptors: f64,
     threads: f64,
 }
 
@@ -125,8 +133,27 @@ impl Figures {
             let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
             Ok(value.and_then(|value| value.split_whitespace().next()).ok_or("no such line")?.parse()?)
         };
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        let descriptors = descriptors(pid)?.len();
         Ok(Self { resident: number("VmRSS")?, descriptors: descriptors as f64, threads: number("Threads")? })
+    }
+
+    /// The same, after waiting for it to have closed what it had open for tasks; `before` is after its first one. What is
+    /// open still is an error.
+    pub(crate) async fn settled(pid: u32, before: &Self) -> Result<Self, Failure> {
+        let begin = Instant::now();
+        loop {
+            let figures = Self::of(pid)?;
+            if figures.descriptors <= before.descriptors + MORE_DESCRIPTORS {
+                return Ok(figures);
+            }
+            if begin.elapsed() > PATIENCE {
+                let open = descriptors(pid)?.join(", ");
+                return Err(
+                    format!("it had {} descriptors, then {}: {open}", before.descriptors, figures.descriptors).into()
+                );
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) fn row(&self, done: usize, after: Duration, left: &Leftovers) -> Vec<String> {
@@ -142,4 +169,11 @@ impl Figures {
         row.extend(counts.iter().map(ToString::to_string));
         row
     }
+}
+
+/// What the descriptors of a process are open on.
+fn descriptors(pid: u32) -> Result<Vec<String>, Failure> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    // One that has been closed meanwhile is none.
+    Ok(entries.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.display().to_string())).collect())
 }
