@@ -29,11 +29,14 @@ start_board() {
   [ -n "$board_port" ] || die "the board does not say its port: $(cat "$state.log")"
 }
 
-# start_worker NAME ARGUMENT...: a worker of alice's personal cluster that has joined; adds its process to $workers.
+# start_worker NAME ARGUMENT...: a worker of alice's personal cluster that has joined, on processor $WORKER_ON if that is set; adds its
+# process to $workers.
 start_worker() {
   local name=$1
   shift
-  HOME=$folder/home P2P_WORKER_LOG=info "$programs/p2p-worker" --board "127.0.0.1:$board_port" --accept-new --root "$root" \
+  local on=()
+  [ -z "${WORKER_ON-}" ] || on=(taskset -c "$WORKER_ON")
+  HOME=$folder/home P2P_WORKER_LOG=info "${on[@]}" "$programs/p2p-worker" --board "127.0.0.1:$board_port" --accept-new --root "$root" \
     --state "$folder/$name" "$@" >"$folder/$name.log" 2>&1 &
   world+=($!)
   workers="${workers-} $!"

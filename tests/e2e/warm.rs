@@ -70,6 +70,34 @@ fn so_it_is_with_bubblewrap() {
     futures_follow_each_other(Who::Ordinary, "bubblewrap");
 }
 
+/// What a future can see of the session that it is evaluated in.
+const SESSION: &str = "set <- options()
+    print(set[order(names(set))])
+    print(list(search(), sort(loadedNamespaces()), ls(globalenv(), all.names = TRUE), RNGkind(), showConnections(all = TRUE)))
+    print(list(sink.number(), .traceback(), Sys.getenv(names = FALSE), list.files(tempdir(), all.files = TRUE), getwd()))
+    print(list(future::plan('list'), future::nbrOfWorkers(), environmentName(topenv()), warnings(), exists('T'), commandArgs()))";
+
+/// Its lines, without those that say where something lies in memory, or which name R made up for its temporary folder.
+fn session(world: &World) -> Vec<String> {
+    let said = stdout(&world.evaluate(SESSION));
+    said.lines().filter(|line| !line.contains("0x") && !line.contains("/Rtmp")).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_r_that_has_waited_looks_like_one_that_has_not() {
+    let world = World::new(Who::Me);
+    let worker = world.worker(&["--keep-warm", "0 s"]);
+    let cold = session(&world);
+    drop(worker);
+    let worker = world.worker(&[]);
+    world.evaluate("1");
+    waiting(&worker);
+    let warm = session(&world);
+    assert!(cold.iter().any(|line| line.contains("package:base")), "{cold:?}");
+    let unlike: Vec<_> = cold.iter().zip(&warm).filter(|(cold, warm)| cold != warm).collect();
+    assert!(unlike.is_empty() && cold.len() == warm.len(), "{unlike:#?}");
+}
+
 #[test]
 fn a_killed_worker_leaves_none() {
     let world = World::new(Who::Me);
