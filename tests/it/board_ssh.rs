@@ -100,6 +100,14 @@ async fn other_kinds_of_key_sign_in_too() {
         config.identities = vec![path];
         assert_eq!(SshBoard::new(config).user().await.unwrap().as_str(), "alice", "{kind:?}");
     }
+    // One whose secret number begins with a zero byte, as one in 256 does.
+    let path = served.path("short-scalar");
+    std::fs::write(&path, include_str!("../data/short-scalar")).unwrap();
+    std::fs::write(path.with_extension("pub"), include_str!("../data/short-scalar.pub")).unwrap();
+    served.add("alice", &path);
+    let mut config = served.config("alice");
+    config.identities = vec![path];
+    assert_eq!(SshBoard::new(config).user().await.unwrap().as_str(), "alice");
     served.stop().await;
 }
 

@@ -18,7 +18,7 @@ use russh::keys::{
 };
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{SshBoardConfig, settings::Host};
+use super::{SshBoardConfig, settings::Host, short_scalar};
 use crate::board::BoardError;
 
 /// The names of key files that are tried if the user names none, in OpenSSH's order.
@@ -274,7 +274,7 @@ fn read(path: &Path) -> Result<KeyFile, russh::keys::Error> {
         Ok(key) => Ok(KeyFile::Key(Arc::new(key))),
         Err(russh::keys::Error::KeyIsEncrypted) => Ok(KeyFile::Locked(public_half(path, &text))),
         Err(_) if text.contains("ENCRYPTED") => Ok(KeyFile::Locked(public_half(path, &text))),
-        Err(error) => Err(error),
+        Err(error) => short_scalar::read(&text).map(|key| KeyFile::Key(Arc::new(key))).ok_or(error),
     }
 }
 

@@ -16,6 +16,7 @@ mod prompt;
 mod remembered;
 mod session;
 mod settings;
+mod short_scalar;
 mod sign_in;
 
 use std::{
