@@ -8,7 +8,8 @@ world=()
 in_root() {
   local settings=() name
   for name in $(compgen -e | grep -E '^(P2P_TEST_|_R_CHECK_)' || true); do settings+=(--setenv "$name" "${!name}"); done
-  bwrap --ro-bind "$root" / --dev /dev --proc /proc --tmpfs /tmp --bind "$folder" /tmp/here --ro-bind "$programs" /tmp/programs \
+  # Tests interrupt R, which would ignore it where whoever started this does (nohup, a job in the background).
+  env --default-signal=INT,QUIT bwrap --ro-bind "$root" / --dev /dev --proc /proc --tmpfs /tmp --bind "$folder" /tmp/here --ro-bind "$programs" /tmp/programs \
     --clearenv --setenv PATH /usr/bin:/bin --setenv HOME /tmp/here/home --setenv LC_ALL C.UTF-8 --setenv R_LIBS_USER /tmp/here/library \
     --setenv P2P_TEST_PROGRAM "${P2P_TEST_PROGRAM-}" "${settings[@]}" --die-with-parent --chdir /tmp/here "$@"
 }
