@@ -37,8 +37,10 @@ use crate::{
 
 /// A line as long as a request's, with its end.
 const LINE: usize = 128;
-/// Lines that are posted before all readers have to have them.
+/// Lines that are posted before all readers have to have them: at most so many, and no more than wait for all readers together
+/// without being half of what a board keeps (64 MiB, a line for each reader) before it cuts off who is slowest.
 const BATCH: usize = 1000;
+const WAITING: usize = 32 << 20;
 /// How often one line alone is timed.
 const SINGLE: usize = 50;
 /// Connections that are made at a time.
@@ -230,9 +232,11 @@ impl Audience {
         }
         let a_reader = (memory(&server.pids)? - server.idle) / self.count as f64;
         let (began, cpu) = (Instant::now(), cpu_seconds(&server.pids)?);
-        for _ in 0..batches {
-            post.lines(BATCH).await?;
-            lines += BATCH;
+        let end = lines + batches * BATCH;
+        while lines < end {
+            let batch = BATCH.min(WAITING / (LINE * self.count)).clamp(1, end - lines);
+            post.lines(batch).await?;
+            lines += batch;
             self.have(lines).await?;
         }
         let (took, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds(&server.pids)? - cpu);
@@ -317,7 +321,8 @@ fn descendants(root: u32) -> Result<Vec<u32>, Failure> {
 fn memory(pids: &[u32]) -> Result<f64, Failure> {
     let mut sum = 0.0;
     for pid in pids {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        // It may have ended just now.
+        let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
         let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
         sum += line.split_whitespace().next().ok_or("no number")?.parse::<f64>()?;
     }
@@ -329,7 +334,7 @@ fn cpu_seconds(pids: &[u32]) -> Result<f64, Failure> {
     let ticks_a_second = sysconf(SysconfVar::CLK_TCK)?.ok_or("no clock tick")? as f64;
     let mut ticks = 0.0;
     for pid in pids {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
         let (_, rest) = stat.rsplit_once(')').ok_or("no name in stat")?;
         for field in rest.split_whitespace().skip(11).take(2) {
             ticks += field.parse::<f64>()?;

@@ -36,10 +36,11 @@ const VALIDITY: Duration = Duration::from_secs(30);
 
 pub(crate) async fn measure(offers: usize, futures: usize) -> Result<(), Failure> {
     let world = World::new().await?;
-    let payload = Arc::new(payload(world.folder.path()).await?);
+    let (real, payload) = real_future("1", world.folder.path()).await?;
+    let payload = Arc::new(payload);
     let _worker = world.worker().await?;
     let (me, link) = world.link().await?;
-    let mut client = Client { me, link, folder: world.folder.path().to_owned(), count: 0 };
+    let mut client = Client { me, link, folder: world.folder.path().to_owned(), count: 0, real };
 
     let mut offered = Samples::of("request posted → offer heard");
     progress(&format!("{offers} offers"));
@@ -75,10 +76,6 @@ pub(crate) async fn measure(offers: usize, futures: usize) -> Result<(), Failure
     table.print()?;
     progress(&format!("the future was R's `1`, {size} bytes"));
     Ok(())
-}
-
-async fn payload(folder: &Path) -> Result<Spooled, Failure> {
-    Ok(real_future("1", folder).await?.1)
 }
 
 /// A future as this machine's R makes it.
@@ -126,9 +123,12 @@ struct Client {
     link: Link,
     folder: PathBuf,
     count: u32,
+    /// What the future is called that is sent.
+    real: FutureId,
 }
 
 impl Client {
+    /// A name for a request that nobody is sent the future of.
     fn next(&mut self) -> Result<FutureId, Failure> {
         self.count += 1;
         Ok(format!("bench-{}", self.count).parse()?)
@@ -178,9 +178,9 @@ impl Client {
         self.accept(future, "nobody@elsewhere:1".parse()?, Ticket([0; 16]), over).await
     }
 
-    /// One future the whole way.
+    /// The future the whole way. Under another name than its own it would be refused, and not evaluated.
     async fn run(&mut self, over: &Transfer<Node>, payload: &Arc<Spooled>, steps: &mut Steps) -> Result<(), Failure> {
-        let future = self.next()?;
+        let future = self.real.clone();
         let (worker, node, _) = self.request(&future, payload).await?;
         let grant = Grant {
             worker: node,
