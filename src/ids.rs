@@ -259,6 +259,15 @@ impl FromStr for Ticket {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
 
+/// The name of a piece of a future.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PieceName {
+    /// Its bytes.
+    pub length: u32,
+    /// BLAKE3 of them.
+    pub digest: Digest,
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(&self.0, f)

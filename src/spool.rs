@@ -2,16 +2,23 @@
 //!
 //! The file has no name, so it is gone when the process is, however it ends.
 
+mod digesting;
+
 use std::{
+    borrow::Borrow,
     fmt,
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, Read},
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
-use crate::ids::Digest;
+pub use digesting::digest_of_first;
+use digesting::{Digesting, PIECE, in_common};
+
+use crate::ids::{Digest, PieceName};
 
 /// Why bytes could not be spooled.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +73,27 @@ pub struct SpoolWriter {
     file: File,
     directory: PathBuf,
     limit: u64,
-    size: u64,
-    hasher: blake3::Hasher,
+    digesting: Digesting,
     relief: Option<Relief>,
+    beginning: Option<Beginning>,
+}
+
+/// The first bytes of a file, which somebody may have read before the rest was there. Only clones of one are the same.
+#[derive(Debug, Clone)]
+pub struct Beginning(Arc<u64>);
+
+impl Beginning {
+    /// How many bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        *self.0
+    }
+
+    /// Whether it is the same file's.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl SpoolWriter {
@@ -79,7 +104,46 @@ impl SpoolWriter {
     pub fn new(directory: &Path, limit: u64) -> Result<Self, SpoolError> {
         let file = tempfile::tempfile_in(directory)
             .map_err(|source| SpoolError::Write { directory: directory.to_owned(), source })?;
-        Ok(Self { file, directory: directory.to_owned(), limit, size: 0, hasher: blake3::Hasher::new(), relief: None })
+        Ok(Self::of(file, directory.to_owned(), limit))
+    }
+
+    fn of(file: File, directory: PathBuf, limit: u64) -> Self {
+        Self { file, directory, limit, digesting: Digesting::default(), relief: None, beginning: None }
+    }
+
+    /// Begins an unnamed file with the first bytes of a finished one. Blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError::Write`]; [`SpoolError::Read`], also when it has fewer.
+    pub fn beginning_as(directory: &Path, of: &Spooled, bytes: u64) -> Result<Self, SpoolError> {
+        let mut writer = Self { digesting: of.digesting.within(bytes), ..Self::new(directory, bytes)? };
+        let failed = |source| SpoolError::Write { directory: directory.to_owned(), source };
+        let digested = writer.size();
+        let mut buffer = vec![0; PIECE];
+        let mut at = 0;
+        while at < bytes {
+            let length = usize::try_from(bytes - at).map_or(PIECE, |left| left.min(PIECE));
+            let piece = buffer.get_mut(..length).unwrap_or_default();
+            of.file.read_exact_at(piece, at).map_err(cannot_read)?;
+            writer.file.write_all_at(piece, at).map_err(failed)?;
+            let known = usize::try_from(digested.saturating_sub(at)).map_or(length, |known| known.min(length));
+            writer.digesting.update(piece.get(known..).unwrap_or_default());
+            at += length as u64;
+        }
+        writer.beginning = Some(Beginning(Arc::new(bytes)));
+        Ok(writer)
+    }
+
+    /// Its beginning, if it is [another file's](Self::beginning_as).
+    #[must_use]
+    pub fn beginning(&self) -> Option<&Beginning> {
+        self.beginning.as_ref()
+    }
+
+    /// The same, for at most `limit` bytes.
+    #[must_use]
+    pub fn limited_to(self, limit: u64) -> Self {
+        Self { limit, ..self }
     }
 
     /// The same, but what the disk does not take is tried once more when something gave way.
@@ -96,7 +160,7 @@ impl SpoolWriter {
         let directory = PathBuf::from("memory");
         let made = nix::sys::memfd::memfd_create(c"spool", nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
         let file = made.map_err(|error| SpoolError::Write { directory: directory.clone(), source: error.into() })?;
-        Ok(Self { file: File::from(file), directory, limit, size: 0, hasher: blake3::Hasher::new(), relief: None })
+        Ok(Self::of(File::from(file), directory, limit))
     }
 
     /// Appends bytes. Blocks on the disk: call it from a blocking thread, or with chunks that the page cache takes. What
@@ -105,19 +169,18 @@ impl SpoolWriter {
     /// # Errors
     /// [`SpoolError::TooLarge`] before anything over the limit is written; [`SpoolError::Write`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
-        let size = self.size.saturating_add(bytes.len() as u64);
-        if size > self.limit {
+        let at = self.size();
+        if at.saturating_add(bytes.len() as u64) > self.limit {
             return Err(SpoolError::TooLarge { limit: self.limit });
         }
         let failed = |source| SpoolError::Write { directory: self.directory.clone(), source };
-        match (self.file.write_all_at(bytes, self.size), &self.relief) {
+        match (self.file.write_all_at(bytes, at), &self.relief) {
             (Err(_), Some(Relief(gives_way))) if gives_way() => {
-                self.file.write_all_at(bytes, self.size).map_err(failed)?;
+                self.file.write_all_at(bytes, at).map_err(failed)?;
             }
             (written, _) => written.map_err(failed)?,
         }
-        self.hasher.update(bytes);
-        self.size = size;
+        self.digesting.update(bytes);
         Ok(())
     }
 
@@ -126,26 +189,25 @@ impl SpoolWriter {
     /// # Errors
     /// [`SpoolError::Read`], also when there are fewer.
     pub fn read_back(&self, at: u64, into: &mut [u8]) -> Result<(), SpoolError> {
-        let read = self.file.read_exact_at(into, at);
-        read.map_err(|source| SpoolError::Read { what: "a temporary file".to_owned(), source })
+        self.file.read_exact_at(into, at).map_err(cannot_read)
     }
 
     /// Bytes so far.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.digesting.size
     }
 
     /// BLAKE3 of the bytes so far.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest(*self.hasher.finalize().as_bytes())
+        self.digesting.digest()
     }
 
     /// Ends the file.
     #[must_use]
     pub fn finish(self) -> Spooled {
-        Spooled { digest: self.digest(), file: Arc::new(self.file), size: self.size }
+        Spooled { beginning: self.beginning, ..Spooled::of(self.file, self.digesting) }
     }
 }
 
@@ -153,11 +215,22 @@ impl SpoolWriter {
 #[derive(Debug)]
 pub struct Spooled {
     file: Arc<File>,
-    size: u64,
     digest: Digest,
+    digesting: Digesting,
+    beginning: Option<Beginning>,
+    first_pieces: Vec<PieceName>,
+    pieces: Pieces,
 }
 
+/// The pieces of a file by their content, in their order: known once somebody has cut it.
+pub type Pieces = Arc<OnceLock<Arc<[PieceName]>>>;
+
 impl Spooled {
+    fn of(file: File, digesting: Digesting) -> Self {
+        let (digest, first_pieces, pieces) = (digesting.digest(), Vec::new(), Pieces::default());
+        Self { file: Arc::new(file), digest, digesting, beginning: None, first_pieces, pieces }
+    }
+
     /// Measures and digests a file of the user's, which must not change afterwards. Reads it once, blocking.
     ///
     /// # Errors
@@ -165,25 +238,58 @@ impl Spooled {
     pub fn from_path(path: &Path, limit: u64) -> Result<Self, SpoolError> {
         let what = path.display().to_string();
         let file = File::open(path).map_err(|source| SpoolError::Read { what: what.clone(), source })?;
-        Self::from_file(file, &what, limit)
+        Self::from_file(file, &what, limit, None)
     }
 
-    /// The same of a file that is open already, at its first byte; errors call it `what`.
+    /// The same of a file that is open already; errors call it `what`. What it has in common with the beginning of an earlier
+    /// file is compared, and neither digested nor cut again.
     ///
     /// # Errors
     /// As [`Spooled::from_path`].
-    pub fn from_file(mut file: File, what: &str, limit: u64) -> Result<Self, SpoolError> {
+    pub fn from_file(file: File, what: &str, limit: u64, earlier: Option<&Self>) -> Result<Self, SpoolError> {
         let failed = |source| SpoolError::Read { what: what.to_owned(), source };
         if file.metadata().map_err(failed)?.len() > limit {
             return Err(SpoolError::TooLarge { limit });
         }
-        let mut hasher = blake3::Hasher::new();
-        let mut from = BufReader::with_capacity(PIECE, (&mut file).take(limit.saturating_add(1)));
-        let size = io::copy(&mut from, &mut hasher).map_err(failed)?;
-        if size > limit {
+        let common = earlier.map_or(Ok(0), |earlier| in_common(&earlier.file, &file)).map_err(failed)?.min(limit);
+        let mut digesting = earlier.map(|earlier| earlier.digesting.within(common)).unwrap_or_default();
+        let at = digesting.size;
+        digesting.read(&mut Reader { file: &file, at, end: limit.saturating_add(1) }).map_err(failed)?;
+        if digesting.size > limit {
             return Err(SpoolError::TooLarge { limit });
         }
-        Ok(Self { file: Arc::new(file), size, digest: Digest(*hasher.finalize().as_bytes()) })
+        let first_pieces = earlier.map(|earlier| earlier.pieces_within(common)).unwrap_or_default();
+        Ok(Self { first_pieces, ..Self::of(file, digesting) })
+    }
+
+    /// The pieces that lie in the first bytes, without the last one of the file: another file that begins so has them too, as
+    /// where a piece ends depends on what is before.
+    fn pieces_within(&self, bytes: u64) -> Vec<PieceName> {
+        let names = self.pieces.get().map(|names| &**names).unwrap_or_default();
+        let mut end = 0;
+        let within = names.iter().take(names.len().saturating_sub(1)).take_while(|name| {
+            end += u64::from(name.length);
+            end <= bytes
+        });
+        within.copied().collect()
+    }
+
+    /// Its pieces, for whoever finds or knows them.
+    #[must_use]
+    pub fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+
+    /// The first of its pieces, as far as an earlier file had the same.
+    #[must_use]
+    pub fn first_pieces(&self) -> &[PieceName] {
+        &self.first_pieces
+    }
+
+    /// Its beginning, if it was [another file's](SpoolWriter::beginning_as).
+    #[must_use]
+    pub fn beginning(&self) -> Option<&Beginning> {
+        self.beginning.as_ref()
     }
 
     /// Spools bytes that are in memory already.
@@ -199,7 +305,7 @@ impl Spooled {
     /// Size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.digesting.size
     }
 
     /// BLAKE3 of the bytes.
@@ -211,7 +317,14 @@ impl Spooled {
     /// A reader at the first byte, with a position of its own.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader { file: self.file(), at: 0, end: self.size }
+        self.reader_of(0..self.size())
+    }
+
+    /// The same of some of its bytes; there are no others.
+    #[must_use]
+    pub fn reader_of(&self, bytes: Range<u64>) -> Reader {
+        let end = bytes.end.min(self.size());
+        Reader { file: self.file(), at: bytes.start.min(end), end }
     }
 
     /// The file, to be read by position alone: where it stands is nobody's.
@@ -253,19 +366,21 @@ impl Spooled {
 /// Reads a finished file from its first byte to its last. Any number of readers can be under way in one file: a read of
 /// theirs that nobody waits for any more, in a blocking thread, moves no other's position.
 #[derive(Debug)]
-pub struct Reader {
-    file: Arc<File>,
+pub struct Reader<F = Arc<File>> {
+    file: F,
     at: u64,
     end: u64,
 }
 
-impl Reader {
+impl<F> Reader<F> {
     /// Bytes that are still to come.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.end - self.at
     }
+}
 
+impl Reader {
     /// Up to `most` of the bytes that follow, read in a blocking thread; none at the end. Cancel-safe.
     ///
     /// # Errors
@@ -288,35 +403,17 @@ impl Reader {
     }
 }
 
-impl Read for Reader {
+impl<F: Borrow<File>> Read for Reader<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = usize::try_from(self.left()).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let read = self.file.read_at(buffer.get_mut(..length).unwrap_or_default(), self.at)?;
+        let read = self.file.borrow().read_at(buffer.get_mut(..length).unwrap_or_default(), self.at)?;
         self.at += read as u64;
         Ok(read)
     }
 }
 
-/// How much of a file is read at once for its digest.
-const PIECE: usize = 256 * 1024;
-
-/// BLAKE3 of the first bytes of a file, read by position: readers of the file are not disturbed. Blocking.
-///
-/// # Errors
-/// [`SpoolError::Read`], also when the file has fewer bytes.
-pub fn digest_of_first(file: &File, bytes: u64) -> Result<Digest, SpoolError> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; PIECE];
-    let mut at = 0;
-    while at < bytes {
-        let length = usize::try_from(bytes - at).map_or(PIECE, |left| left.min(PIECE));
-        let piece = buffer.get_mut(..length).unwrap_or_default();
-        let read = file.read_exact_at(piece, at);
-        read.map_err(|source| SpoolError::Read { what: "a temporary file".to_owned(), source })?;
-        hasher.update(piece);
-        at += length as u64;
-    }
-    Ok(Digest(*hasher.finalize().as_bytes()))
+fn cannot_read(source: io::Error) -> SpoolError {
+    SpoolError::Read { what: "a temporary file".to_owned(), source }
 }
 
 #[cfg(test)]
@@ -348,6 +445,32 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
         assert_eq!(Spooled::from_path(&path, 5).unwrap().digest(), spooled.digest());
         assert!(matches!(Spooled::from_path(&path, 4), Err(SpoolError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_file_that_begins_as_another_one_is_a_file_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..5_000_000u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let other = Spooled::from_bytes(directory.path(), &bytes).unwrap();
+        let mut beginnings = Vec::new();
+        for length in [0, 1, 1 << 20, (1 << 20) + 1, 3_333_333, 5_000_000] {
+            let mut writer = SpoolWriter::beginning_as(directory.path(), &other, length as u64).unwrap();
+            assert_eq!(writer.digest().0, *blake3::hash(&bytes[..length]).as_bytes());
+            assert!(matches!(writer.write(b"more"), Err(SpoolError::TooLarge { .. })));
+            writer = writer.limited_to(length as u64 + 4);
+            writer.write(b"more").unwrap();
+            let file = writer.finish();
+            let mut all = Vec::new();
+            file.reader().read_to_end(&mut all).unwrap();
+            assert_eq!(all, [&bytes[..length], b"more"].concat());
+            assert_eq!(file.digest().0, *blake3::hash(&all).as_bytes());
+            beginnings.push(file.beginning().unwrap().clone());
+        }
+        assert!(beginnings.iter().enumerate().all(|(at, one)| {
+            beginnings.iter().enumerate().all(|(other_at, other)| one.is(other) == (at == other_at))
+        }));
+        assert!(matches!(SpoolWriter::beginning_as(directory.path(), &other, 5_000_001), Err(SpoolError::Read { .. })));
+        assert!(other.beginning().is_none());
     }
 
     #[tokio::test]

@@ -1,23 +1,41 @@
 # One future: what of it travels, its launch, and what comes back.
 
-# What a fresh Future has, and nothing of where it was made: no frames of callers, no owner, no backend.
+# What a fresh Future has, and nothing of where it was made: no frames of callers, no owner, no backend. The globals are serialized
+# before all else, as an environment without a hash table begins with what it was given last, and the large ones before the others:
+# futures with the same large objects are files that begin with the same bytes, which neither the program nor a worker takes
+# in hand again.
 portable <- function(future) {
-  fresh <- new.env(parent = emptyenv())
+  fresh <- new.env(hash = FALSE, parent = emptyenv())
   for (name in c("version", "expr", "stdout", "conditions", "packages", "seed", "local", "reset", "label", "onReference",
     "uuid", "split")) {
     if (exists(name, envir = future, inherits = FALSE)) assign(name, future[[name]], envir = fresh)
   }
-  globals <- future[["globals"]]
-  # Where globals were found are environments, which would travel with all they hold.
-  where <- attr(globals, "where")
-  if (length(where) > 0L) attr(globals, "where") <- lapply(where, function(environment) emptyenv())
-  assign("globals", globals, envir = fresh)
   for (name in c("owner", "result", "calls")) assign(name, NULL, envir = fresh)
   assign("lazy", TRUE, envir = fresh)
   assign("state", "created", envir = fresh)
   assign("actions", character(), envir = fresh)
   assign("p2p", forwarded(future), envir = fresh)
+  globals <- large_first(future[["globals"]])
+  # Where globals were found are environments, which would travel with all they hold.
+  where <- attr(globals, "where")
+  if (length(where) > 0L) attr(globals, "where") <- lapply(where, function(environment) emptyenv())
+  assign("globals", globals, envir = fresh)
   structure(fresh, class = c("Future", "environment"))
+}
+
+# From how many bytes on an object is large.
+large <- 1e6
+
+# The same globals in another order, in which nothing depends on it.
+large_first <- function(globals) {
+  if (length(globals) < 2L) return(globals)
+  size <- vapply(unclass(globals), function(object) as.numeric(utils::object.size(object)), 0)
+  at <- order(pmax(size, large), decreasing = TRUE)
+  about <- attributes(globals)
+  for (each in intersect(c("names", "where"), names(about))) about[[each]] <- about[[each]][at]
+  globals <- unclass(globals)[at]
+  attributes(globals) <- about
+  globals
 }
 
 # What the workers of package future's own backends get besides the future: options, and the plan for futures within it.

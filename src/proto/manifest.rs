@@ -5,11 +5,11 @@
 //! checks lengths, their sum and, when the bytes are there, their names. So how futures are cut may change without
 //! another version of the protocol.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Digest;
+pub use crate::ids::PieceName;
 
 /// The shortest piece but for the last one of a future, in bytes.
 pub const MIN_PIECE: u32 = 16 * 1024;
@@ -55,20 +55,11 @@ pub enum ManifestError {
     },
 }
 
-/// The name of a piece.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PieceName {
-    /// Its bytes.
-    pub length: u32,
-    /// BLAKE3 of them.
-    pub digest: Digest,
-}
-
 /// All pieces of a future in their order, without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     size: u64,
-    names: Vec<PieceName>,
+    names: Arc<[PieceName]>,
 }
 
 impl Manifest {
@@ -88,9 +79,9 @@ impl Manifest {
         self.size
     }
 
-    /// The names, in their order.
+    /// The names, in their order. Cheap to clone.
     #[must_use]
-    pub fn names(&self) -> &[PieceName] {
+    pub fn names(&self) -> &Arc<[PieceName]> {
         &self.names
     }
 
@@ -108,9 +99,10 @@ impl Manifest {
 /// A list that arrives frame by frame. It never takes more memory than its announcement allows for.
 #[derive(Debug)]
 pub struct Gathering {
+    size: u64,
     count: usize,
     sum: u64,
-    manifest: Manifest,
+    names: Vec<PieceName>,
 }
 
 impl Gathering {
@@ -123,7 +115,7 @@ impl Gathering {
         if count == 0 || count > MAX_PIECES.min(most) {
             return Err(ManifestError::Count { size, count });
         }
-        Ok(Self { count, sum: 0, manifest: Manifest { size, names: Vec::new() } })
+        Ok(Self { size, count, sum: 0, names: Vec::new() })
     }
 
     /// Takes the names of one frame, and gives the list when it is complete.
@@ -131,7 +123,7 @@ impl Gathering {
     /// # Errors
     /// [`ManifestError::Names`], [`ManifestError::Length`], [`ManifestError::Sum`].
     pub fn take(&mut self, names: Vec<PieceName>) -> Result<Option<Manifest>, ManifestError> {
-        let Manifest { size, names: taken } = &mut self.manifest;
+        let Self { size, names: taken, .. } = self;
         let (more, left) = (names.len(), self.count.saturating_sub(taken.len()));
         if more == 0 || more > left {
             return Err(ManifestError::Names { more, left });
@@ -148,7 +140,7 @@ impl Gathering {
         if sum > size || (complete && sum != size) {
             return Err(ManifestError::Sum { sum, size });
         }
-        Ok(complete.then(|| Manifest { size, names: std::mem::take(taken) }))
+        Ok(complete.then(|| Manifest { size, names: std::mem::take(taken).into() }))
     }
 }
 
@@ -190,6 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::Digest;
 
     fn name(length: u32) -> PieceName {
         PieceName { length, digest: Digest([7; 32]) }
@@ -216,7 +209,7 @@ mod tests {
                     break manifest;
                 }
             };
-            prop_assert_eq!(manifest.names(), &names[..]);
+            prop_assert_eq!(&manifest.names()[..], &names[..]);
             let mut end = 0;
             for (range, name) in manifest.pieces() {
                 prop_assert_eq!((range.start, range.end - range.start), (end, u64::from(name.length)));

@@ -1,9 +1,9 @@
 //! One attempt, from the plan to the outcome.
 
-use std::{os::unix::fs::FileExt, path::Path, time::Duration};
+use std::{io, os::unix::fs::FileExt, path::Path, time::Duration};
 
 use p2p_jail::spec::{Report, Usage};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{net::unix::pipe, sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     ids::FutureId,
     runner::{
         ahead::{self, Pool},
-        command::{ahead_of_its_future, first_line, reading_whole},
+        command::{ahead_of_its_future, first_line, last_line, reading_whole},
         frames::FrameError,
         interrupted::{self, Reason},
         jail::{Jail, Pipes, Reports, StartError},
@@ -20,7 +20,7 @@ use crate::{
         warm::Warm,
     },
     sandbox::{Denials, LaunchPlan},
-    spool::{Reader, Relief, SpoolError, SpoolWriter, Spooled},
+    spool::{Beginning, Reader, Relief, SpoolError, SpoolWriter, Spooled},
 };
 
 /// How long the pipes are read on when the task is over. No process of it is left then, so that what is in them is all
@@ -62,21 +62,52 @@ pub(super) struct Aids<'a> {
 }
 
 impl Aids<'_> {
-    /// Starts the task, or has one begin that was started ahead: then what goes before its input is not empty.
+    /// Starts the task, or has one begin that was started ahead: then it has not been told yet of its future.
     async fn start(
         &self,
         plan: &LaunchPlan,
+        input: &Spooled,
         future: &FutureId,
-        whole: bool,
-    ) -> Result<(Jail, Pipes, String), StartError> {
+    ) -> Result<(Jail, Pipes, Food), StartError> {
+        let whole = is_read_whole(input);
         if let Some((warm, slot)) = self.warm
-            && let Some((jail, pipes)) = warm.take(slot, &ahead_of_its_future(plan)).await
+            && let Some((jail, pipes, is_fed)) = warm.take(slot, &ahead_of_its_future(plan), input.beginning()).await
         {
-            return Ok((jail, pipes, first_line(future, whole)));
+            let fed = input.beginning().filter(|_| is_fed).map(Beginning::bytes);
+            let food = match fed {
+                Some(fed) => Food::of(input.reader_of(fed..input.size())).before(last_line(future)),
+                None => Food::of(input.reader()).after(first_line(future, whole)),
+            };
+            return Ok((jail, pipes, food));
         }
         let plan = if whole { &reading_whole(plan) } else { plan };
         let (jail, pipes) = ahead::start_in(self.pool, plan).await?;
-        Ok((jail, pipes, String::new()))
+        Ok((jail, pipes, Food::of(input.reader())))
+    }
+}
+
+/// What goes into a task: bytes of its future, and what it is told of them.
+struct Food {
+    first: String,
+    bytes: Reader,
+    last: String,
+}
+
+impl Food {
+    fn of(bytes: Reader) -> Self {
+        Self { first: String::new(), bytes, last: String::new() }
+    }
+
+    fn after(self, first: String) -> Self {
+        Self { first, ..self }
+    }
+
+    fn before(self, last: String) -> Self {
+        Self { last, ..self }
+    }
+
+    async fn pump(self, mut to: pipe::Sender) -> io::Result<()> {
+        pump_input(&self.first, self.bytes, &self.last, &mut to).await
     }
 }
 
@@ -90,16 +121,15 @@ pub(super) async fn run_in(
     events: mpsc::Sender<AttemptEvent>,
 ) -> Result<Outcome, SpoolError> {
     let own_result = SpoolWriter::in_memory(MAX_OWN_RESULT)?;
-    let whole = is_read_whole(input);
     let started = clock::now();
     let refused = |reason| Observed { ended: Ended::Refused(reason), ..Observed::default() };
     let observed = if cancel.is_cancelled() {
         Observed { ended: Ended::Stopped(Reason::Cancelled), ..Observed::default() }
     } else {
-        match aids.start(plan, future, whole).await {
-            Ok((jail, pipes, first)) => {
+        match aids.start(plan, input, future).await {
+            Ok((jail, pipes, food)) => {
                 let task = Task { plan, aids, cancel: &cancel, events: &events };
-                task.observe(jail, pipes, (first, input.reader())).await
+                task.observe(jail, pipes, food).await
             }
             Err(error) => refused(Reason::CouldNotStart { stage: None, what: crate::error_chain(&error) }),
         }
@@ -113,13 +143,25 @@ const PACKED: [&[u8]; 2] = [b"BZh", b"\xfd7zXZ\0"];
 /// Below so many bytes nothing is gained by reading an object as it comes.
 const SMALL: u64 = 1 << 20;
 
-/// Whether R reads this input whole before it makes an object of it.
-fn is_read_whole(input: &Spooled) -> bool {
-    let starts_with = |magic: &&[u8]| {
+/// How a file begins that R reads without anything in between: RDS as XDR or in native byte order, not compressed.
+const PLAIN: [&[u8]; 2] = [b"X\n", b"B\n"];
+
+fn begins_with(input: &Spooled, magics: &[&[u8]]) -> bool {
+    let begins_with = |magic: &&[u8]| {
         let mut head = [0; 6];
         head.get_mut(..magic.len()).is_some_and(|head| input.file().read_exact_at(head, 0).is_ok() && head == *magic)
     };
-    input.size() < SMALL || PACKED.iter().any(starts_with)
+    magics.iter().any(begins_with)
+}
+
+/// Whether R reads this input whole before it makes an object of it.
+fn is_read_whole(input: &Spooled) -> bool {
+    input.size() < SMALL || begins_with(input, &PACKED)
+}
+
+/// Whether R can begin to read this input before all of it is there.
+pub(super) fn is_read_as_it_comes(input: &Spooled) -> bool {
+    input.size() >= SMALL && begins_with(input, &PLAIN)
 }
 
 /// What an attempt has to do with.
@@ -154,7 +196,7 @@ impl Default for Observed {
 }
 
 impl Task<'_> {
-    async fn observe(&self, jail: Jail, pipes: Pipes, (first, input): (String, Reader)) -> Observed {
+    async fn observe(&self, jail: Jail, pipes: Pipes, food: Food) -> Observed {
         let (mut frames, mut text) = (FramesSeen::default(), Text::default());
         // The task is stopped by a cancellation, and by frames that leave nothing to wait for.
         let stop = self.cancel.child_token();
@@ -176,7 +218,7 @@ impl Task<'_> {
         };
         let (reports, fed, _, _) = tokio::join!(
             watching,
-            until(&over, Duration::ZERO, pump_input(first, input, pipes.input)),
+            until(&over, Duration::ZERO, food.pump(pipes.input)),
             until(&over, DRAIN, reading),
             until(&over, DRAIN, pump_text(pipes.text, self.plan.max_text, &mut text)),
         );

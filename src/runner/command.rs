@@ -131,6 +131,14 @@ pub(super) fn first_line(future: &FutureId, whole: bool) -> String {
     format!("{} {future}\n", if whole { YES } else { "no" })
 }
 
+/// What goes before the bytes of a future whose name is not known yet: it follows them, see [`last_line`].
+pub(super) const FED_AHEAD: &str = "early\n";
+
+/// What goes after the bytes of a future that began with [`FED_AHEAD`].
+pub(super) fn last_line(future: &FutureId) -> String {
+    format!("{future}\n")
+}
+
 /// The plan with the word for an input that R reads whole before it makes an object of it.
 pub(super) fn reading_whole(plan: &LaunchPlan) -> LaunchPlan {
     let mut plan = plan.clone();

@@ -157,11 +157,12 @@ fn keep(bytes: &[u8], most: u64, text: &mut Text) {
     text.tail.drain(..text.tail.len().saturating_sub(TAIL));
 }
 
-/// Writes the future to the task, behind a first line if it waits for one. A task that does not read it to its end is none of our business.
+/// Writes bytes of a future to the task, between what it is told before and after them. A task that does not read it to its end
+/// is none of our business.
 ///
 /// # Errors
 /// What reading the future says.
-pub(crate) async fn pump_input(first: String, mut from: Reader, mut to: pipe::Sender) -> io::Result<()> {
+pub(crate) async fn pump_input(first: &str, mut from: Reader, last: &str, to: &mut pipe::Sender) -> io::Result<()> {
     if to.write_all(first.as_bytes()).await.is_err() {
         return Ok(());
     }
@@ -169,12 +170,18 @@ pub(crate) async fn pump_input(first: String, mut from: Reader, mut to: pipe::Se
     if fed > CHUNK {
         let _ = fcntl(to.as_fd(), FcntlArg::F_SETPIPE_SZ(i32::try_from(fed).unwrap_or(i32::MAX)));
     }
-    loop {
-        let chunk = from.next(fed).await?;
-        if chunk.is_empty() || to.write_all(&chunk).await.is_err() {
+    let mut next = from.next(fed).await?;
+    while !next.is_empty() {
+        // The next bytes are read while these are written.
+        let chunk = std::mem::take(&mut next);
+        let (written, read) = tokio::join!(to.write_all(&chunk), from.next(fed));
+        if written.is_err() {
             return Ok(());
         }
+        next = read?;
     }
+    let _ = to.write_all(last.as_bytes()).await;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@
 //! Each serves one future and no other, so futures share no more than they do without: nothing of a future has run in it
 //! before. It is started when a future is on its way, and again when a future has ended, because another one probably
 //! follows; it is ended when none has come for a while.
+//!
+//! One may be fed: it reads what its future probably begins with, which is what futures of one client began with. It then
+//! serves no future that begins otherwise.
 
 use std::{
     collections::HashMap,
@@ -21,9 +24,14 @@ use tokio::{
 
 use super::{
     ahead::{self, Pool, end_all},
+    command::FED_AHEAD,
     jail::{Jail, Pipes},
+    streams::pump_input,
 };
-use crate::sandbox::LaunchPlan;
+use crate::{
+    sandbox::LaunchPlan,
+    spool::{Beginning, Reader},
+};
 
 /// How long a sandbox may take until R is executed in it, and one that is not needed to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +51,7 @@ struct Waiting {
     number: u64,
     plan: LaunchPlan,
     ready: oneshot::Receiver<Running>,
+    fed: Option<Beginning>,
 }
 
 #[derive(Debug)]
@@ -57,17 +66,22 @@ impl Warm {
         Self { pool, keep, waiting: Mutex::default(), next: AtomicU64::new(0) }
     }
 
-    /// Has one wait for a future of this slot under this plan, if none does. One that cannot be started is no failure: the
-    /// future's own start says what is wrong.
-    pub(super) fn expect(self: &Arc<Self>, slot: usize, plan: LaunchPlan) {
+    /// How long one waits.
+    pub(super) fn keep(&self) -> Duration {
+        self.keep
+    }
+
+    /// Has one wait for a future of this slot under this plan that may have a beginning, if none does. One that cannot be started
+    /// is no failure: the future's own start says what is wrong.
+    pub(super) fn expect(self: &Arc<Self>, slot: usize, plan: LaunchPlan, beginning: Option<&Beginning>) {
         let mut waiting = self.waiting();
-        if waiting.get(&slot).is_some_and(|waiting| waiting.is_for(&plan)) {
+        if waiting.get(&slot).is_some_and(|waiting| waiting.is_for(&plan) && waiting.is_fed_with(beginning)) {
             return;
         }
         let (tell, ready) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(begin(self.pool.clone(), plan.clone(), tell));
-        let replaced = waiting.insert(slot, Waiting { number, plan, ready });
+        let replaced = waiting.insert(slot, Waiting { number, plan, ready, fed: None });
         drop(waiting);
         replaced.into_iter().for_each(Waiting::dismiss);
         let (warm, keep) = (Arc::downgrade(self), self.keep);
@@ -79,15 +93,41 @@ impl Warm {
         });
     }
 
-    /// The one that waits for a future of this slot, if it is for such a plan. It has been told that it begins.
-    pub(super) async fn take(&self, slot: usize, plan: &LaunchPlan) -> Option<(Jail, Pipes)> {
+    /// Feeds the one that waits for a future of this slot, if one does that was not fed yet: with these bytes, which are that
+    /// beginning.
+    pub(super) fn feed(&self, slot: usize, bytes: Reader, beginning: &Beginning) {
+        let mut waiting = self.waiting();
+        let Some(unfed) = waiting.get_mut(&slot).filter(|waiting| waiting.fed.is_none()) else { return };
+        let (tell, ready) = oneshot::channel();
+        unfed.fed = Some(beginning.clone());
+        let before = std::mem::replace(&mut unfed.ready, ready);
+        drop(waiting);
+        tokio::spawn(async move {
+            let Ok(Running { jail, mut pipes }) = before.await else { return };
+            // What went wrong shows when a future is there.
+            if let Err(error) = pump_input(FED_AHEAD, bytes, "", &mut pipes.input).await {
+                tracing::debug!(%error, "what a future begins with cannot be read");
+            }
+            hand_over(Running { jail, pipes }, tell).await;
+        });
+    }
+
+    /// The one that waits for a future of this slot, if it is for such a plan, and for one that begins so if it was fed; and
+    /// whether it was. It has been told that it begins.
+    pub(super) async fn take(
+        &self,
+        slot: usize,
+        plan: &LaunchPlan,
+        beginning: Option<&Beginning>,
+    ) -> Option<(Jail, Pipes, bool)> {
         let waiting = self.waiting().remove(&slot)?;
-        if !waiting.is_for(plan) {
+        if !(waiting.is_for(plan) && waiting.is_fed_with(beginning)) {
             waiting.dismiss();
             return None;
         }
+        let is_fed = waiting.fed.is_some();
         let Running { mut jail, pipes } = timeout(PATIENCE, waiting.ready).await.ok()?.ok()?;
-        (jail.is_alive() && jail.begin().await.is_ok()).then_some((jail, pipes))
+        (jail.is_alive() && jail.begin().await.is_ok()).then_some((jail, pipes, is_fed))
     }
 
     fn forget(&self, slot: usize, number: u64) {
@@ -110,6 +150,11 @@ impl Waiting {
         self.plan.spec == plan.spec && self.plan.jail == plan.jail
     }
 
+    /// Whether it can take a future with this beginning.
+    fn is_fed_with(&self, beginning: Option<&Beginning>) -> bool {
+        self.fed.as_ref().is_none_or(|fed| beginning.is_some_and(|beginning| beginning.is(fed)))
+    }
+
     /// Ends it, in a while.
     fn dismiss(self) {
         tokio::spawn(async move {
@@ -130,6 +175,13 @@ impl Running {
     }
 }
 
+/// Hands one over, or ends it if nobody wants it any more.
+async fn hand_over(running: Running, to: oneshot::Sender<Running>) {
+    if let Err(unwanted) = to.send(running) {
+        unwanted.end().await;
+    }
+}
+
 /// Starts one, and hands it over once R is executed.
 async fn begin(pool: Option<Arc<Pool>>, plan: LaunchPlan, to: oneshot::Sender<Running>) {
     let started = async {
@@ -139,11 +191,7 @@ async fn begin(pool: Option<Arc<Pool>>, plan: LaunchPlan, to: oneshot::Sender<Ru
         Ok::<_, String>(Running { jail, pipes })
     };
     match timeout(PATIENCE, started).await {
-        Ok(Ok(running)) => {
-            if let Err(unwanted) = to.send(running) {
-                unwanted.end().await;
-            }
-        }
+        Ok(Ok(running)) => hand_over(running, to).await,
         failed => {
             let why = failed.map_or_else(|_| "it takes too long".to_owned(), |failed| failed.err().unwrap_or_default());
             tracing::debug!(why, "no R can be started ahead");

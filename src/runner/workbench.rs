@@ -30,7 +30,7 @@ use crate::{
     ids::{FutureId, IdError},
     rds::{Carried, ScanError, scan},
     sandbox::{self, Known, LaunchPlan, Machine, Profile, Provenance, Ready, SandboxError, Surroundings, Task, met},
-    spool::{Relief, SpoolError, SpoolWriter, Spooled},
+    spool::{Beginning, Relief, SpoolError, SpoolWriter, Spooled},
 };
 
 /// The task's home and its folder for temporary files, as the profiles have them.
@@ -223,13 +223,28 @@ impl Workbench {
         Ok(self)
     }
 
-    /// Says that a future is on its way to this slot, or probably will be: R is started meanwhile, if none waits already.
-    pub fn expect(&self, slot: usize) {
+    /// Says that a future is on its way to this slot, or probably will be: R is started meanwhile, if none waits already. One
+    /// that was [fed](Self::feed) is ended, unless the future may have this beginning.
+    pub fn expect(&self, slot: usize, beginning: Option<&Beginning>) {
         let Some(warm) = &self.warm else { return };
         // Why there is no plan, the future itself will learn.
         if let Ok(plan) = fresh_name().and_then(|id| Ok(self.plan(Mode::Run, &id, slot)?)) {
-            warm.expect(slot, ahead_of_its_future(&plan));
+            warm.expect(slot, ahead_of_its_future(&plan), beginning);
         }
+    }
+
+    /// Has the R that waits in this slot, if one does, read what the next future probably begins with, which are the first bytes
+    /// of this one. It serves no future that begins otherwise.
+    pub fn feed(&self, slot: usize, future: &Spooled, beginning: &Beginning) {
+        if let Some(warm) = self.warm.as_ref().filter(|_| attempt::is_read_as_it_comes(future)) {
+            warm.feed(slot, future.reader_of(0..beginning.bytes()), beginning);
+        }
+    }
+
+    /// How long an R waits for a future; zero if none does.
+    #[must_use]
+    pub fn keep_warm(&self) -> Duration {
+        self.warm.as_ref().map_or(Duration::ZERO, |warm| warm.keep())
     }
 
     /// The largest future that is taken, in bytes.
@@ -312,12 +327,12 @@ impl Workbench {
         let outcome = match timeout(SETTLED, &mut attempt).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                self.expect(slot);
+                self.expect(slot, None);
                 attempt.await
             }
         };
         drop(busy);
-        self.expect(slot);
+        self.expect(slot, None);
         Ok(outcome?)
     }
 

@@ -5,6 +5,7 @@
 //! for what runs; on *stop* it stops everything and leaves no process behind.
 
 mod by_wormhole;
+mod foresight;
 mod session;
 mod slot;
 
@@ -26,6 +27,7 @@ use crate::{
     transfer::{Network, Transfer},
     wormhole::Wormhole,
 };
+use foresight::Foresight;
 use slot::{Slot, SlotEnd};
 
 /// News of slots that wait for the dispatcher.
@@ -112,6 +114,7 @@ pub async fn run<N: Network, W: Wormhole>(setup: Setup<N, W>, shutdown: Shutdown
         outgoing: setup.link.outgoing.clone(),
         routes: Arc::new(setup.routes),
         workbench: setup.workbench,
+        foresight: Arc::default(),
         news,
         permits: Arc::new(Semaphore::new(MAX_FAREWELLS)),
         farewells: JoinSet::new(),
@@ -139,6 +142,7 @@ struct Dispatcher<N: Network, W> {
     outgoing: mpsc::Sender<String>,
     routes: Arc<Routes<N, W>>,
     workbench: Arc<Workbench>,
+    foresight: Arc<Foresight>,
     /// From slots.
     news: mpsc::Sender<Event>,
     /// How many farewells there may be.
@@ -267,6 +271,7 @@ impl<N: Network, W: Wormhole> Dispatcher<N, W> {
             moves,
             routes: Arc::clone(&self.routes),
             workbench: Arc::clone(&self.workbench),
+            foresight: Arc::clone(&self.foresight),
             news: self.news.clone(),
             farewells: Arc::clone(&self.permits),
             withdrawn: withdrawn.clone(),

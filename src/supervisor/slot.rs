@@ -9,10 +9,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Routes, by_wormhole::Claim, session::Session};
+use super::{Routes, by_wormhole::Claim, foresight::Foresight, session::Session};
 use crate::{
     error_chain,
-    ids::Address,
+    ids::{Address, NodeId},
     proto::{
         claim::{Event, Job},
         message::Via,
@@ -20,7 +20,7 @@ use crate::{
     runner::{AttemptEvent, Outcome, Reason, Workbench},
     sandbox::Provenance,
     spool::Spooled,
-    transfer::{self, Invitation, Network, TransferError},
+    transfer::{self, Begun, Invitation, Network, Transfer, TransferError},
     wormhole::{Failure, Phase, Wormhole, WormholeError},
 };
 
@@ -40,6 +40,7 @@ pub(super) struct Slot<N: Network, W> {
     pub(super) moves: watch::Receiver<Vec<Address>>,
     pub(super) routes: Arc<Routes<N, W>>,
     pub(super) workbench: Arc<Workbench>,
+    pub(super) foresight: Arc<Foresight>,
     /// To the dispatcher.
     pub(super) news: mpsc::Sender<Event>,
     /// How many farewells may be on their way.
@@ -64,9 +65,10 @@ pub(super) enum SlotEnd {
 
 impl<N: Network, W: Wormhole> Slot<N, W> {
     pub(super) async fn serve(self) -> SlotEnd {
-        self.workbench.expect(self.number);
         match (&self.job.via, &self.routes.libp2p, &self.routes.wormhole) {
             (Via::Libp2p { node, ticket }, Some(transfer), _) => {
+                let begun = self.foresight.take(self.number, node);
+                self.workbench.expect(self.number, begun.as_ref().map(Begun::beginning));
                 let invitation = Invitation {
                     client: node.clone(),
                     addresses: self.job.at.clone(),
@@ -75,9 +77,10 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
                     max_future: self.workbench.max_future(),
                     spool_directory: self.workbench.spool_directory().to_owned(),
                 };
-                self.by_libp2p(transfer.fetch_from(invitation, self.moves.clone())).await
+                self.by_libp2p(transfer, node, transfer.fetch_from(invitation, self.moves.clone(), begun)).await
             }
             (Via::Wormhole { code }, _, Some(wormhole)) => {
+                self.workbench.expect(self.number, None);
                 let claim = Claim {
                     wormhole: Arc::clone(wormhole),
                     key: self.job.key.clone(),
@@ -94,6 +97,8 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
 
     async fn by_libp2p(
         &self,
+        transfer: &Transfer<N>,
+        client: &NodeId,
         fetch: impl Future<Output = Result<(Spooled, transfer::Session), TransferError>>,
     ) -> SlotEnd {
         let fetched = tokio::select! {
@@ -101,7 +106,12 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
             () = self.stop.cancelled() => return SlotEnd::Failed("stopped before the future was here".to_owned()),
         };
         match fetched {
-            Ok((future, session)) => self.evaluate(&future, Session::Libp2p(session)).await,
+            Ok((future, session)) => {
+                let end = self.evaluate(&future, Session::Libp2p(session)).await;
+                let with = (transfer.clone(), Arc::clone(&self.workbench));
+                self.foresight.note(self.number, client.clone(), Arc::new(future), with);
+                end
+            }
             Err(error) => {
                 if matches!(error, TransferError::Spool(_)) {
                     self.rest("no room for futures", &error).await;

@@ -22,22 +22,30 @@ const WRONG_PLACE: TransferError = TransferError::Protocol("a frame in the wrong
 impl<N: Network> Caller<N> {
     /// Agrees with the client on what it sends; says whether anything comes from the cache.
     pub(super) async fn agree(
-        &self,
+        &mut self,
         link: &mut ClientLink<N>,
         receiving: &mut Receiving,
         size: u64,
         count: u32,
     ) -> Result<bool, Interrupted> {
         let unasked = TransferError::Protocol("pieces that nobody asked for");
-        let cache = self.cache.as_ref().filter(|cache| size <= cache.largest()).ok_or(unasked)?;
+        let cache = self.cache.clone().filter(|cache| size <= cache.largest()).ok_or(unasked)?;
         let manifest = Arc::new(self.gather(link, receiving, size, count).await?);
-        let supply = self.supply(link, receiving, cache, &manifest).await?;
-        let has_kept = supply.has_kept();
+        // Made ready for the next future, whichever that is.
+        let begun = self.begun.take().filter(|_| receiving.received() == 0);
+        let (first, begun) = match begun.as_ref().and_then(|begun| begun.pieces_of(&manifest)) {
+            Some(first) => (first, begun),
+            None => (0, None),
+        };
+        let start = begun.as_ref().map_or(receiving.received(), |begun| begun.beginning().bytes());
+        let supply = self.supply(link, receiving, &cache, (&manifest, start)).await?;
+        let has_kept = supply.has_kept() || begun.is_some();
         let kept = supply.pieces.iter().flatten().count();
-        link.out.say(&FromWorker::Lacks(supply.lacking())).await?;
-        receiving.assemble(manifest, supply).await?;
+        let lacking = supply.lacking(first);
+        link.out.say(&FromWorker::Lacks(lacking.clone())).await?;
+        receiving.assemble(manifest, supply, begun, &lacking).await?;
         let (_, bytes) = receiving.way();
-        tracing::debug!(future = %self.invitation.future, pieces = count, kept, bytes, "agreed on what is sent");
+        tracing::debug!(future = %self.invitation.future, pieces = count, first, kept, bytes, "agreed on what is sent");
         Ok(has_kept)
     }
 
@@ -68,13 +76,13 @@ impl<N: Network> Caller<N> {
         link: &mut ClientLink<N>,
         receiving: &Receiving,
         cache: &Cache,
-        manifest: &Arc<Manifest>,
+        (manifest, start): (&Arc<Manifest>, u64),
     ) -> Result<Supply, Interrupted> {
         let mut beat = heartbeat(&self.config);
         let mut changes = cache.changes();
         loop {
             let (cache, client) = (cache.clone(), self.invitation.client.clone());
-            let (manifest, start) = (Arc::clone(manifest), receiving.received());
+            let manifest = Arc::clone(manifest);
             let plan = spawn_blocking(move || cache.plan(&client, &manifest, start)).await;
             match plan.map_err(ended)? {
                 Plan::Go(supply) => return Ok(supply),

@@ -18,6 +18,7 @@
 //! [`Ticket`]: crate::ids::Ticket
 
 mod agreement;
+mod begun;
 mod cache;
 mod config;
 mod delivery;
@@ -34,10 +35,11 @@ mod session;
 mod trial;
 mod worker;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use tokio_util::task::AbortOnDropHandle;
 
+pub use begun::Begun;
 pub use cache::Cache;
 pub use config::TransferConfig;
 pub use delivery::{Delivery, DeliveryEvent};
@@ -49,6 +51,8 @@ pub use worker::Invitation;
 
 use grants::Grants;
 use trial::Ways;
+
+use crate::spool::{SpoolError, Spooled};
 
 /// Both sides of the transfer over one node of a network. Cheap to clone; when the last clone is dropped no stream is
 /// taken any more, while deliveries and sessions that are under way go on.
@@ -73,6 +77,14 @@ impl<N: Network> Transfer<N> {
     #[must_use]
     pub fn keeping(self, cache: Cache) -> Self {
         Self { cache: Some(cache), ..self }
+    }
+
+    /// What the next future of a client may begin with, of which two came one after the other; nothing without a cache. Blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn begin_alike(&self, before: &Spooled, last: &Spooled, directory: &Path) -> Result<Option<Begun>, SpoolError> {
+        self.cache.as_ref().map_or(Ok(None), |cache| Begun::of(before, last, cache, directory))
     }
 
     /// The node that this runs over.

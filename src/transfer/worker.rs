@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    By, Cache, Network, Session, Transfer, TransferConfig, TransferError, Way,
+    Begun, By, Cache, Network, Session, Transfer, TransferConfig, TransferError, Way,
     error::Interrupted,
     link::{Link, heartbeat, while_beating},
     payload::{Expected, Piece, Receiving},
@@ -64,11 +64,11 @@ impl<N: Network> Transfer<N> {
     /// [`TransferError::Frame`], [`TransferError::Protocol`]. The client is told of each.
     pub async fn fetch(&self, invitation: Invitation) -> Result<(Spooled, Session), TransferError> {
         let (_, stays) = watch::channel(invitation.addresses.clone());
-        self.fetch_from(invitation, stays).await
+        self.fetch_from(invitation, stays, None).await
     }
 
     /// The same from a client that may move: whenever other addresses are said, a stream that is broken is dialled there at
-    /// once, beside the addresses of the invitation.
+    /// once, beside the addresses of the invitation. If the future begins as one that was made ready, its file is that one.
     ///
     /// # Errors
     /// As [`Transfer::fetch`].
@@ -76,12 +76,13 @@ impl<N: Network> Transfer<N> {
         &self,
         invitation: Invitation,
         moves: watch::Receiver<Vec<Address>>,
+        begun: Option<Begun>,
     ) -> Result<(Spooled, Session), TransferError> {
         let redials = Redials::new(self.config);
         let due = Instant::now() + self.config.payload;
         let way = self.ways.to(&invitation.client);
         let (network, config, cache) = (Arc::clone(&self.network), self.config, self.cache.clone());
-        let mut caller = Caller { network, config, invitation, moves, due, redials, way, cache };
+        let mut caller = Caller { network, config, invitation, moves, due, redials, way, cache, begun };
         let stream = caller.dial().await?;
         let mut call = caller.greet(stream, Stage::Fetch { held: None }).await;
         let mut partial = Partial::default();
@@ -97,6 +98,7 @@ impl<N: Network> Transfer<N> {
             call = match fetched {
                 Ok(Received::Whole(link, future, max_result)) => {
                     self.ways.keep(&caller.invitation.client, &trial);
+                    caller.begun = None;
                     return Ok((future, Session::over(caller, link, max_result)));
                 }
                 Ok(Received::Other(before, stream)) => {
@@ -173,6 +175,8 @@ pub(super) struct Caller<N: Network> {
     way: Way,
     /// What is kept of earlier futures.
     pub(super) cache: Option<Cache>,
+    /// What this one may begin with.
+    pub(super) begun: Option<Begun>,
 }
 
 impl<N: Network> Caller<N> {

@@ -17,7 +17,7 @@ use nix::{
 use crate::world::{Who, World, eventually, processes_with};
 
 /// The R session's side of the pipes.
-struct Driver {
+pub(crate) struct Driver {
     child: Child,
     orders: Option<ChildStdin>,
     events: Arc<Mutex<Vec<Event>>>,
@@ -26,7 +26,7 @@ struct Driver {
 
 /// One line: its kind and its pairs.
 #[derive(Debug, Clone)]
-struct Event {
+pub(crate) struct Event {
     kind: String,
     pairs: HashMap<String, String>,
 }
@@ -64,7 +64,7 @@ fn plain(value: &str) -> String {
 
 impl Driver {
     /// Starts the program and shakes hands.
-    fn new(world: &World, flags: &[&str]) -> Self {
+    pub(crate) fn new(world: &World, flags: &[&str]) -> Self {
         let driver = Self::silent(world, flags);
         driver.say("hello\tprotocol=1\tpackage=0.1.0\tr=4.6.0");
         driver.wait("hello", |event| event.kind == "hello");
@@ -92,7 +92,7 @@ impl Driver {
         Self { child, orders, events, folder }
     }
 
-    fn say(&self, line: &str) {
+    pub(crate) fn say(&self, line: &str) {
         writeln!(self.orders.as_ref().unwrap(), "{line}").unwrap();
     }
 
@@ -109,7 +109,7 @@ impl Driver {
         found.unwrap()
     }
 
-    fn wait_for(&self, kind: &str, future: &str) -> Event {
+    pub(crate) fn wait_for(&self, kind: &str, future: &str) -> Event {
         self.wait(&format!("{kind} of {future}"), |event| event.is(kind, future))
     }
 
@@ -129,6 +129,30 @@ impl Driver {
             self.give(&format!("in{number}"));
         }
         made.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Makes futures of these expressions about one large object, which is the first in their files, as the R package does.
+    pub(crate) fn make_around(&self, large: &str, expressions: &[String]) -> Vec<String> {
+        let make = |(number, expression): (usize, &String)| {
+            format!(
+                "f <- future::future({{ {expression} }}, lazy = TRUE, globals = list(big = big))
+                 e <- new.env(hash = FALSE, parent = emptyenv())
+                 for (name in setdiff(names(f), 'globals')) assign(name, f[[name]], envir = e)
+                 assign('globals', f$globals, envir = e)
+                 writeBin(serialize(structure(e, class = class(f)), NULL, xdr = FALSE), '{}')
+                 cat(paste(f$uuid, collapse = '-'), '\n')\n",
+                self.file(&format!("in{number}")).display()
+            )
+        };
+        let code: String = expressions.iter().enumerate().map(make).collect();
+        let made = rscript(&format!("{large}\n{code}"));
+        (0..expressions.len()).for_each(|number| self.give(&format!("in{number}")));
+        made.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// A file of the folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// Gives a file to the owner of the folder.
@@ -151,7 +175,7 @@ impl Driver {
     }
 
     /// What R finds in a file of the folder, evaluated with `x` being it.
-    fn look(&self, event: &Event, code: &str) -> String {
+    pub(crate) fn look(&self, event: &Event, code: &str) -> String {
         let path = self.folder.join(event.get("file"));
         rscript(&format!("x <- readRDS('{}'); cat({code})", path.display()))
     }

@@ -5,7 +5,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::world::{Process, Running, Who, World, below, eventually, is_gone, stdout};
+use crate::{
+    client_stdio::Driver,
+    world::{Process, Running, Who, World, below, eventually, is_gone, stdout},
+};
 
 /// When R was started, in clock ticks since the machine was (proc_pid_stat(5)), and what an earlier future left.
 const WHEN: &str = "fields <- strsplit(sub('.*) ', '', readLines('/proc/self/stat')), ' ')[[1]]
@@ -125,4 +128,64 @@ fn none_waits_for_longer_than_it_is_kept_and_where_none_is_wanted_none_does() {
         worker.wait_for(" delivered future=");
         assert!(r_of(&worker).is_empty(), "{}", worker.log());
     }
+}
+
+/// Bytes of memory that a process has in use (proc_pid_status(5)).
+fn resident(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.0)).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    1024 * line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+/// Futures of one session that begin with the same 12 MB: the R that waits for the third has read them already.
+fn a_large_object_is_there_before_its_future(who: Who, driver: &str) {
+    let world = World::new(who);
+    let worker = world.worker(&["--sandbox", driver]);
+    let session = Driver::new(&world, &[]);
+    let begins = "strsplit(sub('.*) ', '', readLines('/proc/self/stat')), ' ')[[1]][20]";
+    let codes = (1..=6).map(|number| format!("c({begins}, length(big), sum(big) == sum(1:1500000 / 7), {number})"));
+    let futures = session.make_around("big <- 1:1500000 / 7", &codes.collect::<Vec<_>>());
+    let post = |at: usize| session.say(&format!("post\tfuture={}\tfile=in{at}", futures[at]));
+    let value = |at: usize| {
+        let done = session.wait_for("done", &futures[at]);
+        session.look(&done, "if (length(x$conditions)) conditionMessage(x$conditions[[1]]$condition) else x$value")
+    };
+    let expected = |start: &str, at: usize| format!("{start} 1500000 TRUE {}", at + 1);
+    let resolved = |at: usize| {
+        post(at);
+        assert!(value(at).ends_with(&expected("", at)), "{}", value(at));
+        waiting(&worker)
+    };
+    let unfed = resident(&resolved(0));
+    let mut next = resolved(1);
+    for at in [2, 3] {
+        eventually("the R that waits has read it", || resident(&next) > unfed + 10_000_000);
+        post(at);
+        assert_eq!(value(at), expected(&next.1, at), "{}", worker.log());
+        next = waiting(&worker);
+    }
+    eventually("the R that waits has read it", || resident(&next) > unfed + 10_000_000);
+    // One that begins so and is damaged behind that.
+    let path = session.file("in4");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 200]).unwrap();
+    post(4);
+    let why = value(4);
+    assert!(why.contains("what arrived cannot be read as RDS"), "{why}");
+    eventually("nobody has it after that", || is_gone(&next));
+    // And what was made ready is nobody else's: another session's future finds another R.
+    let next = resolved(5);
+    let other = started(&world);
+    eventually("what another session's future cannot use is gone", || is_gone(&next));
+    assert!(!other.is_empty(), "{}", worker.log());
+}
+
+#[test]
+fn a_large_object_is_there_before_its_future_in_the_jail() {
+    a_large_object_is_there_before_its_future(Who::Me, "jail");
+}
+
+#[test]
+fn a_large_object_is_there_before_its_future_for_an_ordinary_user_with_bubblewrap() {
+    a_large_object_is_there_before_its_future(Who::Ordinary, "bubblewrap");
 }

@@ -37,6 +37,7 @@ mod runner_world;
 mod sandbox;
 mod simulation;
 mod transfer;
+mod transfer_begun;
 mod transfer_cache;
 mod transfer_cache_hostile;
 mod transfer_hostile;

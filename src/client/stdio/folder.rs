@@ -3,9 +3,13 @@
 use std::{
     fs::File,
     io::{self, Read},
+    ops::RangeInclusive,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use nix::{
@@ -74,7 +78,12 @@ pub(super) struct Folder {
     fd: OwnedFd,
     path: PathBuf,
     written: AtomicU64,
+    /// The last file that was taken of those that are [alike](ALIKE), kept though it has no name any more.
+    last: Mutex<Option<Arc<Spooled>>>,
 }
+
+/// The sizes of files that may have large objects in common, in bytes: less is taken in hand in no time, and of more none is kept.
+const ALIKE: RangeInclusive<u64> = 1 << 20..=256 << 20;
 
 const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK);
 const WRITE: OFlag =
@@ -95,7 +104,7 @@ impl Folder {
         if owner != geteuid().as_raw() || mode & 0o777 != 0o700 {
             return Err(FolderError::NotOurs { path: path.to_owned(), owner, mode });
         }
-        Ok(Self { fd: file.into(), path: path.to_owned(), written: AtomicU64::new(0) })
+        Ok(Self { fd: file.into(), path: path.to_owned(), written: AtomicU64::new(0), last: Mutex::default() })
     }
 
     /// Where it is.
@@ -104,12 +113,13 @@ impl Folder {
         &self.path
     }
 
-    /// Takes a file out of the folder: measures and digests it, and removes its name. Blocking.
+    /// Takes a file out of the folder: measures and digests it, and removes its name. What it has in common with the last large
+    /// one is only compared. Blocking.
     ///
     /// # Errors
     /// [`FolderError::Read`], [`FolderError::NoFile`] and [`FolderError::Spool`], which is [`SpoolError::TooLarge`] over
     /// the limit. The file is removed in any case.
-    pub(super) fn take(&self, name: &FileName, limit: u64) -> Result<Spooled, FolderError> {
+    pub(super) fn take(&self, name: &FileName, limit: u64) -> Result<Arc<Spooled>, FolderError> {
         let opened = openat(&self.fd, name.as_str(), READ, Mode::empty());
         self.remove(name.as_str());
         let failed = |source: io::Error| FolderError::Read { name: name.as_str().to_owned(), source };
@@ -118,7 +128,17 @@ impl Folder {
         if !found.is_file() || found.uid() != geteuid().as_raw() {
             return Err(FolderError::NoFile { name: name.as_str().to_owned() });
         }
-        Ok(Spooled::from_file(file, name.as_str(), limit)?)
+        let large = ALIKE.contains(&found.len());
+        let last = large.then(|| self.last().clone()).flatten();
+        let taken = Arc::new(Spooled::from_file(file, name.as_str(), limit, last.as_deref())?);
+        if large {
+            *self.last() = Some(Arc::clone(&taken));
+        }
+        Ok(taken)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Arc<Spooled>>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes a file. That it is gone already is fine.

@@ -159,7 +159,7 @@ impl Journey {
         let _ = before.await;
         let patience = deadline.map(|deadline| deadline - Instant::now());
         let terms = Terms { patience, attempts: Some(road.attempts_of(&post)) };
-        let events = client.post_on(post.future.clone(), Arc::new(payload), terms).await;
+        let events = client.post_on(post.future.clone(), payload, terms).await;
         drop(posted);
         let walk = Walk { road: &road, post: &post, client: &client, place };
         let (result, provenance) = walk.follow(events, &withdrawn).await?;

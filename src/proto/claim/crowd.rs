@@ -6,12 +6,13 @@
 //! `SPREAD` round trips to the board, and on average `exp(1 / SPREAD)` offer before they hear of one another, whatever `W`
 //! is; where only few of them are free, they wait for at most `SPREAD · (ln W + 1)` round trips. A request that had been open
 //! for longer than that before we became free shows that the others are busy; then we wait as if there were [`FEW`]. A
-//! worker that knows of no other one does not wait at all.
+//! worker that knows of no other one does not wait at all, and neither does the one that a client accepted last: it is
+//! connected with that client and has what its futures have in common, and there is only one.
 //!
 //! How long a round trip takes is measured by our own lines, which the board sends back.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
@@ -36,6 +37,10 @@ const MAX_WORKERS: usize = 512;
 /// For how long a worker that was accepted counts as busy; it says nothing when it is free again.
 const BUSY: Duration = Duration::from_secs(60);
 
+/// For how long a client that accepted us last may be expected to do so again, and of how many that is known.
+const CHOSEN: Duration = Duration::from_secs(10 * 60);
+const MAX_CLIENTS: usize = 512;
+
 /// For each other worker, the time over which answers to a client's hello are spread.
 const ANSWER_SPREAD: Duration = Duration::from_millis(200);
 
@@ -46,6 +51,8 @@ pub(super) struct Crowd {
     round_trip: Option<Duration>,
     /// When the last line of ours was said that did not come back yet.
     said: Option<Timestamp>,
+    /// Clients that accepted us last, and when.
+    chosen: HashMap<PeerName, Timestamp>,
 }
 
 /// Another worker, as its lines name it.
@@ -59,7 +66,7 @@ struct Worker {
 
 impl Crowd {
     pub(super) fn new() -> Self {
-        Self { heard: BTreeMap::new(), round_trip: None, said: None }
+        Self { heard: BTreeMap::new(), round_trip: None, said: None, chosen: HashMap::new() }
     }
 
     /// A worker said hello, or made an offer, which shows that it is free.
@@ -74,8 +81,16 @@ impl Crowd {
         }
     }
 
-    /// A worker was accepted.
-    pub(super) fn accepted(&mut self, worker: &PeerName, now: Timestamp) {
+    /// We were accepted by a client.
+    pub(super) fn chosen(&mut self, client: &PeerName, now: Timestamp) {
+        if self.chosen.len() < MAX_CLIENTS || self.chosen.contains_key(client) {
+            self.chosen.insert(client.clone(), now);
+        }
+    }
+
+    /// Another worker was accepted by a client.
+    pub(super) fn accepted(&mut self, worker: &PeerName, client: &PeerName, now: Timestamp) {
+        self.chosen.remove(client);
         if let Some(worker) = self.heard.get_mut(worker) {
             worker.busy_until = now + BUSY;
         }
@@ -83,6 +98,7 @@ impl Crowd {
 
     pub(super) fn forget_expired(&mut self, now: Timestamp) {
         self.heard.retain(|_, worker| worker.until > now);
+        self.chosen.retain(|_, at| *at + CHOSEN > now);
     }
 
     /// We say a line that will come back.
@@ -124,7 +140,8 @@ impl Crowd {
 
     /// How long we wait before we offer.
     pub(super) fn delay(&self, me: &PeerName, bid: &Bid<'_>) -> Duration {
-        if self.heard.is_empty() {
+        let is_ours = bid.round == 0 && bid.turn == 0 && self.chosen.contains_key(&bid.key.client);
+        if is_ours || self.heard.is_empty() {
             return Duration::ZERO;
         }
         let mut hasher = DefaultHasher::new();
@@ -204,6 +221,29 @@ mod tests {
     }
 
     #[test]
+    fn the_worker_that_a_client_accepted_last_does_not_wait_and_all_others_do() {
+        let mut crowd = crowd(9, 50);
+        let waits = |crowd: &Crowd, number| {
+            let key = key(number);
+            [bid(&key), Bid { round: 1, ..bid(&key) }, Bid { turn: 1, ..bid(&key) }]
+                .map(|bid| crowd.delay(&name(0), &bid) > Duration::ZERO)
+        };
+        let Key { client, .. } = key(1);
+        assert_eq!(waits(&crowd, 1), [true; 3]);
+        crowd.chosen(&client, T0);
+        assert_eq!(
+            waits(&crowd, 2),
+            [false, true, true],
+            "nor after an offer in vain, nor before others had their turn"
+        );
+        crowd.accepted(&name(1), &client, T0);
+        assert_eq!(waits(&crowd, 3), [true; 3]);
+        crowd.chosen(&client, T0);
+        crowd.forget_expired(T0 + CHOSEN);
+        assert!(crowd.chosen.is_empty());
+    }
+
+    #[test]
     fn of_many_free_workers_one_or_two_offer_and_soon() {
         for workers in [2, 3, 10, 50, 200] {
             for round_trip in [2, 20, 100, 400] {
@@ -236,7 +276,7 @@ mod tests {
     fn the_busy_are_not_reckoned_with_and_the_gone_forgotten() {
         let mut crowd = crowd(8, 10);
         assert_eq!(crowd.breadth(T0), 9);
-        (1..=8).for_each(|number| crowd.accepted(&name(number), T0));
+        (1..=8).for_each(|number| crowd.accepted(&name(number), &key(1).client, T0));
         assert_eq!(crowd.breadth(T0), 3);
         crowd.hear(name(1), true, T0);
         crowd.hear(name(2), true, T0);

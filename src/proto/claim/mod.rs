@@ -327,10 +327,11 @@ impl Claims {
                 let key = Key { client: from, future };
                 self.requests.accepted(&key, now);
                 if to == self.settings.me {
+                    self.crowd.chosen(&key.client, now);
                     self.hear_accept(Job { key, via, at }, actions);
                 } else {
                     self.drop_offer(&key, now);
-                    self.crowd.accepted(&to, now);
+                    self.crowd.accepted(&to, &key.client, now);
                 }
             }
             Message::Withdraw { from, future, .. } => {

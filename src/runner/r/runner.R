@@ -1,7 +1,8 @@
 # p2p-worker: what R does in the sandbox. One process, one job, then the end.
 #
 #   run   fd 0: the RDS of a Future         frames: B, P ..., R with the RDS of its FutureResult
-#         (with P2P_AHEAD: behind a line that says what P2P_WHOLE and P2P_FUTURE would)
+#         (with P2P_AHEAD: behind a line that says what P2P_WHOLE and P2P_FUTURE would; or, before it is known which future
+#         comes, behind the line "early" and before a line with the name)
 #   make  fd 0: R code as UTF-8 text        frames: R with the RDS of a Future that does what `Rscript -e` does
 #   name  fd 0: the RDS of a Future         frames: R with its uuid as text
 #   show  fd 0: the RDS of a FutureResult   frames: R with what `Rscript` would have printed, as records
@@ -78,15 +79,31 @@ local({
   }
   from <- NULL
 
-  # Waits for the line that says which future comes.
-  await_first_line <- function() {
+  # The bytes before the next line feed.
+  read_line <- function() {
     line <- raw()
     while (length(byte <- readBin(input(), "raw", 1L)) > 0L && byte != as.raw(10L)) line <- c(line, byte)
     # Nobody needs this process.
     if (length(byte) == 0L) quit(save = "no", status = 0L, runLast = FALSE)
-    words <- strsplit(rawToChar(line), " ", fixed = TRUE)[[1L]]
-    whole <<- words[1L] == "yes"
-    announced <<- words[2L]
+    rawToChar(line)
+  }
+
+  # Waits for the line that says which future comes, or for the object that comes before it. Returns how to get the object.
+  await_future <- function() {
+    words <- strsplit(read_line(), " ", fixed = TRUE)[[1L]]
+    if (words[1L] != "early") {
+      whole <<- words[1L] == "yes"
+      announced <<- words[2L]
+      return(read_object)
+    }
+    # Without an object nobody knows where the name begins, so this is no result but this process's last words.
+    object <- tryCatch(unserialize(input()), error = function(e) {
+      cat("what arrived cannot be read as RDS: ", conditionMessage(e), "\n", sep = "", file = stderr())
+      quit(save = "no", status = 1L, runLast = FALSE)
+    })
+    announced <<- read_line()
+    close(input())
+    function() object
   }
 
   read_input <- function() {
@@ -389,7 +406,7 @@ local({
     has_future <- requireNamespace("future", quietly = TRUE)
     if (ahead) {
       if (has_future) tryCatch(rehearse(), error = identity)
-      await_first_line()
+      read_object <- await_future()
     }
     started <- Sys.time()
     uuid <- split_uuid(announced)

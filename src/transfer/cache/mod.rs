@@ -90,9 +90,9 @@ pub(super) struct Supply {
 }
 
 impl Supply {
-    /// What the client has to send.
-    pub(super) fn lacking(&self) -> PieceSet {
-        self.pieces.iter().map(Option::is_none).collect()
+    /// What the client has to send, if the first pieces are here anyway.
+    pub(super) fn lacking(&self, first: usize) -> PieceSet {
+        self.pieces.iter().enumerate().map(|(index, piece)| index >= first && piece.is_none()).collect()
     }
 
     /// Whether any piece comes from here.
@@ -189,7 +189,7 @@ impl Cache {
     }
 
     /// Whether the disk has room for so many bytes and for what is left to others.
-    fn has_room_for(&self, bytes: u64) -> bool {
+    pub(super) fn has_room_for(&self, bytes: u64) -> bool {
         let Ok(disk) = statvfs(&self.0.directory) else { return false };
         let fragment = disk.fragment_size();
         let (free, size) = (disk.blocks_available().saturating_mul(fragment), disk.blocks().saturating_mul(fragment));

@@ -8,7 +8,7 @@ use super::{DeliveryEvent, Outcome, Run};
 use crate::{
     proto::{
         frames::{Frame, FromClient, FromWorker, Held, Hello, Stage},
-        manifest::{Manifest, NAMES_PER_FRAME, PieceSet},
+        manifest::{NAMES_PER_FRAME, PieceSet},
         refusal::Payload,
     },
     sandbox::Provenance,
@@ -152,7 +152,7 @@ impl<N: Network> Run<N> {
             } else {
                 None
             };
-            let names = manifest.map_or(&[][..], Manifest::names);
+            let names = manifest.map_or(&[][..], |manifest| manifest.names());
             let pieces = u32::try_from(names.len()).unwrap_or(0);
             let (start, whole) = (opening.start, opening.whole.clone());
             out.say(&FromClient::Future { size, digest, max_result, start, pieces, whole }).await?;

@@ -4,7 +4,7 @@
 //! The pieces are short, 40 KiB in the mean: around each byte that differs from one future to the next, a piece or two
 //! travel again, which in a large object with a small neighbour is most of what does.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
 
 use fastcdc::v2020::FastCDC;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -46,7 +46,18 @@ impl Cutting {
     pub(in crate::transfer) fn new(payload: &Spooled) -> Result<Self, SpoolError> {
         let (file, size) = (payload.file(), payload.size());
         let possible = (WORTH..=MAX_PIECES as u64 * u64::from(MAX_PIECE)).contains(&size);
-        Ok(Self(if possible { State::Under(spawn_blocking(move || cut(&file, size))) } else { State::Done(None) }))
+        if !possible {
+            return Ok(Self(State::Done(None)));
+        }
+        let (first, found) = (payload.first_pieces().to_vec(), Arc::clone(payload.pieces()));
+        Ok(Self(State::Under(spawn_blocking(move || {
+            let manifest = match found.get() {
+                Some(names) => Manifest::new(size, names.to_vec()).ok(),
+                None => cut(&file, size, first)?,
+            };
+            manifest.iter().for_each(|manifest| drop(found.set(Arc::clone(manifest.names()))));
+            Ok(manifest)
+        }))))
     }
 
     /// The pieces, or nothing if the future is too small or too large for them. Cancel-safe.
@@ -66,11 +77,12 @@ impl Cutting {
     }
 }
 
-/// Cuts a file; nothing if there are too many pieces.
-fn cut(file: &File, size: u64) -> Result<Option<Manifest>, SpoolError> {
+/// Cuts a file, of which the first pieces may be known; nothing if there are too many pieces.
+fn cut(file: &File, size: u64, first: Vec<PieceName>) -> Result<Option<Manifest>, SpoolError> {
     let (least, most) = (MIN_PIECE as usize, MAX_PIECE as usize);
     let mut window = vec![0; WINDOW];
-    let (mut names, mut at) = (Vec::new(), 0);
+    let mut at = first.iter().map(|name| u64::from(name.length)).sum();
+    let mut names = first;
     while at < size {
         let length = usize::try_from(size - at).map_or(WINDOW, |left| left.min(WINDOW));
         let bytes = window.get_mut(..length).unwrap_or_default();
@@ -110,7 +122,7 @@ mod tests {
 
     fn pieces(bytes: &[u8]) -> Manifest {
         let spooled = Spooled::from_bytes(&std::env::temp_dir(), bytes).unwrap();
-        cut(&spooled.file(), spooled.size()).unwrap().unwrap()
+        cut(&spooled.file(), spooled.size(), Vec::new()).unwrap().unwrap()
     }
 
     proptest! {
@@ -138,6 +150,39 @@ mod tests {
             let lacking: usize = lacking.map(|name| name.length as usize).sum();
             // The head, and around each of two places as much as it takes to find a common end of a piece.
             prop_assert!(lacking <= head + 12 * MAX_PIECE as usize, "{} of {}", lacking, length);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// What an earlier file had is neither digested nor cut again, and nothing shows it.
+        #[test]
+        fn a_file_that_begins_as_an_earlier_one_is_cut_as_if_there_were_none(
+            seed in any::<u64>(),
+            length in 1usize..6_000_000,
+            change in any::<prop::sample::Index>(),
+            more in 0usize..200_000,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let before = bytes(seed, length);
+            let earlier = Spooled::from_bytes(folder.path(), &before).unwrap();
+            earlier.pieces().set(Arc::clone(pieces(&before).names())).unwrap();
+            let mut after = [before, bytes(!seed, more)].concat();
+            let at = change.index(after.len());
+            after[at] ^= 1;
+            let path = folder.path().join("after");
+            std::fs::write(&path, &after).unwrap();
+            let file = File::open(&path).unwrap();
+            let size = after.len() as u64;
+            let alike = Spooled::from_file(file, "it", size, Some(&earlier)).unwrap();
+            prop_assert_eq!(alike.digest().0, *blake3::hash(&after).as_bytes());
+            prop_assert_eq!(alike.size(), size);
+            let known: u64 = alike.first_pieces().iter().map(|name| u64::from(name.length)).sum();
+            prop_assert!(known <= at.min(length) as u64);
+            prop_assert!(known + 2 * u64::from(MAX_PIECE) >= at.min(length) as u64, "{} of {}", known, at);
+            let cut = cut(&alike.file(), size, alike.first_pieces().to_vec()).unwrap().unwrap();
+            prop_assert_eq!(cut, pieces(&after));
         }
     }
 

@@ -15,10 +15,14 @@ use super::{
     packing::{claimed, unpack},
 };
 use crate::{
-    proto::{frames::Held, manifest::Manifest},
+    ids::PieceName,
+    proto::{
+        frames::Held,
+        manifest::{Manifest, PieceSet},
+    },
     spool::{SpoolWriter, Spooled},
     transfer::{
-        TransferConfig, TransferError,
+        Begun, TransferConfig, TransferError,
         cache::{Cache, Supply},
     },
 };
@@ -79,6 +83,8 @@ pub(in crate::transfer) struct Receiving {
     arrived: u64,
     meter: Meter,
     writing: Writing,
+    /// The names of all pieces, if they were said.
+    pieces: Option<Arc<[PieceName]>>,
     /// When the next piece must be here.
     due: Instant,
     /// When all of them must be here.
@@ -99,7 +105,7 @@ impl Receiving {
         let writing = begin(directory.clone(), expected.size, cache.clone());
         let (due, meter) = (Instant::now() + config.stall, Meter::new(expected.size));
         let course = Course::from(0, expected.size);
-        Self { expected, directory, cache, course, arrived: 0, meter, writing, due, end, config }
+        Self { expected, directory, cache, course, arrived: 0, meter, writing, pieces: None, due, end, config }
     }
 
     /// What is here of it, after a stream broke. The pieces that were to come are not claimed any more.
@@ -124,7 +130,7 @@ impl Receiving {
             0 => {
                 if self.received() > 0 || expected != self.expected {
                     let (directory, size) = (self.directory.clone(), expected.size);
-                    (self.expected, self.meter) = (expected, Meter::new(size));
+                    (self.expected, self.meter, self.pieces) = (expected, Meter::new(size), None);
                     self.writing = begin(directory, size, self.cache.clone());
                 }
             }
@@ -135,7 +141,8 @@ impl Receiving {
         Ok(())
     }
 
-    /// Takes from now on only what is lacking, and the rest from where it was kept.
+    /// Takes from now on only what is lacking, and the rest from where it was kept; the beginning is here already, if nothing
+    /// has come yet and it was made ready.
     ///
     /// # Errors
     /// As [`Receiving::take`].
@@ -143,9 +150,16 @@ impl Receiving {
         &mut self,
         manifest: Arc<Manifest>,
         supply: Supply,
+        begun: Option<Begun>,
+        lacking: &PieceSet,
     ) -> Result<(), TransferError> {
         let mut store = self.writing.store().await?;
-        self.course = Course::of(&manifest, &supply.lacking(), self.received());
+        if let Some(begun) = begun {
+            let relief = self.cache.as_ref().map(Cache::relief);
+            store.writer = begun.into_writer(self.expected.size).relieved_by(relief);
+        }
+        self.course = Course::of(&manifest, lacking, store.writer.size());
+        self.pieces = Some(Arc::clone(manifest.names()));
         self.writing = Writing::begin(move || {
             store.assembly = Some(Assembly::new(manifest, supply));
             go_on(*store)
@@ -229,6 +243,7 @@ impl Receiving {
     pub(in crate::transfer) async fn finish(mut self) -> Result<Spooled, TransferError> {
         let spooled = self.writing.store().await?.writer.finish();
         if spooled.digest() == self.expected.digest && spooled.size() == self.expected.size {
+            self.pieces.into_iter().for_each(|pieces| drop(spooled.pieces().set(pieces)));
             Ok(spooled)
         } else {
             Err(TransferError::Digest { what: self.expected.what })
