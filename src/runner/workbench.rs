@@ -207,7 +207,7 @@ impl Workbench {
     }
 
     /// From now on keeps some jails ready for futures, of which at most `slots` are evaluated at a time, and has the folders of
-    /// control groups removed even if this program is killed. After a future, the slot's next R is started, and waits for so
+    /// control groups removed even if this program is killed. An R that is [expected](Self::expect) is started, and waits for so
     /// long; never if that is zero. For workers: each future is evaluated sooner, at the price of some memory between two.
     ///
     /// # Errors
@@ -332,7 +332,6 @@ impl Workbench {
             }
         };
         drop(busy);
-        self.expect(slot, None);
         Ok(outcome?)
     }
 

@@ -220,7 +220,7 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
             _ = session.cancelled() => {}
             () = self.stop.cancelled() => {}
         }
-        match outcome {
+        let end = match outcome {
             // Another worker may have it, which is better for the client than a result that says that this one left.
             Ok(outcome) if self.stop.is_cancelled() && outcome.ended.reason().is_some() => {
                 self.abandon(session, Reason::WorkerStopping).await
@@ -230,7 +230,10 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
                 self.deliver(outcome, session, provenance).await
             }
             Err(error) => self.abandon(session, Reason::NoSpace { what: error_chain(&error) }).await,
-        }
+        };
+        // Not before the client has its result: starting R takes a processor for a while.
+        self.workbench.expect(self.number, None);
+        end
     }
 
     /// Gives the future back: a client of ours posts it again; an R client has to be told by a result.

@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
 };
 
 use nix::{
@@ -132,7 +133,9 @@ impl Folder {
         let last = large.then(|| self.last().clone()).flatten();
         let taken = Arc::new(Spooled::from_file(file, name.as_str(), limit, last.as_deref())?);
         if large {
-            *self.last() = Some(Arc::clone(&taken));
+            let before = self.last().replace(Arc::clone(&taken));
+            // To give back the room of a large file takes as long as to compare it.
+            drop(thread::spawn(move || drop(before)));
         }
         Ok(taken)
     }
