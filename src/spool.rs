@@ -116,7 +116,7 @@ impl SpoolWriter {
     /// # Errors
     /// [`SpoolError::Write`]; [`SpoolError::Read`], also when it has fewer.
     pub fn beginning_as(directory: &Path, of: &Spooled, bytes: u64) -> Result<Self, SpoolError> {
-        let mut writer = Self { digesting: of.digesting.within(bytes), ..Self::new(directory, bytes)? };
+        let mut writer = Self { digesting: Digesting::within(&of.marks, bytes), ..Self::new(directory, bytes)? };
         let failed = |source| SpoolError::Write { directory: directory.to_owned(), source };
         let digested = writer.size();
         let mut buffer = vec![0; PIECE];
@@ -215,8 +215,10 @@ impl SpoolWriter {
 #[derive(Debug)]
 pub struct Spooled {
     file: Arc<File>,
+    size: u64,
     digest: Digest,
-    digesting: Digesting,
+    /// Its digest on the way.
+    marks: Vec<blake3::Hasher>,
     beginning: Option<Beginning>,
     first_pieces: Vec<PieceName>,
     pieces: Pieces,
@@ -227,8 +229,9 @@ pub type Pieces = Arc<OnceLock<Arc<[PieceName]>>>;
 
 impl Spooled {
     fn of(file: File, digesting: Digesting) -> Self {
-        let (digest, first_pieces, pieces) = (digesting.digest(), Vec::new(), Pieces::default());
-        Self { file: Arc::new(file), digest, digesting, beginning: None, first_pieces, pieces }
+        let (file, size, digest) = (Arc::new(file), digesting.size, digesting.digest());
+        let (marks, first_pieces, pieces) = (digesting.into_marks(), Vec::new(), Pieces::default());
+        Self { file, size, digest, marks, beginning: None, first_pieces, pieces }
     }
 
     /// Measures and digests a file of the user's, which must not change afterwards. Reads it once, blocking.
@@ -252,7 +255,7 @@ impl Spooled {
             return Err(SpoolError::TooLarge { limit });
         }
         let common = earlier.map_or(Ok(0), |earlier| in_common(&earlier.file, &file)).map_err(failed)?.min(limit);
-        let mut digesting = earlier.map(|earlier| earlier.digesting.within(common)).unwrap_or_default();
+        let mut digesting = earlier.map(|earlier| Digesting::within(&earlier.marks, common)).unwrap_or_default();
         let at = digesting.size;
         digesting.read(&mut Reader { file: &file, at, end: limit.saturating_add(1) }).map_err(failed)?;
         if digesting.size > limit {
@@ -305,7 +308,7 @@ impl Spooled {
     /// Size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.digesting.size
+        self.size
     }
 
     /// BLAKE3 of the bytes.

@@ -3,7 +3,9 @@
 use std::{
     fs::File,
     io::{self, Read},
+    ops::Range,
     os::unix::fs::FileExt,
+    thread,
 };
 
 use super::{Reader, SpoolError, cannot_read};
@@ -21,7 +23,7 @@ const MARKED: usize = 256 << 20;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Digesting {
     pub(super) size: u64,
-    hasher: blake3::Hasher,
+    hasher: Box<blake3::Hasher>,
     /// What it was after each [`MARK`] bytes.
     marks: Vec<blake3::Hasher>,
 }
@@ -34,17 +36,22 @@ impl Digesting {
             self.hasher.update(now);
             self.size += now.len() as u64;
             if now.len() == left && self.marks.len() < MARKED / MARK {
-                self.marks.push(self.hasher.clone());
+                self.marks.push((*self.hasher).clone());
             }
             bytes = later;
         }
     }
 
     /// What it was at the last mark within the first bytes.
-    pub(super) fn within(&self, bytes: u64) -> Self {
-        let count = usize::try_from(bytes / MARK as u64).map_or(self.marks.len(), |count| count.min(self.marks.len()));
-        let marks = self.marks.get(..count).unwrap_or_default().to_vec();
-        Self { size: (count * MARK) as u64, hasher: marks.last().cloned().unwrap_or_default(), marks }
+    pub(super) fn within(marks: &[blake3::Hasher], bytes: u64) -> Self {
+        let count = usize::try_from(bytes / MARK as u64).map_or(marks.len(), |count| count.min(marks.len()));
+        let marks = marks.get(..count).unwrap_or_default().to_vec();
+        Self { size: (count * MARK) as u64, hasher: Box::new(marks.last().cloned().unwrap_or_default()), marks }
+    }
+
+    /// What it was after each [`MARK`] bytes.
+    pub(super) fn into_marks(self) -> Vec<blake3::Hasher> {
+        self.marks
     }
 
     /// Goes on with what a reader has.
@@ -65,18 +72,36 @@ impl Digesting {
     }
 }
 
+/// From how many bytes on two threads compare faster than one.
+const SHARED: u64 = 4 << 20;
+
 /// How many of their first bytes two files have in common. Blocking.
 pub(super) fn in_common(one: &File, other: &File) -> io::Result<u64> {
+    let end = one.metadata()?.len().min(other.metadata()?.len());
+    if end < SHARED {
+        return same_from(one, other, 0..end);
+    }
+    let middle = end / 2;
+    thread::scope(|scope| {
+        let later = scope.spawn(|| same_from(one, other, middle..end));
+        let first = same_from(one, other, 0..middle)?;
+        let later = later.join().unwrap_or(Ok(0));
+        if first < middle { Ok(first) } else { Ok(middle + later?) }
+    })
+}
+
+/// How many bytes two files have in common from a place on, up to another one.
+fn same_from(one: &File, other: &File, bytes: Range<u64>) -> io::Result<u64> {
     let (mut first, mut second) = (vec![0; PIECE], vec![0; PIECE]);
-    let mut at = 0;
+    let mut at = bytes.start;
     loop {
-        let read = |file: &File, into: &mut [u8]| Reader { file, at, end: at + PIECE as u64 }.read(into);
+        let read = |file: &File, into: &mut [u8]| Reader { file, at, end: bytes.end.min(at + PIECE as u64) }.read(into);
         let (here, there) = (read(one, &mut first)?, read(other, &mut second)?);
         let both = here.min(there);
         let (first, second) = (first.get(..both).unwrap_or_default(), second.get(..both).unwrap_or_default());
         if both == 0 || first != second {
             let same = first.iter().zip(second).take_while(|(one, other)| one == other).count();
-            return Ok(at + same as u64);
+            return Ok(at + same as u64 - bytes.start);
         }
         at += both as u64;
     }
