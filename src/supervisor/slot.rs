@@ -231,8 +231,9 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
             }
             Err(error) => self.abandon(session, Reason::NoSpace { what: error_chain(&error) }).await,
         };
-        // Not before the client has its result: starting R takes a processor for a while.
-        self.workbench.expect(self.number, None);
+        // Not before the client has its result, as starting R takes a processor for a while; and beside the end of this slot.
+        let (workbench, number) = (Arc::clone(&self.workbench), self.number);
+        tokio::spawn(async move { workbench.expect(number, None) });
         end
     }
 
