@@ -59,6 +59,11 @@ impl Relief {
     pub fn new(give_way: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(give_way))
     }
+
+    /// Makes room, or says that there is none to be made.
+    pub(crate) fn gives_way(&self) -> bool {
+        (self.0)()
+    }
 }
 
 impl fmt::Debug for Relief {
@@ -175,7 +180,7 @@ impl SpoolWriter {
         }
         let failed = |source| SpoolError::Write { directory: self.directory.clone(), source };
         match (self.file.write_all_at(bytes, at), &self.relief) {
-            (Err(_), Some(Relief(gives_way))) if gives_way() => {
+            (Err(_), Some(relief)) if relief.gives_way() => {
                 self.file.write_all_at(bytes, at).map_err(failed)?;
             }
             (written, _) => written.map_err(failed)?,

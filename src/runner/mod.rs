@@ -31,4 +31,5 @@ pub use interrupted::Reason;
 pub use outcome::{AttemptEvent, Ended, Outcome, Text};
 pub use r_installation::{InstallationError, RInstallation};
 pub use replay::{ReplayError, replay};
+pub use warm::Next;
 pub use workbench::{Shown, Verdict, Workbench, WorkbenchError};

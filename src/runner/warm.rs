@@ -36,6 +36,15 @@ use crate::{
 /// How long a sandbox may take until R is executed in it, and one that is not needed to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is known of the next future of a slot.
+#[derive(Debug, Clone, Copy)]
+pub enum Next<'a> {
+    /// Nothing, not even whether there will be one.
+    Unknown,
+    /// It is on its way, and may have this beginning.
+    Coming(Option<&'a Beginning>),
+}
+
 /// Those that wait: at most one for each slot.
 #[derive(Debug)]
 pub(super) struct Warm {
@@ -71,11 +80,15 @@ impl Warm {
         self.keep
     }
 
-    /// Has one wait for a future of this slot under this plan that may have a beginning, if none does. One that cannot be started
-    /// is no failure: the future's own start says what is wrong.
-    pub(super) fn expect(self: &Arc<Self>, slot: usize, plan: LaunchPlan, beginning: Option<&Beginning>) {
+    /// Has one wait for the next future of this slot under this plan, if none does. One that cannot be started is no failure: the
+    /// future's own start says what is wrong.
+    pub(super) fn expect(self: &Arc<Self>, slot: usize, plan: LaunchPlan, next: Next<'_>) {
         let mut waiting = self.waiting();
-        if waiting.get(&slot).is_some_and(|waiting| waiting.is_for(&plan) && waiting.is_fed_with(beginning)) {
+        let suits = |waiting: &Waiting| match next {
+            Next::Unknown => true,
+            Next::Coming(beginning) => waiting.is_fed_with(beginning),
+        };
+        if waiting.get(&slot).is_some_and(|waiting| waiting.is_for(&plan) && suits(waiting)) {
             return;
         }
         let (tell, ready) = oneshot::channel();

@@ -23,7 +23,7 @@ use super::{
     interrupted,
     outcome::Text,
     replay,
-    warm::Warm,
+    warm::{Next, Warm},
 };
 use crate::{
     clock,
@@ -224,19 +224,20 @@ impl Workbench {
     }
 
     /// Says that a future is on its way to this slot, or probably will be: R is started meanwhile, if none waits already. One
-    /// that was [fed](Self::feed) is ended, unless the future may have this beginning.
-    pub fn expect(&self, slot: usize, beginning: Option<&Beginning>) {
+    /// that was [fed](Self::feed) is ended if a future comes that cannot have that beginning.
+    pub fn expect(&self, slot: usize, next: Next<'_>) {
         let Some(warm) = &self.warm else { return };
         // Why there is no plan, the future itself will learn.
         if let Ok(plan) = fresh_name().and_then(|id| Ok(self.plan(Mode::Run, &id, slot)?)) {
-            warm.expect(slot, ahead_of_its_future(&plan), beginning);
+            warm.expect(slot, ahead_of_its_future(&plan), next);
         }
     }
 
-    /// Has the R that waits in this slot, if one does, read what the next future probably begins with, which are the first bytes
-    /// of this one. It serves no future that begins otherwise.
+    /// Has an R that waits in this slot read what the next future probably begins with, which are the first bytes of this one. It
+    /// serves no future that begins otherwise.
     pub fn feed(&self, slot: usize, future: &Spooled, beginning: &Beginning) {
         if let Some(warm) = self.warm.as_ref().filter(|_| attempt::is_read_as_it_comes(future)) {
+            self.expect(slot, Next::Unknown);
             warm.feed(slot, future.reader_of(0..beginning.bytes()), beginning);
         }
     }
@@ -327,7 +328,7 @@ impl Workbench {
         let outcome = match timeout(SETTLED, &mut attempt).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                self.expect(slot, None);
+                self.expect(slot, Next::Unknown);
                 attempt.await
             }
         };

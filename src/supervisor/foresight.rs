@@ -2,7 +2,7 @@
 //!
 //! Where two futures in a row were, the beginning of the third is made ready while nobody waits: as a file ([`Begun`]), and in
 //! the R that waits for it, which reads it already. A future of another client finds neither: the file is dropped, and that R
-//! ended. All of it is forgotten when an R would not wait any longer either.
+//! ended. All of it is forgotten when an R would not wait any longer either, or when the disk is full.
 
 use std::{
     collections::HashMap,
@@ -19,9 +19,12 @@ use crate::{
     error_chain,
     ids::NodeId,
     runner::Workbench,
-    spool::{Beginning, Spooled},
+    spool::{Beginning, Relief, Spooled},
     transfer::{Begun, Network, Transfer},
 };
+
+/// Of a larger future nothing is kept, in bytes.
+const LARGEST: u64 = 256 << 20;
 
 /// What is known of each slot.
 #[derive(Debug, Default)]
@@ -65,7 +68,7 @@ impl Foresight {
         (transfer, workbench): (Transfer<N>, Arc<Workbench>),
     ) {
         let keep = workbench.keep_warm();
-        if keep.is_zero() || future.pieces().get().is_none() {
+        if keep.is_zero() || future.size() > LARGEST || future.pieces().get().is_none() {
             drop(self.slots().remove(&slot));
             return;
         }
@@ -88,6 +91,16 @@ impl Foresight {
                 foresight.forget(slot, number);
             }
         });
+    }
+
+    /// All of it gives way to what a full disk does not take.
+    pub(super) fn relief(self: &Arc<Self>) -> Relief {
+        let foresight = Arc::downgrade(self);
+        Relief::new(move || {
+            let forgotten: Vec<_> =
+                foresight.upgrade().into_iter().flat_map(|all| all.slots().drain().collect::<Vec<_>>()).collect();
+            !forgotten.is_empty()
+        })
     }
 
     /// Keeps what was made ready and has it fed, unless the next future was faster.
@@ -118,4 +131,48 @@ fn begin<N: Network>(transfer: &Transfer<N>, before: &Spooled, last: &Spooled, d
         tracing::debug!(error = error_chain(&error), "nothing is made ready for the next future");
         None
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(last: char) -> NodeId {
+        format!("12D3KooWP9JGDXVqgtEif8emKfmPriPffaAwr26cw5SAjfVbVPL{last}").parse().unwrap()
+    }
+
+    /// One that has seen a future of this client in slot 3.
+    fn seen() -> Arc<Foresight> {
+        let future = Arc::new(Spooled::from_bytes(&std::env::temp_dir(), b"future").unwrap());
+        let foresight = Arc::<Foresight>::default();
+        let seen = Seen { number: 7, client: client('V'), future, begun: None, is_past: false };
+        foresight.slots().insert(3, seen);
+        foresight
+    }
+
+    #[test]
+    fn what_was_seen_of_one_client_is_forgotten_when_another_one_comes() {
+        let foresight = seen();
+        assert!(foresight.take(3, &client('V')).is_none());
+        assert!(foresight.slots()[&3].is_past, "whatever is made ready now is too late");
+        foresight.take(2, &client('W'));
+        assert_eq!(foresight.slots().len(), 1);
+        foresight.take(3, &client('W'));
+        assert!(foresight.slots().is_empty());
+    }
+
+    #[test]
+    fn it_is_forgotten_in_time_and_on_a_full_disk() {
+        let foresight = seen();
+        foresight.forget(3, 6);
+        assert_eq!(foresight.slots().len(), 1, "another one came since");
+        foresight.forget(3, 7);
+        assert!(foresight.slots().is_empty());
+        let foresight = seen();
+        let relief = foresight.relief();
+        assert_eq!([relief.gives_way(), relief.gives_way()], [true, false]);
+        assert!(foresight.slots().is_empty());
+        drop(foresight);
+        assert!(!relief.gives_way());
+    }
 }

@@ -109,12 +109,14 @@ pub struct Summary {
 pub async fn run<N: Network, W: Wormhole>(setup: Setup<N, W>, shutdown: Shutdown) -> Summary {
     let slots = setup.settings.slots;
     let (news, heard) = mpsc::channel(NEWS_QUEUE);
+    let foresight = Arc::<Foresight>::default();
+    setup.routes.libp2p.iter().for_each(|transfer| transfer.gives_way_too(foresight.relief()));
     let dispatcher = Dispatcher {
         claims: Claims::new(setup.settings),
         outgoing: setup.link.outgoing.clone(),
         routes: Arc::new(setup.routes),
         workbench: setup.workbench,
-        foresight: Arc::default(),
+        foresight,
         news,
         permits: Arc::new(Semaphore::new(MAX_FAREWELLS)),
         farewells: JoinSet::new(),

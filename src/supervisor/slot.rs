@@ -17,7 +17,7 @@ use crate::{
         claim::{Event, Job},
         message::Via,
     },
-    runner::{AttemptEvent, Outcome, Reason, Workbench},
+    runner::{AttemptEvent, Next, Outcome, Reason, Workbench},
     sandbox::Provenance,
     spool::Spooled,
     transfer::{self, Begun, Invitation, Network, Transfer, TransferError},
@@ -68,7 +68,7 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
         match (&self.job.via, &self.routes.libp2p, &self.routes.wormhole) {
             (Via::Libp2p { node, ticket }, Some(transfer), _) => {
                 let begun = self.foresight.take(self.number, node);
-                self.workbench.expect(self.number, begun.as_ref().map(Begun::beginning));
+                self.workbench.expect(self.number, Next::Coming(begun.as_ref().map(Begun::beginning)));
                 let invitation = Invitation {
                     client: node.clone(),
                     addresses: self.job.at.clone(),
@@ -80,7 +80,7 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
                 self.by_libp2p(transfer, node, transfer.fetch_from(invitation, self.moves.clone(), begun)).await
             }
             (Via::Wormhole { code }, _, Some(wormhole)) => {
-                self.workbench.expect(self.number, None);
+                self.workbench.expect(self.number, Next::Coming(None));
                 let claim = Claim {
                     wormhole: Arc::clone(wormhole),
                     key: self.job.key.clone(),
@@ -233,7 +233,7 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
         };
         // Not before the client has its result, as starting R takes a processor for a while; and beside the end of this slot.
         let (workbench, number) = (Arc::clone(&self.workbench), self.number);
-        tokio::spawn(async move { workbench.expect(number, None) });
+        tokio::spawn(async move { workbench.expect(number, Next::Unknown) });
         end
     }
 

@@ -52,7 +52,7 @@ pub use worker::Invitation;
 use grants::Grants;
 use trial::Ways;
 
-use crate::spool::{SpoolError, Spooled};
+use crate::spool::{Relief, SpoolError, Spooled};
 
 /// Both sides of the transfer over one node of a network. Cheap to clone; when the last clone is dropped no stream is
 /// taken any more, while deliveries and sessions that are under way go on.
@@ -85,6 +85,11 @@ impl<N: Network> Transfer<N> {
     /// [`SpoolError`].
     pub fn begin_alike(&self, before: &Spooled, last: &Spooled, directory: &Path) -> Result<Option<Begun>, SpoolError> {
         self.cache.as_ref().map_or(Ok(None), |cache| Begun::of(before, last, cache, directory))
+    }
+
+    /// What gives way to futures and results on a full disk, beside the cache. Nothing without one.
+    pub fn gives_way_too(&self, relief: Relief) {
+        self.cache.iter().for_each(|cache| cache.with_it(relief.clone()));
     }
 
     /// The node that this runs over.

@@ -140,6 +140,21 @@ impl Folder {
         Ok(taken)
     }
 
+    /// Whether it is the file with which the next one is compared.
+    pub(super) fn keeps(&self, file: &Arc<Spooled>) -> bool {
+        self.last().as_ref().is_some_and(|last| Arc::ptr_eq(last, file))
+    }
+
+    /// Keeps a file no longer.
+    pub(super) fn forget(&self, file: &Arc<Spooled>) {
+        let mut last = self.last();
+        if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, file)) {
+            let forgotten = last.take();
+            drop(last);
+            drop(thread::spawn(move || drop(forgotten)));
+        }
+    }
+
     fn last(&self) -> MutexGuard<'_, Option<Arc<Spooled>>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -225,6 +240,27 @@ mod tests {
         assert!(matches!(folder.take(&named("link"), 1 << 20), Err(FolderError::Read { .. })));
         nix::unistd::mkfifo(&made.path().join("fifo"), Mode::S_IRWXU).unwrap();
         assert!(matches!(folder.take(&named("fifo"), 1 << 20), Err(FolderError::NoFile { .. })), "and without waiting");
+    }
+
+    #[test]
+    fn the_last_large_file_is_kept_until_the_next_one_comes_or_nobody_wants_it() {
+        let (made, folder) = folder(0o700);
+        let folder = folder.unwrap();
+        let take = |bytes: &[u8]| {
+            fs::write(made.path().join("f.rds"), bytes).unwrap();
+            folder.take(&named("f.rds"), u64::MAX).unwrap()
+        };
+        let small = take(b"small");
+        let first = take(&vec![1; 1 << 20]);
+        assert!(!folder.keeps(&small) && folder.keeps(&first));
+        let other = take(b"small too");
+        assert!(!folder.keeps(&other) && folder.keeps(&first), "a small one takes nobody's place");
+        let second = take(&[vec![1; 1 << 20], vec![2; 9]].concat());
+        assert!(!folder.keeps(&first) && folder.keeps(&second));
+        folder.forget(&first);
+        assert!(folder.keeps(&second));
+        folder.forget(&second);
+        assert!(!folder.keeps(&second));
     }
 
     #[test]

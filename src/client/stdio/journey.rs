@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,9 @@ use crate::{
 
 /// When it is first told that nobody took a future; then each time that the time has doubled.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a large file is kept, with which the next one may have something in common.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// The least time between two lines about the bytes of one future.
 const PACE: Duration = Duration::from_millis(250);
@@ -154,6 +157,15 @@ impl Journey {
         let taken = spawn_blocking(move || folder.take(&file, limit)).await;
         let payload = taken.map_err(|error| Failed::new(Class::Local, &error))?.map_err(Failed::not_taken)?;
         place.times.mark("read");
+        if road.folder.keeps(&payload) {
+            let (folder, payload) = (Arc::downgrade(&road.folder), Arc::downgrade(&payload));
+            tokio::spawn(async move {
+                sleep(KEPT).await;
+                if let (Some(folder), Some(payload)) = (folder.upgrade(), payload.upgrade()) {
+                    folder.forget(&payload);
+                }
+            });
+        }
         let Turn { client, before, posted } = turn;
         // It is over, or has been posted: either will do.
         let _ = before.await;

@@ -61,6 +61,8 @@ struct Inner {
     /// Bytes of all pieces on the disk.
     all: Arc<AtomicU64>,
     state: Mutex<State>,
+    /// What gives way with it.
+    beside: Mutex<Vec<Relief>>,
     /// Counts what may let somebody go on who waits.
     changes: watch::Sender<u64>,
 }
@@ -112,8 +114,8 @@ impl Cache {
     /// The same, with another time after which the pieces of a client that sends nothing are dropped.
     #[must_use]
     pub fn with_patience(directory: PathBuf, limit: u64, idle: Duration) -> Self {
-        let (all, state, changes) = (Arc::default(), Mutex::default(), watch::Sender::new(0));
-        let inner = Arc::new(Inner { directory, limit, all, state, changes });
+        let (all, state, beside, changes) = (Arc::default(), Mutex::default(), Mutex::default(), watch::Sender::new(0));
+        let inner = Arc::new(Inner { directory, limit, all, state, beside, changes });
         let weak = Arc::downgrade(&inner);
         tokio::spawn(async move {
             let mut tick = interval((idle / 4).max(Duration::from_millis(1)));
@@ -141,20 +143,24 @@ impl Cache {
         Some(self.0.limit / 2).filter(|each| *each >= u64::from(MAX_PIECE)).unwrap_or(0)
     }
 
-    /// Drops everything, to make room. Blocking.
-    pub fn clear(&self) {
+    /// Drops everything, to make room; says whether there was anything. Blocking.
+    pub fn clear(&self) -> bool {
+        let had_any = self.size() > 0;
         drop(self.0.remove(|_| true));
+        let beside = self.0.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        beside.iter().fold(had_any, |had_any, relief| relief.gives_way() || had_any)
     }
 
     /// All of it gives way to what a full disk does not take.
     #[must_use]
     pub fn relief(&self) -> Relief {
         let cache = self.clone();
-        Relief::new(move || {
-            let had_any = cache.size() > 0;
-            cache.clear();
-            had_any
-        })
+        Relief::new(move || cache.clear())
+    }
+
+    /// Something else that gives way whenever all of this does.
+    pub(super) fn with_it(&self, relief: Relief) {
+        self.0.beside.lock().unwrap_or_else(PoisonError::into_inner).push(relief);
     }
 
     /// Drops what a client has here. Blocking.

@@ -124,3 +124,15 @@ async fn a_folder_that_is_not_there_keeps_nothing_and_fails_nothing() {
     let own = [piece(1, MIN_PIECE)];
     assert_eq!((bring(&cache, "alice", &own), bring(&cache, "alice", &own), cache.size()), (1, 1, 0));
 }
+
+#[tokio::test]
+async fn what_else_there_is_gives_way_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::new(directory.path().to_owned(), 1 << 30);
+    let times = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&times);
+    cache.with_it(Relief::new(move || count.fetch_add(1, Ordering::Relaxed) == 0));
+    let relief = cache.relief();
+    assert_eq!([relief.gives_way(), relief.gives_way()], [true, false]);
+    assert_eq!(times.load(Ordering::Relaxed), 2);
+}
