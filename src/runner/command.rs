@@ -134,9 +134,9 @@ pub(super) fn first_line(future: &FutureId, whole: bool) -> String {
 /// What goes before the bytes of a future whose name is not known yet: it follows them, see [`last_line`].
 pub(super) const FED_AHEAD: &str = "early\n";
 
-/// What goes after the bytes of a future that began with [`FED_AHEAD`].
+/// What goes after the bytes of a future that began with [`FED_AHEAD`]: a line of its own, whatever these bytes end with.
 pub(super) fn last_line(future: &FutureId) -> String {
-    format!("{future}\n")
+    format!("\n{future}\n")
 }
 
 /// The plan with the word for an input that R reads whole before it makes an object of it.
@@ -209,6 +209,7 @@ mod tests {
     fn an_r_that_waits_is_told_the_same_in_its_first_line() {
         let future = "f-1".parse().unwrap();
         assert_eq!([first_line(&future, true), first_line(&future, false)], ["yes f-1\n", "no f-1\n"]);
+        assert_eq!(last_line(&future), "\nf-1\n");
     }
 
     #[test]

@@ -158,6 +158,10 @@ fn a_large_object_is_there_before_its_future(who: Who, driver: &str) {
     };
     let unfed = resident(&resolved(0));
     let mut next = resolved(1);
+    // What is behind an object is nobody's, and names no other future.
+    let path = session.file("in3");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&bytes, &b"\0\nanother-1\nbehind"[..]].concat()).unwrap();
     for at in [2, 3] {
         eventually("the R that waits has read it", || resident(&next) > unfed + 10_000_000);
         post(at);

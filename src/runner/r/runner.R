@@ -2,7 +2,7 @@
 #
 #   run   fd 0: the RDS of a Future         frames: B, P ..., R with the RDS of its FutureResult
 #         (with P2P_AHEAD: behind a line that says what P2P_WHOLE and P2P_FUTURE would; or, before it is known which future
-#         comes, behind the line "early" and before a line with the name)
+#         comes, behind the line "early" and before a line feed and a line with the name)
 #   make  fd 0: R code as UTF-8 text        frames: R with the RDS of a Future that does what `Rscript -e` does
 #   name  fd 0: the RDS of a Future         frames: R with its uuid as text
 #   show  fd 0: the RDS of a FutureResult   frames: R with what `Rscript` would have printed, as records
@@ -101,8 +101,11 @@ local({
       cat("what arrived cannot be read as RDS: ", conditionMessage(e), "\n", sep = "", file = stderr())
       quit(save = "no", status = 1L, runLast = FALSE)
     })
-    announced <<- read_line()
-    close(input())
+    # The name is the last line, whatever its client has put behind the object.
+    bytes <- read_input()
+    ends <- which(bytes == as.raw(10L))
+    if (length(ends) < 2L || ends[length(ends)] != length(bytes)) quit(save = "no", status = 0L, runLast = FALSE)
+    announced <<- rawToChar(bytes[(ends[length(ends) - 1L] + 1L):(length(bytes) - 1L)])
     function() object
   }
 
