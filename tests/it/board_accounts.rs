@@ -1,15 +1,10 @@
 //! Accounts, keys, codes and status of a board, by its owner's commands and OpenSSH; and that its state survives.
 
-use std::{
-    fs,
-    os::unix::process::ExitStatusExt as _,
-    process::Stdio,
-    sync::mpsc,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::process::ExitStatusExt as _, process::Stdio, sync::mpsc, time::Duration};
 
 use nix::sys::signal::Signal;
 use p2p_worker::board::server::Status;
+use tokio::time::Instant;
 
 use super::{
     board_program::Town,
@@ -250,7 +245,7 @@ async fn state_survives_kill_9_at_any_moment() {
 
 /// Finer than the runtime's timers, which count in milliseconds.
 async fn pause(time: Duration) {
-    let (_kept, never) = mpsc::channel::<()>();
+    let (_kept, never) = mpsc::sync_channel::<()>(0);
     tokio::task::spawn_blocking(move || never.recv_timeout(time)).await.unwrap().unwrap_err();
 }
 
