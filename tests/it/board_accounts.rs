@@ -198,9 +198,13 @@ async fn state_survives_kill_9_at_any_moment() {
     let mut board = town.serve(0, &[]).await;
     let host_key = fs::read(town.path("board/host_key")).unwrap();
     let keys: Vec<_> = (0..4).map(|at| make_key(town.folder.path(), &format!("k{at}"), "")).collect();
-    let started = Instant::now();
-    town.must(&["invite", "carol"]).await;
-    let whole = started.elapsed();
+    // The shortest of a few times: a machine that was busy with something else for a moment makes no command longer.
+    let mut whole = Duration::MAX;
+    for _ in 0..5 {
+        let started = Instant::now();
+        town.must(&["invite", "carol"]).await;
+        whole = whole.min(started.elapsed());
+    }
     let (mut changed, mut killed) = (0, 0);
     for round in 0..60u32 {
         let key = keys[usize::try_from(round).unwrap() % 4].with_extension("pub");
