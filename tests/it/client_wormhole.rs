@@ -356,9 +356,10 @@ async fn among_workers_of_both_kinds_each_future_has_one() {
     let stage = Stage::new(false).await;
     let (one, mut two) = (stage.worker("one").await, stage.worker("two").await);
     let mut first = stage.post("f-1").await;
-    let mut second = stage.post("f-2").await;
-    // Both offer on the first; the first offer is taken.
+    // Both offer on the first, when it is posted, one after the other; the first offer is taken.
+    while !matches!(two.next().await, Message::Request { .. }) {}
     one.offer("f-1").await;
+    while !matches!(two.next().await, Message::Offer { .. }) {}
     two.offer("f-1").await;
     let code = loop {
         if let Message::Accept { to, via: Via::Wormhole { code }, .. } = two.next().await {
@@ -366,6 +367,7 @@ async fn among_workers_of_both_kinds_each_future_has_one() {
             break code.to_string();
         }
     };
+    let mut second = stage.post("f-2").await;
     two.resolve("f-2", b"second").await;
     one.receive(&code).await.unwrap();
     one.announce("f-1", &code).await;
