@@ -82,7 +82,7 @@ pub(crate) async fn measure(offers: usize, futures: usize) -> Result<(), Failure
 }
 
 /// A future as this machine's R makes it.
-pub(crate) async fn real_future(code: &str, folder: &Path) -> Result<(FutureId, Spooled), Failure> {
+pub(crate) async fn real_future(code: &str, folder: &Path) -> Result<(FutureId, Arc<Spooled>), Failure> {
     let jail = Some(programs()?.join("p2p-jail"));
     let r = RInstallation::find()?.with_future()?;
     let profile = Profile::load("strict", &Surroundings::default())?;

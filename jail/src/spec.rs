@@ -25,7 +25,7 @@ pub use container::{
     Uplink,
 };
 pub use limits::{CgroupVersion, ControlGroup, Controller, Hierarchy, MAX_HIERARCHIES, MOST_FILE_LOCKS, Watch};
-pub use report::{Exit, Report, Stage, Stop, Usage};
+pub use report::{Exit, Reached, Report, Stage, Stop, Usage};
 
 /// The descriptor on which the task finds the frames pipe. Its fd 1 is the same pipe as its fd 2, so nothing that
 /// the user's code prints can be a frame by accident.

@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use p2p_jail::spec::Identity;
@@ -215,7 +216,7 @@ impl Source {
         &self,
         workbench: &Workbench,
         cancel: &CancellationToken,
-    ) -> Result<(FutureId, Spooled), Failure> {
+    ) -> Result<(FutureId, Arc<Spooled>), Failure> {
         match (&self.file, &self.expression) {
             (Some(path), _) => future_of_file(path, workbench, cancel).await,
             (None, Some(code)) => future_of_code(code, workbench, cancel).await,
@@ -229,13 +230,13 @@ pub(super) async fn future_of_file(
     path: &Path,
     workbench: &Workbench,
     cancel: &CancellationToken,
-) -> Result<(FutureId, Spooled), Failure> {
+) -> Result<(FutureId, Arc<Spooled>), Failure> {
     let (path, limit) = (path.to_owned(), workbench.max_future());
     let read = tokio::task::spawn_blocking(move || Spooled::from_path(&path, limit)).await;
     let future = read
         .map_err(|error| Failure::new(Status::Usage, error))?
         .map_err(|error| Failure::new(Status::Usage, error))?;
-    Ok((workbench.identify(&future, cancel).await?, future))
+    Ok((workbench.identify(&future, cancel).await?, Arc::new(future)))
 }
 
 /// A future that does what `Rscript -e` would do with this code.
@@ -243,7 +244,7 @@ pub(super) async fn future_of_code(
     code: &str,
     workbench: &Workbench,
     cancel: &CancellationToken,
-) -> Result<(FutureId, Spooled), Failure> {
+) -> Result<(FutureId, Arc<Spooled>), Failure> {
     let (id, future) = workbench.make(code, cancel).await?;
     let limit = workbench.max_future();
     if future.size() > limit {

@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     // What the task's programs printed past R (`system()`): R's own output is in the result.
     print(outcome.text.for_log().as_bytes(), std::io::stderr())?;
-    print_reached(&workbench.provenance_after(&outcome.usage))?;
+    print_reached(&workbench.provenance_after(&outcome.usage.reached))?;
     if args.explain {
         explain(&workbench, outcome.denials.as_ref(), &nothing)?;
     }

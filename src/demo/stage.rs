@@ -103,7 +103,7 @@ impl Stage {
     }
 
     /// Makes a future of R code.
-    pub(super) async fn make(&self, code: &str) -> Result<(FutureId, Spooled), Failure> {
+    pub(super) async fn make(&self, code: &str) -> Result<(FutureId, Arc<Spooled>), Failure> {
         Ok(self.workbench.make(code, &CancellationToken::new()).await?)
     }
 
@@ -153,8 +153,8 @@ impl Stage {
 }
 
 /// Posts a future and waits for its result.
-pub(super) async fn wait(client: &Client, id: &FutureId, future: Spooled) -> Result<Spooled, Failure> {
-    let mut events = client.post(id.clone(), Arc::new(future)).await;
+pub(super) async fn wait(client: &Client, id: &FutureId, future: Arc<Spooled>) -> Result<Spooled, Failure> {
+    let mut events = client.post(id.clone(), future).await;
     let result = async {
         loop {
             match events.recv().await {

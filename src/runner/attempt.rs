@@ -1,9 +1,19 @@
 //! One attempt, from the plan to the outcome.
 
-use std::{io, os::unix::fs::FileExt, path::Path, time::Duration};
+use std::{
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use p2p_jail::spec::{Report, Usage};
-use tokio::{net::unix::pipe, sync::mpsc, time::sleep};
+use p2p_jail::spec::{Reached, Report, Usage};
+use tokio::{
+    net::unix::pipe,
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -11,12 +21,12 @@ use crate::{
     ids::FutureId,
     runner::{
         ahead::{self, Pool},
-        command::{ahead_of_its_future, first_line, last_line, reading_whole},
+        command::{ahead_of_its_future, ending_of, first_line, last_line, reading_whole},
         frames::FrameError,
         interrupted::{self, Reason},
         jail::{Jail, Pipes, Reports, StartError},
-        outcome::{AttemptEvent, Ended, Evidence, Outcome, Text, judge},
-        streams::{Fault, FramesSeen, FramesTo, pump_frames, pump_input, pump_text},
+        outcome::{AttemptEvent, Done, Ended, Evidence, Outcome, Text, judge},
+        streams::{Fault, FramesSeen, FramesTo, pump_frames, pump_input, pump_text, tell},
         warm::Warm,
     },
     sandbox::{Denials, LaunchPlan},
@@ -197,14 +207,19 @@ impl Default for Observed {
 
 impl Task<'_> {
     async fn observe(&self, jail: Jail, pipes: Pipes, food: Food) -> Observed {
-        let (mut frames, mut text) = (FramesSeen::default(), Text::default());
+        let (mut frames, text) = (FramesSeen::default(), Mutex::<Text>::default());
+        let (inquire, inquiry) = oneshot::channel();
         // The task is stopped by a cancellation, and by frames that leave nothing to wait for.
         let stop = self.cancel.child_token();
         let over = CancellationToken::new();
         let Aids { relief, spool_directory: directory, .. } = *self.aids;
-        let to = FramesTo { directory, relief, limit: self.plan.max_result, events: self.events };
+        let (limit, ending) = (self.plan.max_result, ending_of(self.plan));
+        let to = FramesTo { directory, relief, limit, events: self.events, ending };
         let reading = async {
             pump_frames(pipes.frames, &to, &mut frames).await;
+            if let Some(result) = &frames.whole {
+                self.is_done(result, &text, inquire).await;
+            }
             // A frame that is cut short is known at the end of the pipe, where the task is ending by itself: to stop it would
             // hide how it does.
             if frames.fault.as_ref().is_some_and(|fault| *fault != Fault::Frame(FrameError::Cut)) {
@@ -214,18 +229,39 @@ impl Task<'_> {
         let watching = async {
             let _over = over.clone().drop_guard();
             let running = || drop(self.events.try_send(AttemptEvent::Running));
-            jail.watch(self.plan, &stop, running).await
+            jail.watch(self.plan, &stop, inquiry, running).await
         };
         let (reports, fed, _, _) = tokio::join!(
             watching,
             until(&over, Duration::ZERO, food.pump(pipes.input)),
             until(&over, DRAIN, reading),
-            until(&over, DRAIN, pump_text(pipes.text, self.plan.max_text, &mut text)),
+            until(&over, DRAIN, pump_text(pipes.text, self.plan.max_text, &text)),
         );
         if let Some(Err(error)) = fed {
             tracing::warn!(%error, "a future could not be read back");
         }
+        let text = text.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.conclude(reports, frames, text)
+    }
+
+    /// The result is whole: if no limit has ended the task, it need not be waited for. Who listens gets the result, and what the task
+    /// has printed: that came before the result, so that it has been read while the jail is asked.
+    async fn is_done(
+        &self,
+        result: &Arc<Spooled>,
+        text: &Mutex<Text>,
+        inquire: oneshot::Sender<oneshot::Sender<Reached>>,
+    ) {
+        let (answer, answered) = oneshot::channel();
+        let asked = inquire.send(answer).is_ok();
+        if let Ok(reached) = answered.await
+            && asked
+        {
+            let text = text.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let done = Done { result: Arc::clone(result), reached, text };
+            // Who does not take it gets it with the outcome.
+            tell(self.events, AttemptEvent::Done(done)).await;
+        }
     }
 
     fn conclude(&self, reports: Reports, frames: FramesSeen, text: Text) -> Observed {
@@ -261,17 +297,18 @@ async fn until<T>(over: &CancellationToken, grace: Duration, work: impl Future<O
 impl Observed {
     fn into_outcome(self, mut own_result: SpoolWriter, future: &FutureId, started: Timestamp) -> Outcome {
         let Self { ended, frames, text, usage, stages, denials } = self;
-        let result = match (ended.reason(), frames.result) {
-            (None, Some(result)) => result.finish(),
+        let progress_dropped = frames.progress_dropped;
+        let result = match (ended.reason(), frames.into_result()) {
+            (None, Some(result)) => result,
             (reason, _) => {
                 let nothing = Reason::NoResult { last_words: String::new() };
                 let bytes = interrupted::result(future, reason.unwrap_or(&nothing), started, clock::now());
                 if let Err(error) = own_result.write(&bytes) {
                     tracing::error!(error = crate::error_chain(&error), "no memory for a result of our own");
                 }
-                own_result.finish()
+                Arc::new(own_result.finish())
             }
         };
-        Outcome { result, ended, usage, text, stages, denials, progress_dropped: frames.progress_dropped }
+        Outcome { result, ended, usage, text, stages, denials, progress_dropped }
     }
 }

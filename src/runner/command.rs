@@ -151,7 +151,27 @@ pub(super) fn reading_whole(plan: &LaunchPlan) -> LaunchPlan {
 const FUTURE: &str = "P2P_FUTURE";
 const WHOLE: &str = "P2P_WHOLE";
 const AHEAD: &str = "P2P_AHEAD";
+/// The one by which it is told what to write behind its result.
+const ENDING: &str = "P2P_ENDING";
 const YES: &str = "yes";
+
+/// What R writes behind a result: a zero, which no string of R's has, and a word that nobody knows beforehand. Whoever sees it need not
+/// wait for R's end.
+#[must_use]
+pub(super) fn ending(word: &str) -> Vec<u8> {
+    [&[0], word.as_bytes()].concat()
+}
+
+/// The variable that has R write [`ending`].
+pub(super) fn to_end_with(word: &str) -> (String, String) {
+    (ENDING.to_owned(), word.to_owned())
+}
+
+/// What R writes behind its result under this plan.
+pub(super) fn ending_of(plan: &LaunchPlan) -> Option<Vec<u8>> {
+    let environment = &plan.spec.command.environment;
+    environment.iter().find(|(name, _)| name == ENDING).map(|(_, word)| ending(word))
+}
 
 /// Seven eighths of the memory: the rest is for R itself, its small objects and what it did not allocate through R.
 pub(super) fn heap_mib(memory: u64) -> u64 {

@@ -1,7 +1,10 @@
-//! The task's frames, taken apart without I/O: `tag: u8, length: u32 LE, payload`.
+//! The task's frames, taken apart without I/O: `tag: u8, length: u32 LE, payload`. A result goes on to the bytes that were agreed upon
+//! for its end, or to the end of the stream.
 //!
 //! Nothing in them is believed but as the client's own data. A stream that is not of this form is refused as soon as
 //! that shows.
+
+use std::borrow::Cow;
 
 /// The largest payload of a `P` frame, in bytes.
 pub(crate) const MAX_PROGRESS: usize = 1 << 20;
@@ -38,14 +41,21 @@ pub(crate) enum Item<'a> {
     /// The RDS of one immediateCondition.
     Progress(Vec<u8>),
     /// The next bytes of the result.
-    Result(&'a [u8]),
+    Result(Cow<'a, [u8]>),
+    /// The last bytes of the result, whose end was marked.
+    Last(Cow<'a, [u8]>),
 }
 
 #[derive(Debug)]
 enum State {
     Header(Vec<u8>),
-    Progress { length: usize, payload: Vec<u8> },
-    Result,
+    Progress {
+        length: usize,
+        payload: Vec<u8>,
+    },
+    /// With those of its bytes that may be the beginning of its end.
+    Result(Vec<u8>),
+    Over,
 }
 
 /// Takes bytes as they come and gives what they mean.
@@ -53,11 +63,13 @@ enum State {
 pub(crate) struct Frames {
     state: State,
     begun: bool,
+    ending: Vec<u8>,
 }
 
 impl Frames {
-    pub(crate) fn new() -> Self {
-        Self { state: State::Header(Vec::with_capacity(HEADER)), begun: false }
+    /// With the bytes that mark the end of a result, if any do.
+    pub(crate) fn new(ending: Option<Vec<u8>>) -> Self {
+        Self { state: State::Header(Vec::with_capacity(HEADER)), begun: false, ending: ending.unwrap_or_default() }
     }
 
     /// The next item in `bytes`, which is moved past it; `None` when more bytes are needed. Holds at most
@@ -79,7 +91,14 @@ impl Frames {
                     take(bytes, payload, *length);
                     (payload.len() == *length).then(|| Item::Progress(std::mem::take(payload)))
                 }
-                State::Result => return Ok(Some(Item::Result(std::mem::take(bytes)))),
+                State::Result(held) => {
+                    let held = std::mem::take(held);
+                    return Ok(Some(self.result(held, std::mem::take(bytes))));
+                }
+                State::Over => {
+                    *bytes = &[];
+                    return Ok(None);
+                }
             };
             if let Some(item) = item {
                 self.state = State::Header(Vec::with_capacity(HEADER));
@@ -89,16 +108,35 @@ impl Frames {
         Ok(None)
     }
 
-    /// Whether the stream may end here. A stream without a result may: that is for the caller to judge.
+    /// The last bytes of the result, if the stream may end here. A stream without a result may: that is for the caller to judge.
     ///
     /// # Errors
     /// [`FrameError::Cut`].
-    pub(crate) fn finish(&self) -> Result<(), FrameError> {
-        match &self.state {
-            State::Header(header) if header.is_empty() => Ok(()),
-            State::Result => Ok(()),
+    pub(crate) fn finish(self) -> Result<Vec<u8>, FrameError> {
+        match self.state {
+            State::Header(header) if header.is_empty() => Ok(Vec::new()),
+            State::Result(held) => Ok(held),
+            State::Over => Ok(Vec::new()),
             _ => Err(FrameError::Cut),
         }
+    }
+
+    /// What of these bytes belongs to the result for sure.
+    fn result<'a>(&mut self, held: Vec<u8>, bytes: &'a [u8]) -> Item<'a> {
+        let mut all = if held.is_empty() { Cow::Borrowed(bytes) } else { Cow::Owned([&held, bytes].concat()) };
+        let begins = |length: &usize| self.ending.get(..*length).is_some_and(|beginning| all.ends_with(beginning));
+        let length = (1..=self.ending.len()).rev().find(begins).unwrap_or_default();
+        let sure = all.len() - length;
+        match &mut all {
+            Cow::Borrowed(bytes) => *bytes = bytes.get(..sure).unwrap_or_default(),
+            Cow::Owned(bytes) => bytes.truncate(sure),
+        }
+        if length > 0 && length == self.ending.len() {
+            self.state = State::Over;
+            return Item::Last(all);
+        }
+        self.state = State::Result(self.ending.get(..length).unwrap_or_default().to_vec());
+        Item::Result(all)
     }
 
     fn open(&mut self, tag: u8, length: u32) -> Result<Option<Item<'static>>, FrameError> {
@@ -116,7 +154,7 @@ impl Frames {
                 Ok(None)
             }
             (b'R', u32::MAX) => {
-                self.state = State::Result;
+                self.state = State::Result(Vec::new());
                 Ok(None)
             }
             (b'B' | b'R', _) => Err(wrong),
@@ -140,17 +178,24 @@ mod tests {
 
     /// Everything that a stream says, with the result's bytes joined, when it comes in pieces of these sizes.
     fn read(stream: &[u8], piece: usize) -> Result<(Vec<String>, Vec<u8>), FrameError> {
-        let (mut frames, mut said, mut result) = (Frames::new(), Vec::new(), Vec::new());
+        let (mut frames, mut said, mut result) = (Frames::new(Some(END.to_vec())), Vec::new(), Vec::new());
         for mut bytes in stream.chunks(piece) {
             while let Some(item) = frames.next(&mut bytes)? {
                 match item {
-                    Item::Result(part) => result.extend_from_slice(part),
+                    Item::Result(part) => result.extend_from_slice(&part),
+                    Item::Last(part) => {
+                        result.extend_from_slice(&part);
+                        said.push("Over".to_owned());
+                    }
                     other => said.push(format!("{other:?}")),
                 }
             }
         }
-        frames.finish().map(|()| (said, result))
+        result.extend(frames.finish()?);
+        Ok((said, result))
     }
+
+    const END: &[u8] = b"\0end";
 
     const GOOD: &[u8] = b"B\0\0\0\0P\x03\0\0\0abcR\xff\xff\xff\xffresult";
 
@@ -160,6 +205,21 @@ mod tests {
             let (said, result) = read(GOOD, piece).unwrap();
             assert_eq!(said, ["Begun", "Progress([97, 98, 99])"]);
             assert_eq!(result, b"result");
+        }
+    }
+
+    #[test]
+    fn a_marked_end_is_found_however_it_is_cut_and_what_only_begins_like_it_is_not() {
+        for (result, more) in [(&b"result"[..], &b""[..]), (b"", b""), (b"\0\0en\0", b"!"), (b"\0en", b"\0end")] {
+            for piece in 1..20 {
+                let begun = [b"R\xff\xff\xff\xff", result].concat();
+                assert_eq!(read(&begun, piece), Ok((vec![], result.to_vec())), "without its end");
+                let (said, seen) = read(&[&begun, END, more].concat(), piece).unwrap();
+                // What comes in one piece with more is no end.
+                if more.is_empty() || piece == 1 {
+                    assert_eq!((said, &*seen), (vec!["Over".to_owned()], result), "{piece}");
+                }
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     },
     path::Path,
     process::Stdio,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -21,12 +22,13 @@ use nix::{
 };
 use p2p_jail::{
     message::{self, MessageError},
-    spec::{Ahead, Report, Stage},
+    spec::{Ahead, Reached, Report, Stage},
 };
 use tokio::{
     io::{AsyncWriteExt, Interest},
     net::{UnixStream, unix::pipe},
     process::{Child, Command},
+    sync::oneshot,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -254,6 +256,7 @@ impl Jail {
         let mut nobody_asks = |_| Err("it asks, which nobody wants to hear".to_owned());
         match hear(&self.control, &mut self.stages, &mut nobody_asks).await? {
             Heard::Running => self.runs = true,
+            Heard::Reached(_) => return Err("it says what nobody asked for".to_owned()),
             Heard::Last(report) => return Err(format!("{report:?}")),
         }
         Ok(())
@@ -268,11 +271,13 @@ impl Jail {
     }
 
     /// Hears the reports until the last one. When `stop` is cancelled, the task is stopped; a `p2p-jail` that does not do
-    /// so in time, or that lets the task go on beyond its wall time limit, is killed, and the task with it.
+    /// so in time, or that lets the task go on beyond its wall time limit, is killed, and the task with it. Who inquires is told
+    /// what the task has reached, or, if that ended it, nothing.
     pub(crate) async fn watch(
         self,
         plan: &LaunchPlan,
         stop: &CancellationToken,
+        inquiry: oneshot::Receiver<oneshot::Sender<Reached>>,
         mut running: impl FnMut() + Send,
     ) -> Reports {
         let Self { mut child, control, mut stages, runs } = self;
@@ -284,7 +289,18 @@ impl Jail {
             witness = started.map_err(|error| format!("nobody can watch it: {error}"))?;
             Ok(())
         };
+        let inquirer = Mutex::new(None);
+        let inquirer = || inquirer.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = async {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                Ok(who) = inquiry => {
+                    *inquirer() = Some(who);
+                    // One that ended meanwhile does not hear it.
+                    let _ = writer.write_all(&[0]).await;
+                }
+            }
             stop.cancelled().await;
             let _ = writer.shutdown().await;
             sleep(STOP_PATIENCE).await;
@@ -296,7 +312,11 @@ impl Jail {
             loop {
                 match hear(reader.as_ref(), &mut stages, &mut asks).await? {
                     Heard::Running => running(),
-                    Heard::Last(report) => return Ok(report),
+                    Heard::Reached(reached) => drop(inquirer().take().map(|who: oneshot::Sender<_>| who.send(reached))),
+                    Heard::Last(report) => {
+                        drop(inquirer().take());
+                        return Ok(report);
+                    }
                 }
             }
         };
@@ -330,6 +350,8 @@ async fn overdue(wall_time_ms: Option<u64>) {
 enum Heard {
     /// The command runs.
     Running,
+    /// It has reached these limits.
+    Reached(Reached),
     /// It is over, or will never be.
     Last(Report),
 }
@@ -346,6 +368,7 @@ async fn hear(
             Report::Stage(stage, detail, _) if stages.len() < MAX_STAGES => stages.push((stage, detail)),
             Report::Stage(..) => return Err("it reports without end".to_owned()),
             Report::Running { .. } => return Ok(Heard::Running),
+            Report::Reached(reached) => return Ok(Heard::Reached(reached)),
             last @ (Report::Refused { .. } | Report::Ended { .. }) => return Ok(Heard::Last(last)),
         }
     }

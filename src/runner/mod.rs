@@ -28,7 +28,7 @@ mod workbench;
 pub use attempt::run;
 pub use command::{Job, Mode, RUNNER_SCRIPT, SCRIPT_PATH, command};
 pub use interrupted::Reason;
-pub use outcome::{AttemptEvent, Ended, Outcome, Text};
+pub use outcome::{AttemptEvent, Done, Ended, Outcome, Text};
 pub use r_installation::{InstallationError, RInstallation};
 pub use replay::{ReplayError, replay};
 pub use warm::Next;

@@ -1,10 +1,10 @@
 //! What came of an attempt, and the judgement on it: a pure function of what `p2p-jail` reported, of what was seen in the
 //! pipes, and of what was asked.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use nix::sys::signal::Signal;
-use p2p_jail::spec::{Exit, MOST_FILE_LOCKS, Report, Stage, Stop, Usage, Watch};
+use p2p_jail::spec::{Exit, MOST_FILE_LOCKS, Reached, Report, Stage, Stop, Usage, Watch};
 
 use crate::{
     runner::{
@@ -26,7 +26,28 @@ pub enum AttemptEvent {
     Begun,
     /// The RDS of one immediateCondition, at most 1 MiB.
     Progress(Vec<u8>),
+    /// The result, as soon as it is whole: R ends by itself, which takes it some milliseconds.
+    Done(Done),
 }
+
+/// What there is to tell of a task whose result is whole, and that no limit has ended.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// The RDS of its `FutureResult`.
+    pub result: Arc<Spooled>,
+    /// The limits that it reached and that let it go on.
+    pub reached: Reached,
+    /// What it wrote to its fd 1 and fd 2.
+    pub text: Text,
+}
+
+impl PartialEq for Done {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.result, &other.result)
+    }
+}
+
+impl Eq for Done {}
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +106,7 @@ impl Text {
 #[derive(Debug)]
 pub struct Outcome {
     /// The RDS of a `FutureResult`: the task's own, or one that says why there is no other.
-    pub result: Spooled,
+    pub result: Arc<Spooled>,
     /// How it ended.
     pub ended: Ended,
     /// What the task used, as far as it came to that.
@@ -163,7 +184,6 @@ fn fault_of(fault: &Fault) -> Ended {
 
 fn ended_by_itself(exit: Exit, evidence: &Evidence<'_>) -> Ended {
     let last_words = evidence.text.last_words();
-    let has_result = evidence.frames.result.as_ref().is_some_and(|result| result.size() > 0);
     // What the kernel sends to a process that has used up its own limit, which is that of the task and a second.
     if exit == Exit::Signal(Signal::SIGXCPU as i32)
         && let Some(limit) = evidence.watch.cpu_time_ms
@@ -171,7 +191,7 @@ fn ended_by_itself(exit: Exit, evidence: &Evidence<'_>) -> Ended {
         return Ended::Stopped(Reason::CpuTime { limit: Duration::from_millis(limit) });
     }
     match exit {
-        Exit::Code(0) if has_result => Ended::Finished,
+        Exit::Code(0) if evidence.frames.has_result() => Ended::Finished,
         Exit::Code(0) => Ended::Crashed(Reason::NoResult { last_words }),
         exit => Ended::Crashed(Reason::Crashed { exit, last_words }),
     }

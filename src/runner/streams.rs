@@ -1,7 +1,13 @@
 //! The task's three pipes: the future goes in, frames and text come out. Each pump is cancel-safe: what it has read is in
 //! the caller's hands, and it can be dropped at any await.
 
-use std::{io, os::fd::AsFd, path::Path, time::Duration};
+use std::{
+    io,
+    os::fd::AsFd,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::{
@@ -16,7 +22,7 @@ use crate::{
         frames::{FrameError, Frames, Item},
         outcome::{AttemptEvent, Text},
     },
-    spool::{Reader, Relief, SpoolError, SpoolWriter},
+    spool::{Reader, Relief, SpoolError, SpoolWriter, Spooled},
 };
 
 /// How much is read at once; a pipe holds as much.
@@ -29,9 +35,9 @@ const FED: usize = 1 << 20;
 /// How much of the end of the text is kept besides its beginning.
 const TAIL: usize = 2048;
 
-/// How long a progress condition waits for the event queue. Meanwhile the task's own pipe fills, which slows the task
+/// How long an event waits for its queue. Meanwhile the task's own pipe fills, which slows the task
 /// down and nobody else.
-const PROGRESS_PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The most bytes of progress conditions that are passed on for one task.
 const MAX_ALL_PROGRESS: u64 = 64 << 20;
@@ -66,6 +72,8 @@ impl From<SpoolError> for Fault {
 pub(crate) struct FramesSeen {
     /// The result, as far as it came.
     pub(crate) result: Option<SpoolWriter>,
+    /// The result, if its end was marked, so that it is whole whatever becomes of the task.
+    pub(crate) whole: Option<Arc<Spooled>>,
     /// What went wrong.
     pub(crate) fault: Option<Fault>,
     /// Progress conditions that were not passed on.
@@ -84,26 +92,28 @@ pub(crate) struct FramesTo<'a> {
     pub(crate) limit: u64,
     /// For everything else. Nobody has to listen.
     pub(crate) events: &'a mpsc::Sender<AttemptEvent>,
+    /// What marks the end of a result.
+    pub(crate) ending: Option<Vec<u8>>,
 }
 
-/// Reads the frames to their end, or to the first fault.
-pub(crate) async fn pump_frames(mut from: pipe::Receiver, to: &FramesTo<'_>, seen: &mut FramesSeen) {
-    let mut frames = Frames::new();
+/// Reads the frames to their end, to that of the result, or to the first fault.
+pub(crate) async fn pump_frames(from: pipe::Receiver, to: &FramesTo<'_>, seen: &mut FramesSeen) {
+    seen.fault = take_all(from, to, seen).await.err();
+}
+
+async fn take_all(mut from: pipe::Receiver, to: &FramesTo<'_>, seen: &mut FramesSeen) -> Result<(), Fault> {
+    let mut frames = Frames::new(to.ending.clone());
     let mut buffer = vec![0u8; CHUNK];
-    loop {
-        let step = match from.read(&mut buffer).await {
-            Ok(0) => {
-                seen.fault = frames.finish().err().map(Fault::Frame);
-                return;
+    while seen.whole.is_none() {
+        match from.read(&mut buffer).await.map_err(|error| Fault::Read(error.to_string()))? {
+            0 => {
+                let last = frames.finish().map_err(Fault::Frame)?;
+                return if last.is_empty() { Ok(()) } else { seen.take_part(&last, to) };
             }
-            Ok(length) => take_frames(&mut frames, buffer.get(..length).unwrap_or_default(), to, seen).await,
-            Err(error) => Err(Fault::Read(error.to_string())),
-        };
-        if let Err(fault) = step {
-            seen.fault = Some(fault);
-            return;
+            length => take_frames(&mut frames, buffer.get(..length).unwrap_or_default(), to, seen).await?,
         }
     }
+    Ok(())
 }
 
 async fn take_frames(
@@ -115,25 +125,47 @@ async fn take_frames(
     while let Some(item) = frames.next(&mut bytes).map_err(Fault::Frame)? {
         match item {
             Item::Begun => {
-                let _ = timeout(PROGRESS_PATIENCE, to.events.send(AttemptEvent::Begun)).await;
+                tell(to.events, AttemptEvent::Begun).await;
             }
             Item::Progress(condition) => pass_on(condition, to, seen).await,
-            Item::Result(part) => match &mut seen.result {
-                Some(result) => result.write(part)?,
-                None => {
-                    let result = SpoolWriter::new(to.directory, to.limit)?.relieved_by(to.relief.cloned());
-                    seen.result.insert(result).write(part)?;
-                }
-            },
+            Item::Result(part) => seen.take_part(&part, to)?,
+            Item::Last(part) => {
+                seen.take_part(&part, to)?;
+                seen.whole = seen.result.take().map(|result| Arc::new(result.finish()));
+            }
         }
     }
     Ok(())
 }
 
+impl FramesSeen {
+    /// Whether there is anything of a result.
+    pub(crate) fn has_result(&self) -> bool {
+        self.whole.as_ref().map_or(0, |whole| whole.size()).max(self.result.as_ref().map_or(0, SpoolWriter::size)) > 0
+    }
+
+    /// The result, as far as it came.
+    pub(crate) fn into_result(self) -> Option<Arc<Spooled>> {
+        self.whole.or_else(|| self.result.map(|result| Arc::new(result.finish())))
+    }
+
+    fn take_part(&mut self, part: &[u8], to: &FramesTo<'_>) -> Result<(), Fault> {
+        let result = match &mut self.result {
+            Some(result) => result,
+            None => self.result.insert(SpoolWriter::new(to.directory, to.limit)?.relieved_by(to.relief.cloned())),
+        };
+        Ok(result.write(part)?)
+    }
+}
+
+/// Whether somebody took it, or will.
+pub(crate) async fn tell(events: &mpsc::Sender<AttemptEvent>, event: AttemptEvent) -> bool {
+    matches!(timeout(PATIENCE, events.send(event)).await, Ok(Ok(())))
+}
+
 async fn pass_on(condition: Vec<u8>, to: &FramesTo<'_>, seen: &mut FramesSeen) {
     let total = seen.progress.saturating_add(condition.len() as u64);
-    let event = AttemptEvent::Progress(condition);
-    if total <= MAX_ALL_PROGRESS && matches!(timeout(PROGRESS_PATIENCE, to.events.send(event)).await, Ok(Ok(()))) {
+    if total <= MAX_ALL_PROGRESS && tell(to.events, AttemptEvent::Progress(condition)).await {
         seen.progress = total;
     } else {
         seen.progress_dropped += 1;
@@ -141,10 +173,11 @@ async fn pass_on(condition: Vec<u8>, to: &FramesTo<'_>, seen: &mut FramesSeen) {
 }
 
 /// Reads the text to its end, and keeps the beginning and the end of it.
-pub(crate) async fn pump_text(mut from: pipe::Receiver, most: u64, text: &mut Text) {
+pub(crate) async fn pump_text(mut from: pipe::Receiver, most: u64, text: &Mutex<Text>) {
     let mut buffer = vec![0u8; CHUNK];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        keep(buffer.get(..length).unwrap_or_default(), most, text);
+        let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+        keep(buffer.get(..length).unwrap_or_default(), most, &mut text);
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use p2p_jail::spec::Usage;
+use p2p_jail::spec::{Reached, Usage};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use super::{
     ahead::Pool,
     attempt::{self, Aids},
     command,
-    command::{ahead_of_its_future, heap_mib},
+    command::{ahead_of_its_future, heap_mib, to_end_with},
     interrupted,
     outcome::Text,
     replay,
@@ -147,6 +147,8 @@ pub struct Workbench {
     /// What gives way to results on a full disk.
     relief: Option<Relief>,
     time_zone: String,
+    /// The word behind a result that is whole.
+    ending: Option<String>,
     max_future: u64,
     max_result: u64,
 }
@@ -180,6 +182,8 @@ impl Workbench {
             layers: ready.layers().to_vec(),
         };
         let time_zone = clock::time_zone();
+        // Without one each result waits for the end of its R.
+        let ending = fresh_name().ok().map(|word| word.to_string());
         Self {
             warm: None,
             pool: None,
@@ -189,6 +193,7 @@ impl Workbench {
             spool_directory,
             relief: None,
             time_zone,
+            ending,
             max_future: u64::MAX,
             max_result: u64::MAX,
         }
@@ -266,11 +271,11 @@ impl Workbench {
         &self.provenance
     }
 
-    /// Under what a task ran that used this much: with the limits that it was seen to reach.
+    /// Under what a task ran that reached these limits.
     #[must_use]
-    pub fn provenance_after(&self, usage: &Usage) -> Provenance {
+    pub fn provenance_after(&self, reached: &Reached) -> Provenance {
         let mut provenance = self.provenance.clone();
-        provenance.note_reached(usage, self.ready.driver(), self.ready.profile());
+        provenance.note_reached(reached, self.ready.driver(), self.ready.profile());
         provenance
     }
 
@@ -369,7 +374,7 @@ impl Workbench {
         let mut result = SpoolWriter::in_memory(rds.len() as u64)?;
         result.write(&rds)?;
         Ok(Outcome {
-            result: result.finish(),
+            result: Arc::new(result.finish()),
             ended: if reason.is_before_start() { Ended::Refused(reason) } else { Ended::Stopped(reason) },
             usage: Usage::default(),
             text: Text::default(),
@@ -383,7 +388,11 @@ impl Workbench {
     ///
     /// # Errors
     /// [`WorkbenchError::Make`] with R's own words, and whatever keeps R from being started.
-    pub async fn make(&self, code: &str, cancel: &CancellationToken) -> Result<(FutureId, Spooled), WorkbenchError> {
+    pub async fn make(
+        &self,
+        code: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(FutureId, Arc<Spooled>), WorkbenchError> {
         let id = fresh_name()?;
         let input = Spooled::from_bytes(&self.spool_directory, code.as_bytes())?;
         let made = self.small_service(Mode::Make, &id, &input, cancel).await?;
@@ -396,7 +405,7 @@ impl Workbench {
     /// [`WorkbenchError::NoFuture`] with R's own words, and whatever keeps R from being started.
     pub async fn identify(&self, future: &Spooled, cancel: &CancellationToken) -> Result<FutureId, WorkbenchError> {
         let name = self.small_service(Mode::Name, &fresh_name()?, future, cancel).await?;
-        let name = read_all(&name.map_err(WorkbenchError::NoFuture)?, MOST_NAME)?;
+        let name = read_all(&*name.map_err(WorkbenchError::NoFuture)?, MOST_NAME)?;
         Ok(String::from_utf8_lossy(&name).parse()?)
     }
 
@@ -433,7 +442,7 @@ impl Workbench {
         id: &FutureId,
         input: &Spooled,
         cancel: &CancellationToken,
-    ) -> Result<Result<Spooled, String>, WorkbenchError> {
+    ) -> Result<Result<Arc<Spooled>, String>, WorkbenchError> {
         let mut plan = self.plan(mode, id, 0)?;
         // A stranger's result may make R busy for ever.
         let wall = &mut plan.spec.watch.wall_time_ms;
@@ -473,7 +482,9 @@ impl Workbench {
         if mode == Mode::Run {
             let heap = heap_mib(self.ready.memory_of_a_process()) << 20;
             let limits = met::for_r(&plan, self.ready.driver(), self.ready.profile(), heap);
-            plan.spec.command.environment.push(("P2P_LIMITS".to_owned(), limits));
+            let environment = &mut plan.spec.command.environment;
+            environment.push(("P2P_LIMITS".to_owned(), limits));
+            environment.extend(self.ending.as_deref().map(to_end_with));
         }
         Ok(plan)
     }

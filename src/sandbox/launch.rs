@@ -174,7 +174,7 @@ fn reports(socket: &mut UnixStream) -> Result<Finished, LaunchError> {
             Report::Refused { stage, what, errno } => {
                 return Err(LaunchError::Refused { stage, what, errno, text: String::new() });
             }
-            Report::Running { .. } | Report::Asks => {}
+            Report::Running { .. } | Report::Asks | Report::Reached(_) => {}
             Report::Ended { exit, stopped, usage } => {
                 return Ok(Finished { stages, reached, exit, stopped, usage, text: String::new() });
             }

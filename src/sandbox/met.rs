@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use p2p_jail::spec::{Rlimit, Usage};
+use p2p_jail::spec::{Reached, Rlimit};
 
 use super::{Driver, Enforcement, LaunchPlan, Layer, Profile, Provenance, Scratch, show_bytes};
 
@@ -59,11 +59,11 @@ fn room(driver: Driver, path: &Path, scratch: &Scratch) -> String {
 
 impl Provenance {
     /// Notes which limits were reached that leave a task running, as far as the jail saw it.
-    pub fn note_reached(&mut self, usage: &Usage, driver: Driver, profile: &Profile) {
+    pub fn note_reached(&mut self, reached: &Reached, driver: Driver, profile: &Profile) {
         // In the order in which every plan has them to be watched.
-        let full = profile.scratch.iter().zip(0..u64::BITS).filter(|(_, bit)| usage.full_tmpfs & (1 << bit) != 0);
+        let full = profile.scratch.iter().zip(0..u64::BITS).filter(|(_, bit)| reached.full_tmpfs & (1 << bit) != 0);
         let full: Vec<String> = full.map(|((path, scratch), _)| room(driver, path, scratch)).collect();
-        let times = usage.refused_processes;
+        let times = reached.refused_processes;
         self.note(
             Layer::Pids,
             (times > 0)
@@ -106,15 +106,15 @@ mod tests {
             profile: "strict".to_owned(),
             layers: vec![enforced(Layer::Pids), enforced(Layer::Disk)],
         };
-        let after = |usage: Usage, driver| {
+        let after = |reached: Reached, driver| {
             let mut provenance = before.clone();
-            provenance.note_reached(&usage, driver, &strict());
+            provenance.note_reached(&reached, driver, &strict());
             provenance.reached().map(|(layer, detail)| format!("{layer} {detail}")).collect::<Vec<_>>()
         };
-        assert_eq!(after(Usage::default(), Driver::Jail), Vec::<String>::new());
-        let usage = Usage { refused_processes: 3, full_tmpfs: 0b100, ..Usage::default() };
+        assert_eq!(after(Reached::default(), Driver::Jail), Vec::<String>::new());
+        let reached = Reached { refused_processes: 3, full_tmpfs: 0b100 };
         let (pids, disk) = ("pids held; this limit was reached 3 times", "disk held; this limit was reached: 512 MiB");
-        assert_eq!(after(usage, Driver::Jail), [pids.to_owned(), format!("{disk} and 20000 files in /tmp")]);
-        assert_eq!(after(usage, Driver::Bubblewrap), [pids.to_owned(), format!("{disk} in /tmp")]);
+        assert_eq!(after(reached, Driver::Jail), [pids.to_owned(), format!("{disk} and 20000 files in /tmp")]);
+        assert_eq!(after(reached, Driver::Bubblewrap), [pids.to_owned(), format!("{disk} in /tmp")]);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         claim::{Event, Job},
         message::Via,
     },
-    runner::{AttemptEvent, Next, Outcome, Reason, Workbench},
+    runner::{AttemptEvent, Done, Next, Outcome, Reason, Text, Workbench, WorkbenchError},
     sandbox::Provenance,
     spool::Spooled,
     transfer::{self, Begun, Invitation, Network, Transfer, TransferError},
@@ -30,8 +30,20 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a slot rests when the next future would fail as the last one did.
 const REST: Duration = Duration::from_secs(30);
 
+/// How long R may take to end when its result is whole: some milliseconds, and what finalizers of the user's do.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// How a task ended that came to its result.
+const FINISHED: &str = "finished";
+
 /// Events of the task that wait for the stream.
 const EVENT_QUEUE: usize = 4;
+
+/// What comes first: a whole result, or the end of the task.
+enum First {
+    Done(Done),
+    Ended(Result<Outcome, WorkbenchError>),
+}
 
 pub(super) struct Slot<N: Network, W> {
     pub(super) number: usize,
@@ -155,7 +167,7 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
         }
     }
 
-    async fn bid_farewell(&self, claim: Arc<Claim<W>>, result: Spooled, why: String) -> SlotEnd {
+    async fn bid_farewell(&self, claim: Arc<Claim<W>>, result: Arc<Spooled>, why: String) -> SlotEnd {
         match Arc::clone(&self.farewells).try_acquire_owned() {
             Ok(permit) => {
                 let farewell = async move {
@@ -197,9 +209,9 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
         // Progress that the client is too slow for. Until it is gone, nothing more is taken from the task, whose pipe
         // fills then: it waits for its client, and no memory fills up.
         let mut waiting: Option<Vec<u8>> = None;
-        let outcome = loop {
+        let first = loop {
             tokio::select! {
-                outcome = &mut attempt => break outcome,
+                outcome = &mut attempt => break First::Ended(outcome),
                 cause = session.cancelled(), if !cancel.is_cancelled() => {
                     tracing::info!(future = %self.job.key.future, ?cause, "stopping");
                     cancel.cancel();
@@ -211,30 +223,70 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
                     Some(AttemptEvent::Progress(condition)) => waiting = Some(condition),
                     Some(AttemptEvent::Begun) => session.begin(&provenance).await,
                     Some(AttemptEvent::Running) => {}
+                    Some(AttemptEvent::Done(done)) => break First::Done(done),
                     None => listening = false,
                 },
             }
         };
-        tokio::select! {
-            () = pass_on_the_rest(&session, &provenance, waiting, happened) => {}
-            _ = session.cancelled() => {}
-            () = self.stop.cancelled() => {}
-        }
-        let end = match outcome {
-            // Another worker may have it, which is better for the client than a result that says that this one left.
-            Ok(outcome) if self.stop.is_cancelled() && outcome.ended.reason().is_some() => {
-                self.abandon(session, Reason::WorkerStopping).await
+        let end = match first {
+            First::Done(done) => {
+                let delivered = self.deliver(
+                    &done.result,
+                    &done.text,
+                    session,
+                    self.workbench.provenance_after(&done.reached),
+                    FINISHED,
+                );
+                let (end, outcome) = tokio::join!(delivered, self.until_it_ends(attempt, &cancel));
+                outcome.inspect(|outcome| self.log(&outcome.usage));
+                end
             }
-            Ok(outcome) => {
-                let provenance = self.workbench.provenance_after(&outcome.usage);
-                self.deliver(outcome, session, provenance).await
+            First::Ended(outcome) => {
+                tokio::select! {
+                    () = pass_on_the_rest(&session, &provenance, waiting, happened) => {}
+                    _ = session.cancelled() => {}
+                    () = self.stop.cancelled() => {}
+                }
+                self.conclude(outcome, session).await
             }
-            Err(error) => self.abandon(session, Reason::NoSpace { what: error_chain(&error) }).await,
         };
         // Not before the client has its result, as starting R takes a processor for a while; and beside the end of this slot.
         let (workbench, number) = (Arc::clone(&self.workbench), self.number);
         tokio::spawn(async move { workbench.expect(number, Next::Unknown) });
         end
+    }
+
+    /// The task has ended before its result was delivered.
+    async fn conclude(&self, outcome: Result<Outcome, WorkbenchError>, session: Session<W>) -> SlotEnd {
+        match outcome {
+            // Another worker may have it, which is better for the client than a result that says that this one left.
+            Ok(outcome) if self.stop.is_cancelled() && outcome.ended.reason().is_some() => {
+                self.abandon(session, Reason::WorkerStopping).await
+            }
+            Ok(Outcome { result, ended, usage, text, .. }) => {
+                self.log(&usage);
+                let how = ended.reason().map_or_else(|| FINISHED.to_owned(), ToString::to_string);
+                self.deliver(&result, &text, session, self.workbench.provenance_after(&usage.reached), &how).await
+            }
+            Err(error) => self.abandon(session, Reason::NoSpace { what: error_chain(&error) }).await,
+        }
+    }
+
+    /// Waits for a task whose result is whole, and stops it if it does not end by itself.
+    async fn until_it_ends(
+        &self,
+        mut attempt: Pin<&mut impl Future<Output = Result<Outcome, WorkbenchError>>>,
+        cancel: &CancellationToken,
+    ) -> Option<Outcome> {
+        let ended = match timeout(ENDING, attempt.as_mut()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::info!(future = %self.job.key.future, "stopped: it went on after its result");
+                cancel.cancel();
+                attempt.await
+            }
+        };
+        ended.ok()
     }
 
     /// Gives the future back: a client of ours posts it again; an R client has to be told by a result.
@@ -256,27 +308,36 @@ impl<N: Network, W: Wormhole> Slot<N, W> {
         sleep(LAST_WORDS).await;
     }
 
-    async fn deliver(&self, outcome: Outcome, session: Session<W>, provenance: Provenance) -> SlotEnd {
-        if !outcome.text.kept.is_empty() {
-            session.printed(outcome.text.for_log()).await;
-        }
-        let how = outcome.ended.reason().map_or_else(|| "finished".to_owned(), ToString::to_string);
-        let Usage { wall_ms, cpu_ms, peak_memory, .. } = outcome.usage;
+    fn log(&self, usage: &Usage) {
+        let Usage { wall_ms, cpu_ms, peak_memory, .. } = usage;
         tracing::info!(future = %self.job.key.future, wall_ms, cpu_ms, memory_mib = peak_memory >> 20, "evaluated");
+    }
+
+    async fn deliver(
+        &self,
+        result: &Arc<Spooled>,
+        text: &Text,
+        session: Session<W>,
+        provenance: Provenance,
+        how: &str,
+    ) -> SlotEnd {
+        if !text.kept.is_empty() {
+            session.printed(text.for_log()).await;
+        }
         match session {
             Session::Libp2p(session) => {
                 let delivered = tokio::select! {
-                    delivered = session.deliver(&outcome.result, provenance) => Some(delivered),
+                    delivered = session.deliver(result, provenance) => Some(delivered),
                     () = self.out_of_time() => None,
                 };
                 delivered_or_not(how, delivered)
             }
             Session::Wormhole(claim) if self.withdrawn.is_cancelled() => {
-                self.bid_farewell(claim, outcome.result, how).await
+                self.bid_farewell(claim, Arc::clone(result), how.to_owned()).await
             }
             Session::Wormhole(claim) => {
                 let delivered = tokio::select! {
-                    delivered = claim.deliver(&outcome.result) => Some(delivered),
+                    delivered = claim.deliver(result) => Some(delivered),
                     () = claim.out_of_time() => None,
                 };
                 delivered_or_not(how, delivered)
@@ -293,9 +354,9 @@ fn is_without_mailbox(error: &WormholeError) -> bool {
 }
 
 /// The end of a task that ended so, and of the way of its result, if there was time for it.
-fn delivered_or_not<E: std::error::Error>(how: String, delivered: Option<Result<(), E>>) -> SlotEnd {
+fn delivered_or_not<E: std::error::Error>(how: &str, delivered: Option<Result<(), E>>) -> SlotEnd {
     match delivered {
-        Some(Ok(())) => SlotEnd::Delivered(how),
+        Some(Ok(())) => SlotEnd::Delivered(how.to_owned()),
         Some(Err(error)) => SlotEnd::Failed(format!("{how}; not delivered: {}", error_chain(&error))),
         None => SlotEnd::Failed(format!("{how}; stopped before it was delivered")),
     }
@@ -316,7 +377,8 @@ async fn pass_on_the_rest<W>(
         match happened.try_recv() {
             Ok(AttemptEvent::Progress(condition)) => waiting = Some(condition),
             Ok(AttemptEvent::Begun) => session.begin(provenance).await,
-            Ok(AttemptEvent::Running) => {}
+            // The outcome has the result too.
+            Ok(AttemptEvent::Running | AttemptEvent::Done(_)) => {}
             Err(_) => return,
         }
     }

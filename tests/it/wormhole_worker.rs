@@ -91,7 +91,7 @@ impl Stage {
         Client { name: format!("{name}@vm:1").parse().unwrap(), link: self.join().await, mailbox, folder }
     }
 
-    async fn future(&self, code: &str) -> (FutureId, Spooled) {
+    async fn future(&self, code: &str) -> (FutureId, Arc<Spooled>) {
         self.workbench("standard").await.make(code, &CancellationToken::new()).await.unwrap()
     }
 

@@ -140,7 +140,7 @@ impl Soak {
     async fn new(world: &World) -> Result<Self, Failure> {
         let folder = world.folder.path().to_owned();
         let (id, real) = way::real_future("sum(sqrt(1:1e5))", &folder).await?;
-        Ok(Self { client: client(&folder, world.port).await?, folder, port: world.port, real: (id, Arc::new(real)) })
+        Ok(Self { client: client(&folder, world.port).await?, folder, port: world.port, real: (id, real) })
     }
 
     /// Some tasks, a few at a time.

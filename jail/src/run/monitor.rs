@@ -15,7 +15,7 @@ use crate::run::group::Group;
 use crate::run::launch::Started;
 use crate::run::uplink::Pasta;
 use crate::run::watch::{Watch, ended_cpu_ms, out_of_memory};
-use crate::spec::{Exit, Report, Spec, Stage, Stop, Usage};
+use crate::spec::{Exit, Reached, Report, Spec, Stage, Stop, Usage};
 use crate::stages::init::parse_exit;
 use crate::status::Note;
 use crate::sys;
@@ -103,9 +103,13 @@ impl<'a> Monitor<'a> {
             if ended || !notes {
                 self.reap();
             }
-            if (control && self.is_to_end()) || self.control.is_deaf() {
+            if control {
+                self.obey();
+            }
+            if self.control.is_deaf() {
                 self.stopped = Some(Stop::Asked);
-            } else if self.exit.is_none() && self.stopped.is_none() {
+            }
+            if self.exit.is_none() && self.stopped.is_none() {
                 self.look();
             }
         }
@@ -216,16 +220,26 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Hears the supervisor: the byte with which the task begins, once; everything else is an end.
-    fn is_to_end(&mut self) -> bool {
+    /// Hears the supervisor: the byte with which the task begins, once; those that ask how it stands while it runs; everything
+    /// else is an end.
+    fn obey(&mut self) {
         match (self.control.heard(), &mut self.watch) {
-            (Heard::Nothing, _) => false,
+            (Heard::Nothing, _) => {}
             (Heard::Byte, Some(watch)) if self.waits => {
                 self.waits = false;
                 watch.begin();
-                false
             }
-            (Heard::Byte | Heard::End, _) => true,
+            (Heard::Byte, Some(_)) => self.answer(),
+            (Heard::Byte | Heard::End, _) => self.stopped = Some(Stop::Asked),
+        }
+    }
+
+    /// Tells the supervisor what was reached, unless that has been the end of the task.
+    fn answer(&mut self) {
+        self.see_want_of_memory();
+        if self.stopped.is_none() {
+            let reached = self.reached();
+            self.control.report(&Report::Reached(reached));
         }
     }
 
@@ -324,8 +338,14 @@ impl<'a> Monitor<'a> {
             wall_ms: watch.wall_ms(),
             cpu_ms: if counted { watch.cpu_ms() } else { watch.since_it_began(ended_cpu_ms()).max(self.cpu_ms) },
             peak_memory: watch.peak().max(self.group.and_then(Group::memory).map_or(0, |memory| memory.most)),
+            reached: self.reached(),
+        }
+    }
+
+    fn reached(&mut self) -> Reached {
+        Reached {
             refused_processes: self.group.map_or(0, Group::refused_processes),
-            full_tmpfs: watch.full(),
+            full_tmpfs: self.watch.as_mut().map_or(0, Watch::full),
         }
     }
 }

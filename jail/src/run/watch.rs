@@ -165,7 +165,7 @@ impl<'a> Watch<'a> {
         self.full = full.fold(self.full, |seen, (_, bit)| seen | 1 << bit);
     }
 
-    /// Which tmpfs had no room at any look, this one included: see [`crate::spec::Usage::full_tmpfs`].
+    /// Which tmpfs had no room at any look, this one included: see [`crate::spec::Reached::full_tmpfs`].
     pub(crate) fn full(&mut self) -> u64 {
         self.see_full();
         self.full

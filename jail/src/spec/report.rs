@@ -23,6 +23,8 @@ pub enum Report {
         /// Process id, on the host, of the outermost process of the task (its init, where it has one).
         pid: i32,
     },
+    /// What was reached so far: the answer to a byte that comes when the command runs. Where the task is ending, none comes.
+    Reached(Reached),
     /// The task is over, and no process of it is left.
     Ended {
         /// How the command itself ended.
@@ -113,6 +115,13 @@ pub struct Usage {
     /// The most memory that the watch or the control group saw, in bytes; 0 without either. A control group counts the
     /// files of the host that were read for the task, too.
     pub peak_memory: u64,
+    /// Which limits it reached that let it go on.
+    pub reached: Reached,
+}
+
+/// Limits that a task reached and that let it go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reached {
     /// How many processes and threads were not made because of the limit; known only with a control group.
     pub refused_processes: u64,
     /// Which of the tmpfs in [`Watch::tmpfs`](super::Watch::tmpfs) had no room for another byte or another file at one of the looks, or at the end:

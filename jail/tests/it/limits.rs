@@ -204,16 +204,16 @@ fn a_full_tmpfs() {
         assert!(finished.text.contains("No space left on device"), "{}", finished.text);
         assert!(finished.text.ends_with("16777216\n"), "{}", finished.text);
         // /tmp is the first of those that are watched.
-        assert_eq!(finished.ended().2.full_tmpfs, 1, "{finished:?}");
+        assert_eq!(finished.ended().2.reached.full_tmpfs, 1, "{finished:?}");
         let script = "i=0; while : > /tmp/$i && [ $i -lt 200 ]; do i=$((i+1)); done; echo made $i";
         let finished = run(starter, &shell(starter, script));
         assert!(finished.text.contains("No space left on device"), "{}", finished.text);
-        assert_eq!(finished.ended().2.full_tmpfs, 1, "{finished:?}");
+        assert_eq!(finished.ended().2.reached.full_tmpfs, 1, "{finished:?}");
         // Seen while it was full, though it is not at the end. What has room for one byte more never was.
         let while_it_ran = "head -c 20M /dev/full > /tmp/file; sleep 1; rm /tmp/file";
-        assert_eq!(run(starter, &shell(starter, while_it_ran)).ended().2.full_tmpfs, 1);
+        assert_eq!(run(starter, &shell(starter, while_it_ran)).ended().2.reached.full_tmpfs, 1);
         let nearly = "head -c 15M /dev/full > /tmp/file; sleep 1";
-        assert_eq!(run(starter, &shell(starter, nearly)).ended().2.full_tmpfs, 0);
+        assert_eq!(run(starter, &shell(starter, nearly)).ended().2.reached.full_tmpfs, 0);
     }
 }
 

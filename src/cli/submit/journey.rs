@@ -93,7 +93,7 @@ impl Journey<'_> {
         let (id, future) = self.read(source).await?;
         traveller.future = Some(id.clone());
         self.teller.tell(traveller, &Event::Read { bytes: future.size() });
-        let returned = self.wait(&id, Arc::new(future), turn, traveller).await?;
+        let returned = self.wait(&id, future, turn, traveller).await?;
         let Returned { result, provenance, worker } = &returned;
         let shown = {
             let _permit = self.permit().await?;
@@ -121,7 +121,7 @@ impl Journey<'_> {
         }
     }
 
-    async fn read(&self, source: Source) -> Result<(FutureId, Spooled), Failure> {
+    async fn read(&self, source: Source) -> Result<(FutureId, Arc<Spooled>), Failure> {
         let _permit = self.permit().await?;
         if self.cancel.is_cancelled() {
             return Err(interrupted());

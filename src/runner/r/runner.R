@@ -8,7 +8,7 @@
 #   show  fd 0: the RDS of a FutureResult   frames: R with what `Rscript` would have printed, as records
 #
 # Frames go to fd 3: tag (1 byte), length (u32, little endian), payload; an R frame has the length 0xFFFFFFFF and goes
-# on to the end of the file. fd 1 and fd 2 are one pipe for text that nobody reads by machine.
+# on to a zero and the word in P2P_ENDING, or, without one, to the end of the file. fd 1 and fd 2 are one pipe for text that nobody reads by machine.
 #
 # Everything lives in an environment of its own below the base package: the user's code may empty the global
 # environment, detach packages, redirect or close every connection, and this still works. It does not protect the
@@ -23,7 +23,8 @@ local({
   whole <- Sys.getenv("P2P_WHOLE") == "yes"
   ahead <- Sys.getenv("P2P_AHEAD") == "yes"
   allowed <- Sys.getenv("P2P_LIMITS")
-  Sys.unsetenv(c("P2P_FUTURE", "P2P_WHOLE", "P2P_AHEAD", "P2P_LIMITS", "R_ENABLE_JIT"))
+  ending <- Sys.getenv("P2P_ENDING")
+  Sys.unsetenv(c("P2P_FUTURE", "P2P_WHOLE", "P2P_AHEAD", "P2P_LIMITS", "P2P_ENDING", "R_ENABLE_JIT"))
   process <- Sys.getpid()
   frames <- if (file.exists("/dev/fd/3")) "/dev/fd/3" else "/proc/self/fd/3"
   # No start-up file of package future, one core, whatever package parallel or parallelly think of the machine.
@@ -67,6 +68,7 @@ local({
     with_frames(function(to) {
       writeBin(c(charToRaw("R"), as.raw(rep(255L, 4L))), to)
       write(to)
+      if (nzchar(ending)) writeBin(c(as.raw(0L), charToRaw(ending)), to)
     })
   }
 
