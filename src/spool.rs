@@ -250,16 +250,18 @@ impl Spooled {
     }
 
     /// The same of a file that is open already; errors call it `what`. What it has in common with the beginning of an earlier
-    /// file is compared, and neither digested nor cut again.
+    /// file is compared, and neither digested nor cut again: from the byte on up to which both are known to be the same.
     ///
     /// # Errors
     /// As [`Spooled::from_path`].
-    pub fn from_file(file: File, what: &str, limit: u64, earlier: Option<&Self>) -> Result<Self, SpoolError> {
+    pub fn from_file(file: File, what: &str, limit: u64, earlier: Option<(&Self, u64)>) -> Result<Self, SpoolError> {
         let failed = |source| SpoolError::Read { what: what.to_owned(), source };
-        if file.metadata().map_err(failed)?.len() > limit {
+        let size = file.metadata().map_err(failed)?.len();
+        if size > limit {
             return Err(SpoolError::TooLarge { limit });
         }
-        let common = earlier.map_or(Ok(0), |earlier| in_common(&earlier.file, &file)).map_err(failed)?.min(limit);
+        let compare = |(earlier, known): (&Self, u64)| earlier.in_common_with(&file, known..size);
+        let (common, earlier) = (earlier.map_or(Ok(0), compare).map_err(failed)?, earlier.map(|(earlier, _)| earlier));
         let mut digesting = earlier.map(|earlier| Digesting::within(&earlier.marks, common)).unwrap_or_default();
         let at = digesting.size;
         digesting.read(&mut Reader { file: &file, at, end: limit.saturating_add(1) }).map_err(failed)?;
@@ -268,6 +270,16 @@ impl Spooled {
         }
         let first_pieces = earlier.map(|earlier| earlier.pieces_within(common)).unwrap_or_default();
         Ok(Self { first_pieces, ..Self::of(file, digesting) })
+    }
+
+    /// Up to which byte a file is the same as this one, which it is known to be up to where the range begins; and where the range
+    /// ends at the latest, which may be behind the end of either. Blocking.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn in_common_with(&self, file: &File, bytes: Range<u64>) -> io::Result<u64> {
+        let end = bytes.end.min(self.size);
+        if bytes.start >= end { Ok(end) } else { in_common(&self.file, file, bytes.start..end) }
     }
 
     /// The pieces that lie in the first bytes, without the last one of the file: another file that begins so has them too, as

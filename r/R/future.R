@@ -56,10 +56,27 @@ forwarded <- function(future) {
 
 # Uncompressed: the program packs what pays, and finds what a worker has already only in bytes that are not compressed.
 # Native byte order where it is that of nearly everybody, because swapping bytes takes as long as writing them.
-write_future <- function(future, path) {
+write_future <- function(future, path, begun) {
+  future <- portable(future)
   file <- file(path, "wb", raw = TRUE)
   on.exit(close(file))
-  serialize(portable(future), file, xdr = .Platform$endian != "little", version = 3L)
+  if (is_likely_large(future[["globals"]])) begun()
+  serialize(future, file, xdr = .Platform$endian != "little", version = 3L)
+}
+
+# Whether these globals make a large file, as far as is known at a look: into lists it goes one level deep, and what is said of
+# strings is the least that they take.
+is_likely_large <- function(globals) {
+  size <- function(object) {
+    switch(typeof(object),
+      logical = , integer = , double = , complex = , raw = as.numeric(utils::object.size(object)),
+      character = if (is.object(object)) 0 else 8 * length(object),
+      0
+    )
+  }
+  sum_of <- function(objects) sum(vapply(unclass(objects), size, 0))
+  lists <- Filter(function(object) is.list(object) && length(unclass(object)) <= 1000L, unclass(globals))
+  sum_of(globals) + sum(vapply(lists, sum_of, 0)) >= large
 }
 
 task_id <- function(future) paste(future[["uuid"]], collapse = "-")
@@ -82,7 +99,9 @@ post <- function(backend, client, future) {
   task <- new_task(client, future)
   name <- paste0("f-", task$id, ".rds")
   path <- file.path(client$folder, name)
-  tryCatch(write_future(future, path), error = function(e) {
+  # It is compared with the last large one while it is written.
+  begun <- function() send(client, "writing", file = name)
+  tryCatch(write_future(future, path, begun), error = function(e) {
     unlink(path)
     stop(FutureLaunchError(explain(future, "cannot be serialized", conditionMessage(e),
       "Objects that hold on to this R session (external pointers, connections) cannot travel"), future = future))

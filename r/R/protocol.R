@@ -2,7 +2,7 @@
 # first is the kind, the others are key=value, in values everything but printable ASCII is written %XX. No I/O here.
 
 # What this package speaks; the handshake refuses everything else.
-protocol_version <- 1L
+protocol_version <- 2L
 
 # One line without its end. Fields that are NULL are left out.
 format_line <- function(kind, ...) {

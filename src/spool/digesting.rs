@@ -75,22 +75,22 @@ impl Digesting {
 /// From how many bytes on two threads compare faster than one.
 const SHARED: u64 = 4 << 20;
 
-/// How many of their first bytes two files have in common. Blocking.
-pub(super) fn in_common(one: &File, other: &File) -> io::Result<u64> {
-    let end = one.metadata()?.len().min(other.metadata()?.len());
-    if end < SHARED {
-        return same_from(one, other, 0..end);
+/// Up to which of these bytes two files are the same: the first one that differs or that one of them does not have, or the end.
+/// Blocking.
+pub(super) fn in_common(one: &File, other: &File, bytes: Range<u64>) -> io::Result<u64> {
+    if bytes.end - bytes.start < SHARED {
+        return same_from(one, other, bytes);
     }
-    let middle = end / 2;
+    let middle = bytes.start.midpoint(bytes.end);
     thread::scope(|scope| {
-        let later = scope.spawn(|| same_from(one, other, middle..end));
-        let first = same_from(one, other, 0..middle)?;
-        let later = later.join().unwrap_or(Ok(0));
-        if first < middle { Ok(first) } else { Ok(middle + later?) }
+        let later = scope.spawn(|| same_from(one, other, middle..bytes.end));
+        let first = same_from(one, other, bytes.start..middle)?;
+        let later = later.join().unwrap_or(Ok(middle));
+        if first < middle { Ok(first) } else { later }
     })
 }
 
-/// How many bytes two files have in common from a place on, up to another one.
+/// The same in one thread.
 fn same_from(one: &File, other: &File, bytes: Range<u64>) -> io::Result<u64> {
     let (mut first, mut second) = (vec![0; PIECE], vec![0; PIECE]);
     let mut at = bytes.start;
@@ -101,7 +101,7 @@ fn same_from(one: &File, other: &File, bytes: Range<u64>) -> io::Result<u64> {
         let (first, second) = (first.get(..both).unwrap_or_default(), second.get(..both).unwrap_or_default());
         if both == 0 || first != second {
             let same = first.iter().zip(second).take_while(|(one, other)| one == other).count();
-            return Ok(at + same as u64 - bytes.start);
+            return Ok(at + same as u64);
         }
         at += both as u64;
     }

@@ -66,7 +66,7 @@ impl Driver {
     /// Starts the program and shakes hands.
     pub(crate) fn new(world: &World, flags: &[&str]) -> Self {
         let driver = Self::silent(world, flags);
-        driver.say("hello\tprotocol=1\tpackage=0.1.0\tr=4.6.0");
+        driver.say("hello\tprotocol=2\tpackage=0.1.0\tr=4.6.0");
         driver.wait("hello", |event| event.kind == "hello");
         driver
     }
@@ -396,10 +396,10 @@ fn a_hundred_small_futures_on_two_slots() {
 fn what_is_wrong_is_said_and_harms_nothing() {
     let world = World::new(Who::Me);
     let driver = Driver::silent(&world, &[]);
-    driver.say("hello\tprotocol=2\tpackage=9.9");
+    driver.say("hello\tprotocol=3\tpackage=9.9");
     let refused = driver.wait("the refusal", |event| event.kind == "refused");
     assert!(
-        refused.get("reason").contains("9.9 speaks protocol 2") && !refused.get("version").is_empty(),
+        refused.get("reason").contains("9.9 speaks protocol 3") && !refused.get("version").is_empty(),
         "{refused:?}"
     );
     let folder = driver.folder.clone();
@@ -414,7 +414,7 @@ fn what_is_wrong_is_said_and_harms_nothing() {
     fs::remove_dir(&folder).unwrap();
 
     let driver = Driver::new(&world, &[]);
-    for order in ["walk", "post\tfuture=f", "post\tfuture=f\tfile=..%2Fx", "ping\tn=x", "hello\tprotocol=1", "\u{e4}"] {
+    for order in ["walk", "post\tfuture=f", "post\tfuture=f\tfile=..%2Fx", "ping\tn=x", "hello\tprotocol=2", "\u{e4}"] {
         driver.say(order);
     }
     driver.say("post\tfuture=f-1\tfile=none");

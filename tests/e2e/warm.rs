@@ -73,6 +73,18 @@ fn so_it_is_with_bubblewrap() {
     futures_follow_each_other(Who::Ordinary, "bubblewrap");
 }
 
+#[test]
+fn who_waits_for_a_result_does_not_wait_for_the_end_of_r() {
+    let world = World::new(Who::Me);
+    let worker = world.worker(&[]);
+    let forever = "invisible(reg.finalizer(globalenv(), function(e) repeat {}, onexit = TRUE)); cat('early')";
+    assert_eq!(stdout(&world.evaluate(forever)), "early");
+    // It has some time to end; then its slot is free for others.
+    worker.wait_for("it went on after its result");
+    assert_eq!(stdout(&world.evaluate("cat('next')")), "next");
+    assert!(worker.log().contains("how=finished"), "{}", worker.log());
+}
+
 /// What a future can see of the session that it is evaluated in.
 const SESSION: &str = "set <- options()
     print(set[order(names(set))])

@@ -224,6 +224,55 @@ async fn progress_of_a_newer_r_is_heard_before_the_end() {
     progress_is_heard_before_the_end(&World::newer()).await;
 }
 
+async fn a_result_is_there_before_r_has_ended(world: &World) {
+    let slow_end =
+        "reg.finalizer(globalenv(), function(e) repeat {}, onexit = TRUE); cat('printed\\n', file = '/dev/stderr'); 42";
+    let (id, future) = world.future(slow_end, "").await;
+    for word in ["a-word", ""] {
+        let (cancel, (events, mut heard)) = (CancellationToken::new(), mpsc::channel(8));
+        let mut plan = world.plan(world.job(Mode::Run, &id));
+        if word.is_empty() {
+            plan.spec.watch.wall_time_ms = Some(5000);
+        } else {
+            plan.spec.command.environment.push(("P2P_ENDING".to_owned(), word.to_owned()));
+        }
+        let attempt = world.run_with(&plan, &future, &id, cancel.clone(), events);
+        let listening = async {
+            let mut done = None;
+            while let Some(event) = heard.recv().await {
+                if let AttemptEvent::Done(early) = event {
+                    assert!(early.text.for_log().contains("printed"), "{}", early.text.for_log());
+                    done = Some(early.result);
+                    cancel.cancel();
+                }
+            }
+            done
+        };
+        match tokio::join!(attempt, listening) {
+            // The word is no part of it, and its client need not know how R went on.
+            (mut outcome, Some(early)) => {
+                assert_eq!((word, &outcome.ended), ("a-word", &Ended::Stopped(Reason::Cancelled)));
+                outcome.result = early;
+                world.claim(&outcome, &id, "identical(r$value, 42)").await;
+            }
+            (outcome, None) => assert_eq!(
+                (word, outcome.ended),
+                ("", Ended::Stopped(Reason::WallTime { limit: Duration::from_secs(5) }))
+            ),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_there_before_this_r_has_ended() {
+    a_result_is_there_before_r_has_ended(&World::here()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_there_before_a_newer_r_has_ended() {
+    a_result_is_there_before_r_has_ended(&World::newer()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r_stops_short_of_the_memory_limit_with_an_error() {
     let world = World::here();

@@ -190,17 +190,37 @@ fn a_command_that_waits_has_its_times_from_the_byte_on() {
 }
 
 #[test]
-fn a_command_that_waits_ends_with_the_control_socket_and_with_a_second_byte() {
+fn who_asks_while_the_command_runs_is_told_what_it_reached() {
+    for starter in starters() {
+        let mut spec = shell(starter, "head -c 20M /dev/full > /tmp/file; read line; exit 7");
+        let mut jail = Jail::start(starter, &spec);
+        jail.running();
+        assert!((0..1_000_000).any(|_| jail.reached().is_some_and(|reached| reached.full_tmpfs == 1)));
+        jail.feed(b"go on\n");
+        let (exit, stopped, usage) = jail.finish().ended();
+        assert_eq!((exit, stopped, usage.reached.full_tmpfs), (Exit::Code(7), None, 1));
+
+        // One that a limit has ended is past answering: what comes is its end.
+        spec = shell(starter, "sleep 7100025");
+        spec.watch.wall_time_ms = Some(100);
+        let mut jail = Jail::start(starter, &spec);
+        jail.running();
+        jail.process.wait().unwrap();
+        assert_eq!(jail.reached(), None);
+    }
+}
+
+#[test]
+fn a_command_that_waits_ends_with_the_control_socket() {
     for starter in starters() {
         let mut spec = shell(starter, "sleep 7100023");
         spec.watch.waits = true;
-        let ends: [fn(&mut Jail); 3] = [
+        let ends: [fn(&mut Jail); 2] = [
             |jail| jail.ask(),
             |jail| {
                 jail.control.write_all(&[0]).unwrap();
                 jail.ask();
             },
-            |jail| jail.control.write_all(&[0, 0]).unwrap(),
         ];
         for end in ends {
             let mut jail = Jail::start(starter, &spec);

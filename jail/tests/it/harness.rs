@@ -231,6 +231,17 @@ impl Jail {
         }
     }
 
+    /// Asks what the command has reached; `None` if it has ended.
+    pub(crate) fn reached(&mut self) -> Option<Reached> {
+        // There may be nobody any more.
+        let _ = self.control.write_all(&[0]);
+        match self.report().expect("a report") {
+            Report::Reached(reached) => Some(reached),
+            Report::Ended { .. } => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Asks for an end.
     pub(crate) fn ask(&self) {
         self.control.shutdown(Shutdown::Write).unwrap();

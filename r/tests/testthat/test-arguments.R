@@ -92,6 +92,28 @@ test_that("futures leave out where they were made", {
   expect_identical(kept$state, "created")
 })
 
+test_that("large futures, and they alone, are announced before they are written", {
+  numbers <- runif(2e5)
+  expect_true(is_likely_large(list(x = numbers)))
+  expect_true(is_likely_large(list(1, x = list(numbers, "a"))))
+  expect_true(is_likely_large(list(x = data.frame(a = numbers))))
+  expect_true(is_likely_large(list(x = rep("a", 2e5))))
+  expect_false(is_likely_large(list()))
+  expect_false(is_likely_large(list(x = numbers[1:1000], y = iris, z = mean, e = new.env(), n = NULL, q = quote(a + b))))
+  # A look takes no time, whatever they hold.
+  expect_false(is_likely_large(list(x = as.list(1:2e5))))
+  told <- function(code) {
+    said <- 0L
+    path <- tempfile()
+    f <- future(code, substitute = FALSE, lazy = TRUE)
+    write_future(f, path, function() said <<- c(said, file.size(path)))
+    expect_identical(unserialize(readBin(path, "raw", file.size(path)))$uuid, f$uuid)
+    said[-1L]
+  }
+  expect_identical(told(quote(sum(numbers))), 0)
+  expect_length(told(quote(1 + 1)), 0L)
+})
+
 test_that("worker() and host_cluster() pass their arguments, show output and end with the program", {
   script <- tempfile()
   writeLines(c("#!/bin/sh", "printf '%s\\n' \"$@\"", "echo problem >&2"), script)

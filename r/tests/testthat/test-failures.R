@@ -81,7 +81,7 @@ test_that("a child that is killed while futures run is noticed by resolved() and
 
 test_that("another version is refused with both versions", {
   on.exit(plan(sequential))
-  expect_error(use_double("other-protocol"), "speaks protocol 1, but p2p-worker 9.9.9 .* speaks protocol 7")
+  expect_error(use_double("other-protocol"), "speaks protocol 2, but p2p-worker 9.9.9 .* speaks protocol 7")
 })
 
 test_that("a program that says nothing, or is another one, is an error and no hang", {

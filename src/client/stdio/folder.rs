@@ -19,7 +19,7 @@ use nix::{
     unistd::{UnlinkatFlags, geteuid, unlinkat},
 };
 
-use super::orders::FileName;
+use super::{following::Following, orders::FileName};
 use crate::spool::{SpoolError, Spooled};
 
 /// Why the folder, or a file in it, cannot be used.
@@ -81,6 +81,8 @@ pub(super) struct Folder {
     written: AtomicU64,
     /// The last file that was taken of those that are [alike](ALIKE), kept though it has no name any more.
     last: Mutex<Option<Arc<Spooled>>>,
+    /// The file that is being written now, if that was told: R writes one at a time.
+    following: Mutex<Option<Following>>,
 }
 
 /// The sizes of files that may have large objects in common, in bytes: less is taken in hand in no time, and of more none is kept.
@@ -105,7 +107,13 @@ impl Folder {
         if owner != geteuid().as_raw() || mode & 0o777 != 0o700 {
             return Err(FolderError::NotOurs { path: path.to_owned(), owner, mode });
         }
-        Ok(Self { fd: file.into(), path: path.to_owned(), written: AtomicU64::new(0), last: Mutex::default() })
+        Ok(Self {
+            fd: file.into(),
+            path: path.to_owned(),
+            written: AtomicU64::new(0),
+            last: Mutex::default(),
+            following: Mutex::default(),
+        })
     }
 
     /// Where it is.
@@ -121,23 +129,42 @@ impl Folder {
     /// [`FolderError::Read`], [`FolderError::NoFile`] and [`FolderError::Spool`], which is [`SpoolError::TooLarge`] over
     /// the limit. The file is removed in any case.
     pub(super) fn take(&self, name: &FileName, limit: u64) -> Result<Arc<Spooled>, FolderError> {
-        let opened = openat(&self.fd, name.as_str(), READ, Mode::empty());
+        let opened = self.open_file(name);
         self.remove(name.as_str());
-        let failed = |source: io::Error| FolderError::Read { name: name.as_str().to_owned(), source };
-        let file = File::from(opened.map_err(|error| failed(error.into()))?);
-        let found = file.metadata().map_err(failed)?;
-        if !found.is_file() || found.uid() != geteuid().as_raw() {
-            return Err(FolderError::NoFile { name: name.as_str().to_owned() });
-        }
-        let large = ALIKE.contains(&found.len());
-        let last = large.then(|| self.last().clone()).flatten();
-        let taken = Arc::new(Spooled::from_file(file, name.as_str(), limit, last.as_deref())?);
+        let (file, size) = opened?;
+        let large = ALIKE.contains(&size);
+        let followed = self.following().take_if(|following| following.is_of(&file)).and_then(Following::end);
+        let last = followed.or_else(|| Some((self.last().clone()?, 0))).filter(|_| large);
+        let last = last.as_ref().map(|(last, same)| (&**last, *same));
+        let taken = Arc::new(Spooled::from_file(file, name.as_str(), limit, last)?);
         if large {
             let before = self.last().replace(Arc::clone(&taken));
             // To give back the room of a large file takes as long as to compare it.
             drop(thread::spawn(move || drop(before)));
         }
         Ok(taken)
+    }
+
+    /// Hears that a file is about to be written, which may have something in common with the last large one.
+    pub(super) fn follow(&self, name: &FileName) {
+        let following = self.last().clone().and_then(|last| {
+            let (file, _) = self.open_file(name).ok()?;
+            Following::start(file, last).ok()
+        });
+        let before = std::mem::replace(&mut *self.following(), following);
+        before.into_iter().for_each(Following::abandon);
+    }
+
+    /// A file to be read, and its size in bytes.
+    fn open_file(&self, name: &FileName) -> Result<(File, u64), FolderError> {
+        let failed = |source: io::Error| FolderError::Read { name: name.as_str().to_owned(), source };
+        let opened = openat(&self.fd, name.as_str(), READ, Mode::empty());
+        let file = File::from(opened.map_err(|error| failed(error.into()))?);
+        let found = file.metadata().map_err(failed)?;
+        if !found.is_file() || found.uid() != geteuid().as_raw() {
+            return Err(FolderError::NoFile { name: name.as_str().to_owned() });
+        }
+        Ok((file, found.len()))
     }
 
     /// Whether it is the file with which the next one is compared.
@@ -153,6 +180,10 @@ impl Folder {
             drop(last);
             drop(thread::spawn(move || drop(forgotten)));
         }
+    }
+
+    fn following(&self) -> MutexGuard<'_, Option<Following>> {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Arc<Spooled>>> {
@@ -261,6 +292,43 @@ mod tests {
         assert!(folder.keeps(&second));
         folder.forget(&second);
         assert!(!folder.keeps(&second));
+    }
+
+    #[test]
+    fn a_file_that_was_followed_while_it_grew_is_taken_as_it_is() {
+        let (made, folder) = folder(0o700);
+        let folder = folder.unwrap();
+        let (path, other) = (made.path().join("f.rds"), made.path().join("other"));
+        let taken_is = |bytes: &[u8]| {
+            let taken = folder.take(&named("f.rds"), u64::MAX).unwrap();
+            assert_eq!((taken.size(), taken.digest().0), (bytes.len() as u64, *blake3::hash(bytes).as_bytes()));
+            assert!(folder.following().is_none());
+        };
+        let large: Vec<u8> = (0..9_000_000_u32).map(|at| u8::try_from(at % 253).unwrap()).collect();
+        // The first one has nothing to be compared with.
+        for end in [&b"one"[..], b"the other", b"", &large] {
+            fs::write(&path, "").unwrap();
+            folder.follow(&named("f.rds"));
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            for part in [&large, end] {
+                std::io::Write::write_all(&mut file, part).unwrap();
+            }
+            taken_is(&[&large, end].concat());
+        }
+        // Another file has taken its name.
+        fs::write(&path, &large).unwrap();
+        folder.follow(&named("f.rds"));
+        let different = [&large[1..], b"x"].concat();
+        fs::write(&other, &different).unwrap();
+        fs::rename(&other, &path).unwrap();
+        let taken = folder.take(&named("f.rds"), u64::MAX).unwrap();
+        assert_eq!(taken.digest().0, *blake3::hash(&different).as_bytes());
+        // What is not there is not followed, nor is anything any more that was before it.
+        folder.follow(&named("f.rds"));
+        assert!(folder.following().is_none());
+        fs::write(&path, "small").unwrap();
+        folder.follow(&named("f.rds"));
+        taken_is(b"small");
     }
 
     #[test]

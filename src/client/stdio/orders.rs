@@ -6,7 +6,7 @@ use super::line::Record;
 use crate::{ids::FutureId, rds::Policy};
 
 /// The number of the protocol.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The most that may be said.
 const MOST_RETRY: u32 = 100;
@@ -68,6 +68,8 @@ pub(super) struct Post {
 pub(super) enum Order {
     /// The handshake.
     Hello(Hello),
+    /// A file is about to be written.
+    Writing(FileName),
     /// A future.
     Post(Post),
     /// Take it back.
@@ -121,6 +123,7 @@ impl Order {
                 package: record.get("package").map(str::to_owned),
                 r: record.get("r").map(str::to_owned),
             }),
+            "writing" => Self::Writing(needed(record, "file")?),
             "post" => Self::Post(Post::of(record)?),
             "withdraw" => Self::Withdraw(needed(record, "future")?),
             "status" => Self::Status,
@@ -191,6 +194,8 @@ mod tests {
             ("post\tfuture=f\tfile=a\ttimeout=0", OrderError::Value("timeout")),
             ("post\tfuture=f\tfile=a\ttimeout=nan", OrderError::Value("timeout")),
             ("post\tfuture=f\tfile=a\ttimeout=inf", OrderError::Value("timeout")),
+            ("writing", OrderError::Missing("file")),
+            ("writing\tfile=../x", OrderError::Value("file")),
             ("ping\tn=+1", OrderError::Value("n")),
             ("ping", OrderError::Missing("n")),
             ("hello", OrderError::Missing("protocol")),

@@ -297,6 +297,7 @@ impl Session {
         let order = record.and_then(|record| Order::of(&record).map_err(|error| (record.kind, error.to_string())));
         match order {
             Ok(Order::Hello(_)) => self.error("hello", OrderError::HelloTwice),
+            Ok(Order::Writing(file)) => self.road.folder.follow(&file),
             Ok(Order::Post(post)) => self.post(post),
             Ok(Order::Withdraw(future)) => {
                 if let Some(open) = self.open.get(&future) {

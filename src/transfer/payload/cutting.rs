@@ -175,7 +175,7 @@ mod tests {
             std::fs::write(&path, &after).unwrap();
             let file = File::open(&path).unwrap();
             let size = after.len() as u64;
-            let alike = Spooled::from_file(file, "it", size, Some(&earlier)).unwrap();
+            let alike = Spooled::from_file(file, "it", size, Some((&earlier, 0))).unwrap();
             prop_assert_eq!(alike.digest().0, *blake3::hash(&after).as_bytes());
             prop_assert_eq!(alike.size(), size);
             let known: u64 = alike.first_pieces().iter().map(|name| u64::from(name.length)).sum();

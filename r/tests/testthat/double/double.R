@@ -116,11 +116,11 @@ withdraw <- function(order) {
 hello <- function() {
   say("news", of = "an event that nobody knows yet")
   if (is("other-protocol")) {
-    say("refused", reason = "protocol 1 is not spoken here", protocol = 7, version = "9.9.9")
+    say("refused", reason = "protocol 2 is not spoken here", protocol = 7, version = "9.9.9")
     quit(save = "no", status = 2L)
   }
   if (is("silent")) return()
-  say("hello", protocol = 1, version = "0.0.double", folder = folder, moon = "full")
+  say("hello", protocol = 2, version = "0.0.double", folder = folder, moon = "full")
   say("board", state = "joined", board = "board.example.org", cluster = cluster, me = "alice@here:2")
 }
 
