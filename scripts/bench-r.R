@@ -85,7 +85,7 @@ labels <- c("R: strip and write the future", "program: read it", "request on the
 for (i in seq_along(labels)) row(labels[i], unlist(lapply(small$steps, function(steps) quantiles(steps[, i]))))
 Sys.sleep(1)
 jailed <- lapply(small$uuids, in_jail)
-row("in the two rows around the evaluation: R in the jail, from its execution, or from when it had waited enough, to its end", unlist(lapply(jailed, quantiles)))
+row("R in the jail, from its execution, or from when it had waited enough, to its end, which nobody waits for", unlist(lapply(jailed, quantiles)))
 row("**everything else together**", unlist(Map(function(times, jailed) quantiles(times$future.libp2p - jailed), small$times, jailed)))
 row("beside it: Rscript that resolves one future, of which ours is more by", ms(stats::median(single$future.libp2p) - stats::median(bare)), rep("", 3L))
 
