@@ -217,7 +217,8 @@ impl Task<'_> {
         let to = FramesTo { directory, relief, limit, events: self.events, ending };
         let reading = async {
             pump_frames(pipes.frames, &to, &mut frames).await;
-            if let Some(result) = &frames.whole {
+            // One without a byte is none, whatever the task has marked.
+            if let Some(result) = frames.whole.as_ref().filter(|result| result.size() > 0) {
                 self.is_done(result, &text, inquire).await;
             }
             // A frame that is cut short is known at the end of the pipe, where the task is ending by itself: to stop it would
@@ -253,10 +254,8 @@ impl Task<'_> {
         inquire: oneshot::Sender<oneshot::Sender<Reached>>,
     ) {
         let (answer, answered) = oneshot::channel();
-        let asked = inquire.send(answer).is_ok();
-        if let Ok(reached) = answered.await
-            && asked
-        {
+        drop(inquire.send(answer));
+        if let Ok(reached) = answered.await {
             let text = text.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let done = Done { result: Arc::clone(result), reached, text };
             // Who does not take it gets it with the outcome.

@@ -174,6 +174,8 @@ impl Folder {
 
     /// Keeps a file no longer.
     pub(super) fn forget(&self, file: &Arc<Spooled>) {
+        let compared = self.following().take_if(|following| following.compares_with(file));
+        compared.into_iter().for_each(Following::abandon);
         let mut last = self.last();
         if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, file)) {
             let forgotten = last.take();
@@ -329,6 +331,13 @@ mod tests {
         fs::write(&path, "small").unwrap();
         folder.follow(&named("f.rds"));
         taken_is(b"small");
+        // One that is not posted does not keep what it is compared with.
+        fs::write(&path, &large).unwrap();
+        let last = folder.take(&named("f.rds"), u64::MAX).unwrap();
+        fs::write(&path, "").unwrap();
+        folder.follow(&named("f.rds"));
+        folder.forget(&last);
+        assert!(folder.following().is_none() && !folder.keeps(&last));
     }
 
     #[test]

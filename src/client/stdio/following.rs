@@ -71,6 +71,11 @@ impl Following {
         identity(file).is_ok_and(|file| file == self.file)
     }
 
+    /// Whether it is this earlier file that it is compared with.
+    pub(super) fn compares_with(&self, earlier: &Arc<Spooled>) -> bool {
+        Arc::ptr_eq(&self.earlier, earlier)
+    }
+
     /// Ends it: the earlier file, and up to which byte this one is the same for sure. `None` where it could not be read. Blocking,
     /// for as long as it takes to compare a piece.
     pub(super) fn end(self) -> Option<(Arc<Spooled>, u64)> {
